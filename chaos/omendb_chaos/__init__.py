@@ -1,0 +1,1 @@
+"""Faults as instruments: simulated disks, kill drivers and checkers."""

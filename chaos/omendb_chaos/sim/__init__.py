@@ -1,0 +1,1 @@
+"""Simulated disks and clocks that run the real engine code from one seed."""

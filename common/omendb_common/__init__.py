@@ -1,0 +1,1 @@
+"""The vocabulary every OmenDB process shares."""

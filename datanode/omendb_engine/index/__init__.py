@@ -1,0 +1,1 @@
+"""Vector indexes over one segment, and the policy that chooses them."""

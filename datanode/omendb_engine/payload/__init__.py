@@ -1,0 +1,1 @@
+"""Payload columns of growing buffers and segments, their indexes and statistics."""

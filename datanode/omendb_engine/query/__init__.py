@@ -1,0 +1,1 @@
+"""Planning and running one query over the parts of a replica."""

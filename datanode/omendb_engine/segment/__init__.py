@@ -1,0 +1,1 @@
+"""Immutable Arrow segments and the manifest that says which exist."""

@@ -1,0 +1,1 @@
+"""The write-ahead log: checksummed, chained records in zero-filled segments."""

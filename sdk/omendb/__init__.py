@@ -1,0 +1,1 @@
+"""What users import: open a folder, get a vector database."""
