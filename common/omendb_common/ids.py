@@ -35,6 +35,7 @@ _K2 = np.uint64(0x4CF5AD432745937F)
 _SEED_HI = np.uint64(0x9E3779B97F4A7C15)
 _SEED_LO = np.uint64(0xD1B54A32D192ED03)
 _S33 = np.uint64(33)
+_S29 = np.uint64(29)
 _ONE = np.uint64(1)
 
 
@@ -84,11 +85,13 @@ def _hash_strings(strs: pa.Array) -> tuple[U64Array, U64Array]:
     hi = size ^ _SEED_HI
     lo = size * _K2 + _SEED_LO
     for w in range(words):
-        block = blocks[:, w]
-        hi = (hi ^ _finalize(block * _K1)) * _K2
-        hi ^= hi >> _S33
-        lo = (lo + _finalize(block ^ _SEED_LO)) * _K1
-        lo ^= lo >> np.uint64(29)
+        # Only strings that reach this word take part: a hash must not depend on its neighbours' lengths.
+        rows: Any = slice(None) if uniform or w == 0 else np.flatnonzero(lengths > 8 * w)
+        block = blocks[rows, w]
+        h = (hi[rows] ^ _finalize(block * _K1)) * _K2
+        hi[rows] = h ^ (h >> _S33)
+        h = (lo[rows] + _finalize(block ^ _SEED_LO)) * _K1
+        lo[rows] = h ^ (h >> _S29)
     return _finalize(hi), _finalize(lo) | _ONE
 
 
