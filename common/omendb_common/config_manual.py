@@ -1,0 +1,42 @@
+"""The sample configuration file, written from the settings' own definitions."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+from typing import Any
+
+from omendb_common.config import GROUPS, PROFILES, SEARCH_PROFILES, bound_of
+
+_HEAD = f"""\
+# OmenDB settings: every one, with its bound, its reason and its default.
+#
+# Remove the "#" before a group and a setting to change it. Later wins:
+# default < profile < this file < environment (OMENDB_GROUP_NAME) < flag.
+# Sizes may be written as 64MiB or 4GiB. `omendb config show` prints what is in force and why.
+
+# profile: developer    # one of {", ".join([*PROFILES, *SEARCH_PROFILES])}; join two with +
+"""
+
+
+def example_yaml() -> str:
+    """The text of ``docs/omendb.example.yaml``; a test keeps the file equal to it."""
+    return _HEAD + "".join(_group(name, kind) for name, kind in GROUPS.items())
+
+
+def _group(name: str, kind: type[Any]) -> str:
+    title = (kind.__doc__ or "").splitlines()[0]
+    lines = ["", f"# {title}", f"# {name}:"]
+    for field in dataclasses.fields(kind):
+        reason = field.metadata["reason"]
+        about = f"{reason} ({bound_of(field)})."
+        lines += textwrap.wrap(about, 100, initial_indent="#   # ", subsequent_indent="#   # ")
+        lines.append(f"#   {field.name}: {_scalar(field.default)}")
+    return "\n".join(lines) + "\n"
+
+
+def _scalar(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+__all__ = ["example_yaml"]

@@ -1,0 +1,197 @@
+"""Settings: where a value comes from, what is refused, and that the sample file is the manual."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omendb_common.config import (
+    FIELDS,
+    GIB,
+    GROUPS,
+    MIB,
+    PROFILES,
+    SEARCH_PROFILES,
+    EngineSettings,
+    IndexSettings,
+    StorageSettings,
+    available_memory_bytes,
+    find_setting,
+    load_settings,
+)
+from omendb_common.config_manual import example_yaml
+from omendb_common.errors import InvalidArgumentError, NotFoundError
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_defaults_are_those_of_the_dataclasses() -> None:
+    resolved = load_settings(env={})
+    expected = EngineSettings()
+    assert resolved.settings.storage == expected.storage
+    assert resolved.settings.index == expected.index
+    assert set(resolved.provenance) == set(FIELDS)
+    assert resolved.provenance["storage.durability"] == ("fsync", "default")
+
+
+def test_default_memory_limit_leaves_the_machine_its_share() -> None:
+    limit = load_settings(profile="production", env={}).settings.memory.memory_limit_bytes
+    assert limit <= max(64 * MIB, available_memory_bytes() * 70 // 100)
+    set_by_hand = load_settings(env={}, overrides={"memory.memory_limit_bytes": 512 * GIB})
+    assert set_by_hand.settings.memory.memory_limit_bytes == 512 * GIB
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    file = tmp_path / "omendb.yaml"
+    file.write_text(
+        "profile: quality\nindex:\n  hnsw_ef_construction: 300\n  recall_target: 0.9\n  hnsw_m: 24\n"
+    )
+    resolved = load_settings(
+        file=file,
+        env={"OMENDB_INDEX_RECALL_TARGET": "0.8", "OMENDB_INDEX_HNSW_M": "20"},
+        overrides={"hnsw_m": 12},
+    )
+    found = resolved.provenance
+    assert found["index.hnsw_ef_construction"] == (300, f"file {file}")
+    assert found["index.recall_target"] == (0.8, "environment OMENDB_INDEX_RECALL_TARGET")
+    assert found["index.hnsw_m"] == (12, "flag")
+    assert resolved.settings.index.hnsw_m == 12
+    assert load_settings(env={"OMENDB_CONFIG": str(file)}).settings.index.hnsw_ef_construction == 300
+
+
+@pytest.mark.parametrize("profile", [*PROFILES, *SEARCH_PROFILES, "production+quality"])
+def test_every_profile_loads(profile: str) -> None:
+    resolved = load_settings(profile=profile, env={})
+    last = profile.split("+")[-1]
+    for name in (PROFILES | SEARCH_PROFILES)[last]:
+        if name != "memory.memory_limit_bytes":
+            assert resolved.provenance[name][1] == f"profile {last}"
+
+
+def test_profile_argument_beats_environment() -> None:
+    resolved = load_settings(profile="speed", env={"OMENDB_PROFILE": "quality"})
+    assert resolved.settings.index.recall_target == 0.90
+
+
+@pytest.mark.parametrize("key", ["storage.durability", "storage_durability", "durability"])
+def test_a_setting_may_be_named_short(key: str) -> None:
+    assert find_setting(key) == "storage.durability"
+
+
+def test_an_ambiguous_short_name_does_not_guess() -> None:
+    leaves = [name.partition(".")[2] for name in FIELDS]
+    assert len(set(leaves)) == len(leaves), "a new ambiguous leaf: check that find_setting refuses it"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "field", "bound"),
+    [
+        ({"storage.durability": "maybe"}, "storage.durability", "fsync"),
+        ({"hnsw_m": 1}, "index.hnsw_m", "2..256"),
+        ({"hnsw_m": 257}, "index.hnsw_m", "2..256"),
+        ({"hnsw_m": True}, "index.hnsw_m", "an integer"),
+        ({"hnsw_m": 16.5}, "index.hnsw_m", "an integer"),
+        ({"hnsw_m": "many"}, "index.hnsw_m", "an integer"),
+        ({"hnsw_m": "16MiB"}, "index.hnsw_m", "an integer"),
+        ({"recall_target": float("nan")}, "index.recall_target", "0.0..1.0"),
+        ({"no_mmap": "perhaps"}, "storage.no_mmap", "true or false"),
+        ({"disk_high_percent": 96}, "storage.disk_high_percent", "disk_full_percent"),
+        ({"durabilty": "os"}, "durabilty", "did you mean"),
+        ({"zzz": 1}, "zzz", "docs/omendb.example.yaml"),
+    ],
+)
+def test_a_bad_override_names_setting_bound_and_mend(
+    overrides: dict[str, Any], field: str, bound: str
+) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        load_settings(env={}, overrides=overrides)
+    assert caught.value.field == field
+    assert bound in str(caught.value)
+
+
+@pytest.mark.parametrize("profile", ["fast", "production+", ""])
+def test_an_unknown_profile_lists_the_known(profile: str) -> None:
+    if not profile:
+        assert load_settings(profile=profile, env={}).settings == load_settings(env={}).settings
+        return
+    with pytest.raises(InvalidArgumentError, match="developer, production, cloud, speed, balanced, quality"):
+        load_settings(profile=profile, env={})
+
+
+def test_a_mistyped_environment_variable_is_refused_and_others_are_left_alone() -> None:
+    with pytest.raises(InvalidArgumentError, match="OMENDB_STORAGE_DURABILITY"):
+        load_settings(env={"OMENDB_STORAGE_DURABLITY": "os"})
+    load_settings(
+        env={"OMENDB_URL": "x", "OMENDB_STORAGE_SERVICE_HOST": "10.0.0.1", "OMENDB_INDEX_PORT_80_TCP": "x"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("64MiB", 64 * MIB), ("65536", 65536), ("1 GiB", GIB), ("64kib", 65536), ("1_000_000", 1_000_000)],
+)
+def test_sizes_may_carry_a_unit(text: str, bytes_: int) -> None:
+    resolved = load_settings(env={"OMENDB_STORAGE_WAL_SEGMENT_BYTES": text})
+    assert resolved.settings.storage.wal_segment_bytes == bytes_
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("storage: [1]", "a mapping"),
+        ("- 1", "a mapping"),
+        ("stora: {}", "stora"),
+        ("storage:\n  durabilty: os", "durability"),
+        ("storage: {durability: 3}", "storage.durability"),
+        ("a: b: c", "YAML"),
+        ("profile: nope", "profile"),
+        ("profile: 3", "profile"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(tmp_path: Path, text: str, match: str) -> None:
+    file = tmp_path / "omendb.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidArgumentError, match=match):
+        load_settings(file=file, env={})
+
+
+def test_a_missing_file_is_not_found_and_an_empty_one_changes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="config"):
+        load_settings(file=tmp_path / "none.yaml", env={})
+    (tmp_path / "empty.yaml").write_text("")
+    assert load_settings(file=tmp_path / "empty.yaml", env={}).settings == load_settings(env={}).settings
+
+
+def test_groups_check_themselves() -> None:
+    with pytest.raises(InvalidArgumentError, match="durability"):
+        StorageSettings(durability="never")
+    with pytest.raises(InvalidArgumentError, match="hnsw_m"):
+        IndexSettings(hnsw_m=0)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        EngineSettings().index.hnsw_m = 3  # type: ignore[misc]
+
+
+def test_the_sample_file_is_the_manual() -> None:
+    assert (ROOT / "docs" / "omendb.example.yaml").read_text() == example_yaml()
+
+
+def test_the_sample_file_without_its_hashes_is_the_default_configuration() -> None:
+    lines = [line.removeprefix("# ") for line in example_yaml().splitlines() if line.startswith("# ")]
+    start = next(i for i, line in enumerate(lines) if line.startswith("profile:"))
+    document = yaml.safe_load(
+        "\n".join(line for line in lines[start:] if ":" in line and not line.strip().startswith("#"))
+    )
+    flat = {f"{group}.{name}": value for group in GROUPS for name, value in document[group].items()}
+    assert flat == {name: field.default for name, field in FIELDS.items()}
+
+
+def test_every_setting_has_a_reason_and_its_unit_in_its_name() -> None:
+    for name, field in FIELDS.items():
+        assert len(field.metadata["reason"]) > 15, name
+        if isinstance(field.default, str):
+            assert field.metadata["choices"], name
+        elif not isinstance(field.default, bool):
+            assert field.metadata["low"] < field.metadata["high"], name
