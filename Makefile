@@ -1,0 +1,69 @@
+# OmenDB: every command of the project. `make` alone prints them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PYTHON := $(BIN)/python
+STAMP  := $(VENV)/.setup-stamp
+
+# Two workers suit a small machine, and more of them would only measure each other's load.
+WORKERS ?= 2
+# For one file, one test, more output: make test PYTEST_ARGS="tests/unit/engine -x"
+PYTEST_ARGS ?=
+# The row of the reliability table: make reliability ROW=R3
+ROW ?= all
+
+.PHONY: help setup demo test check bench docs reliability chaos clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv with everything that the other commands need
+
+# uv may be missing, or a launcher that stands on the path and does not run: either way a private copy serves.
+$(STAMP): pyproject.toml
+	@started=$$SECONDS; \
+	if uv --version >/dev/null 2>&1; then uv=uv; else \
+		test -x .uv/bin/uv || { python3 -m venv .uv && .uv/bin/python -m pip install --quiet --no-input "uv>=0.5,<1"; }; \
+		uv=.uv/bin/uv; \
+	fi; \
+	test -x $(PYTHON) || $$uv venv --quiet --python ">=3.11" $(VENV); \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $$uv pip install --quiet --editable . --group dev --group bench; \
+	touch $@; \
+	echo "ready in $$((SECONDS - started)) s: $$($(PYTHON) --version) in $(VENV)"
+
+demo: $(STAMP) ## Stream real data in, search it, filter it, kill the writer, reopen it
+	@$(BIN)/omendb demo
+
+test: static ## Everything that must hold: the checks, then every test
+	$(PYTHON) -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+check: static ## Lint, format, types, layering, house rules
+	$(PYTHON) -m pytest tests/tidy
+
+.PHONY: static
+static: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: $(STAMP) ## Measure against the peers, side by side, in one run
+	$(PYTHON) -m benchmarks.run $(BENCH_ARGS)
+
+docs: $(STAMP) ## Follow every link and run every snippet of the documents
+	$(PYTHON) -m pytest tests/docs
+
+reliability: $(STAMP) ## One row of the reliability table, ROW=R1 …, or all of them
+	$(PYTHON) -m omendb_chaos.scenarios --row $(ROW)
+
+chaos: $(STAMP) ## The faults at full length: every row of the reliability table
+	$(PYTHON) -m omendb_chaos.scenarios --row all
+
+clean: ## Remove what the commands made (not .venv)
+	rm -rf build dist data-cache demo.db .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './.uv/*' -prune -exec rm -rf {} +
