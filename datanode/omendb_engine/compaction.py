@@ -1,0 +1,91 @@
+"""Which segments to merge next: a pure policy over sizes and dead rows.
+
+Size tiers, as in an LSM tree: segments within a factor of ``fanin`` of each other merge once there are
+``fanin`` of them, so a row is rewritten about log(n) times. A segment with too many dead rows is rewritten
+alone. When the collection is idle, a tail of small segments is folded together even below the fan-in,
+because a search pays for every segment, and into the big one when the tail is worth it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentSize:
+    """What the policy knows of one segment."""
+
+    segment_id: int
+    rows: int
+    dead: int
+    indexed: bool
+
+    @property
+    def live(self) -> int:
+        """Rows that are not dead."""
+        return self.rows - self.dead
+
+
+@dataclass(frozen=True, slots=True)
+class CompactionPolicy:
+    """Thresholds of the policy.
+
+    rows_max: a merge never makes a segment of more live rows than this.
+    fanin: how many segments of one tier start a merge.
+    dead_percent: share of dead rows at which a segment is rewritten.
+    tail_percent: an idle merge folds the tail into the largest segment when the tail has at least this
+        share of its rows; below it the cost of indexing the large one again is not worth it.
+    """
+
+    rows_max: int = 1_000_000
+    fanin: int = 4
+    dead_percent: int = 20
+    tail_percent: int = 10
+
+    def choose(self, segments: Sequence[SegmentSize], *, idle: bool) -> tuple[int, ...]:
+        """Ids of the segments to merge now, oldest first; empty when there is nothing to do."""
+        return self._tier(segments) or self._dead(segments) or (self._tail(segments) if idle else ())
+
+    def _tier(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
+        small = sorted((s for s in segments if s.live < self.rows_max), key=lambda s: (s.live, s.segment_id))
+        for start in range(len(small) - self.fanin + 1):
+            floor = max(small[start].live, 1)
+            group: list[SegmentSize] = []
+            total = 0
+            for candidate in small[start:]:
+                if candidate.live > floor * self.fanin or total + candidate.live > self.rows_max:
+                    break
+                group.append(candidate)
+                total += candidate.live
+            if len(group) >= self.fanin:
+                return _ids(group)
+        return ()
+
+    def _dead(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
+        for segment in segments:
+            if segment.dead * 100 >= max(segment.rows, 1) * self.dead_percent and segment.dead:
+                return (segment.segment_id,)
+        return ()
+
+    def _tail(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
+        by_size = sorted(
+            (s for s in segments if s.live < self.rows_max), key=lambda s: (s.live, s.segment_id)
+        )
+        if len(by_size) < 2:
+            return ()
+        largest, tail = by_size[-1], by_size[:-1]
+        rows = sum(s.live for s in tail)
+        fits = largest.live + rows <= self.rows_max
+        if fits and rows * 100 >= largest.live * self.tail_percent:
+            return _ids(by_size)
+        if len(tail) >= 2 and rows <= self.rows_max:
+            return _ids(tail)
+        return ()
+
+
+def _ids(group: Sequence[SegmentSize]) -> tuple[int, ...]:
+    return tuple(sorted(s.segment_id for s in group))
+
+
+__all__ = ["CompactionPolicy", "SegmentSize"]
