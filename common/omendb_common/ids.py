@@ -326,7 +326,9 @@ def _check_lengths(array: pa.Array) -> None:
         return
     extent = pc.min_max(pc.binary_length(array)).as_py()
     if extent["max"] > ID_BYTES_MAX:
-        raise InvalidArgumentError(f"an id has {extent['max']} bytes", field="ids", bound=f"at most {ID_BYTES_MAX} bytes")
+        raise InvalidArgumentError(
+            f"an id has {extent['max']} bytes", field="ids", bound=f"at most {ID_BYTES_MAX} bytes"
+        )
     if extent["min"] < 1:
         raise InvalidArgumentError("an id is empty", field="ids", bound="at least 1 byte")
 

@@ -132,7 +132,9 @@ def decode_batch(body: memoryview, *, path: str = "write batch") -> WriteBatch:
         if magic != MAGIC:
             raise CorruptionError("not a write batch", path=path, offset=0)
         if version > FORMAT:
-            raise FormatVersionError(f"batch format {version}", field=path, bound=f"at most {FORMAT}", mend="upgrade omendb")
+            raise FormatVersionError(
+                f"batch format {version}", field=path, bound=f"at most {FORMAT}", mend="upgrade omendb"
+            )
         start = _HEADER.size + meta_bytes
         meta = json.loads(bytes(body[_HEADER.size : start]))
         parts = {

@@ -99,7 +99,10 @@ class CollectionSchema:
         """Read what :meth:`to_json` wrote; FormatVersionError when a newer release wrote it."""
         if int(value["format"]) > SCHEMA_FORMAT:
             raise FormatVersionError(
-                f"schema format {value['format']}", field="schema", bound=f"at most {SCHEMA_FORMAT}", mend="upgrade omendb"
+                f"schema format {value['format']}",
+                field="schema",
+                bound=f"at most {SCHEMA_FORMAT}",
+                mend="upgrade omendb",
             )
         vectors = tuple(
             VectorField(int(v["dimension"]), cast(Metric, v["metric"]), cast(VectorDType, v["dtype"]), str(v["name"]))

@@ -69,9 +69,7 @@ class CompactionPolicy:
         return ()
 
     def _tail(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
-        by_size = sorted(
-            (s for s in segments if s.live < self.rows_max), key=lambda s: (s.live, s.segment_id)
-        )
+        by_size = sorted((s for s in segments if s.live < self.rows_max), key=lambda s: (s.live, s.segment_id))
         if len(by_size) < 2:
             return ()
         largest, tail = by_size[-1], by_size[:-1]
