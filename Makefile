@@ -17,6 +17,11 @@ PYTEST_ARGS ?=
 # The row of the reliability table: make reliability ROW=R3
 ROW ?= all
 
+# Trust what the machine trusts: behind a company's proxy uv's own list of certificates is not enough.
+export UV_SYSTEM_CERTS ?= 1
+export UV_NATIVE_TLS ?= 1
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
 .PHONY: help setup demo test check bench docs reliability chaos clean
 
 help: ## Print this list
