@@ -1,0 +1,118 @@
+"""Payload columns to and from one dict per point."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.errors import InvalidArgumentError
+from omendb_common.payload.columns import columns_from_mapping
+from omendb_common.payload.names import Kind, split_name
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+# Rows up to which one scalar at a time beats Arrow's take.
+_FEW = 16
+
+
+def columns_from_rows(rows: Sequence[Mapping[str, Any] | None]) -> pa.RecordBatch:
+    """Encode one mapping (or None) per point; the columnar twin is ``columns_from_mapping``.
+
+    Raises:
+        InvalidArgumentError: as ``columns_from_mapping``, or a row that is no mapping.
+    """
+    for kind in set(map(type, rows)):
+        if not issubclass(kind, (Mapping, type(None))):
+            index = next(i for i, row in enumerate(rows) if type(row) is kind)
+            raise InvalidArgumentError(
+                f"row {index} is a {kind.__name__}", field="metadata", bound="a mapping or None for each point"
+            )
+    filled = [row or {} for row in rows]
+    keys: dict[Any, Any] = {}
+    for row in filled:
+        keys.update(row)
+    return columns_from_mapping({key: [row.get(key) for row in filled] for key in keys}, len(rows))
+
+
+def rows_from_columns(
+    columns: Mapping[str, Any] | pa.RecordBatch | pa.Table,
+    rows: npt.NDArray[np.integer[Any]] | Sequence[int] | None = None,
+    n: int | None = None,
+) -> list[dict[str, Any]]:
+    """Payload dicts of the points at ``rows`` (None: all), nested again; absent fields are left out.
+
+    Times are aware datetimes in UTC. Where one path is both a value and a parent, the deeper one keeps its
+    dotted key.
+
+    Args:
+        columns: payload columns by name; a mapping's columns may be Arrow arrays or chunked arrays.
+        rows: row numbers, each below the columns' length.
+        n: number of points, needed only when ``rows`` is None and there may be no column.
+    """
+    named = columns if isinstance(columns, Mapping) else dict(zip(columns.schema.names, columns.columns, strict=True))
+    if rows is None:
+        count = n if n is not None else max((len(array) for array in named.values()), default=0)
+    else:
+        count = len(rows)
+    out: list[dict[str, Any]] = [{} for _ in range(count)]
+    # Shallow paths first: a value at "a" must be there when "a.b" looks whether it may nest.
+    paths = [(*split_name(name), array) for name, array in named.items()]
+    for path, kind, array in sorted(paths, key=_depth):
+        values = values_of(array, kind, rows)
+        if "." not in path:
+            for target, value in zip(out, values, strict=True):
+                if value is not None:
+                    target[path] = value
+        else:
+            keys = path.split(".")
+            for target, value in zip(out, values, strict=True):
+                if value is not None:
+                    _put(target, keys, value)
+    return out
+
+
+def _depth(column: tuple[str, Kind, Any]) -> int:
+    return column[0].count(".")
+
+
+def _put(target: dict[str, Any], keys: list[str], value: Any) -> None:
+    for depth, key in enumerate(keys[:-1]):
+        child = target.get(key)
+        if child is None:
+            child = target[key] = {}
+        elif not isinstance(child, dict):
+            target[".".join(keys[depth:])] = value
+            return
+        target = child
+    target[keys[-1]] = value
+
+
+def values_of(array: Any, kind: Kind, rows: npt.NDArray[np.integer[Any]] | Sequence[int] | None = None) -> list[Any]:
+    """Python values of one column at ``rows`` (None: all); None where absent."""
+    if rows is None:
+        values = array.to_pylist()
+    elif len(rows) <= _FEW:
+        indices = rows.tolist() if isinstance(rows, np.ndarray) else rows
+        values = [array[row].as_py() for row in indices]
+    else:
+        values = array.take(pa.array(rows)).to_pylist()
+    if kind == "j":
+        return [None if value is None else json.loads(value) for value in values]
+    if kind == "t":
+        return [None if value is None else value.replace(tzinfo=dt.UTC) for value in values]
+    if kind == "lt":
+        return [None if value is None else [_utc(moment) for moment in value] for value in values]
+    result: list[Any] = values
+    return result
+
+
+def _utc(moment: dt.datetime | None) -> dt.datetime | None:
+    return None if moment is None else moment.replace(tzinfo=dt.UTC)
+
+
+__all__ = ["columns_from_rows", "rows_from_columns", "values_of"]
