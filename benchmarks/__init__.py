@@ -1,0 +1,1 @@
+"""Benchmarks of OmenDB alone and beside its peers; run `python -m benchmarks --help`."""

@@ -1,0 +1,1 @@
+"""One adapter per database, all behind the protocol of `adapter.py`."""
