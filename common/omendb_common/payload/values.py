@@ -106,7 +106,7 @@ def scalar_cell(path: str, row: int, value: Any) -> tuple[Kind, Any] | None:
     if isinstance(value, str):
         return "s", str.__str__(value)
     if isinstance(value, dt.datetime):
-        return "t", value
+        return "t", _utc(path, row, value)
     if isinstance(value, dt.date):
         return "t", dt.datetime(value.year, value.month, value.day, tzinfo=dt.UTC)
     if isinstance(value, np.datetime64):
@@ -120,6 +120,13 @@ def scalar_cell(path: str, row: int, value: Any) -> tuple[Kind, Any] | None:
         "bool, int, float, str, datetime, list or dict",
         "convert it, for instance with float() or str()",
     )
+
+
+def _utc(path: str, row: int, value: dt.datetime) -> dt.datetime:
+    try:
+        return value if value.tzinfo is None else value.astimezone(dt.UTC)
+    except (OverflowError, ValueError):
+        refuse(path, row, f"is {value}", "times in the years 1..9999")
 
 
 def _numpy_time(path: str, row: int, value: np.datetime64) -> tuple[Kind, Any] | None:
