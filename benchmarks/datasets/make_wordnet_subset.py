@@ -98,9 +98,7 @@ FILTERS = (
 def filter_masks(records: pa.Table) -> dict[str, Mask]:
     """Say for every filter which rows of `records` it keeps: one bool mask (rows,) by name."""
     return {
-        item.name: np.asarray(
-            item.keep(records).combine_chunks().to_numpy(zero_copy_only=False), dtype=np.bool_
-        )
+        item.name: np.asarray(item.keep(records).combine_chunks().to_numpy(zero_copy_only=False), dtype=np.bool_)
         for item in FILTERS
     }
 
@@ -125,9 +123,7 @@ def choose_queries(kinds: list[str]) -> npt.NDArray[np.int64]:
     column = np.asarray(kinds)
     each = QUERIES // len(names)
     return np.sort(
-        np.concatenate(
-            [generator.choice(np.flatnonzero(column == name), each, replace=False) for name in names]
-        )
+        np.concatenate([generator.choice(np.flatnonzero(column == name), each, replace=False) for name in names])
     )
 
 

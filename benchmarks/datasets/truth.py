@@ -61,11 +61,7 @@ def exact_truths(
     for block in blocks:
         vectors = _prepared(block, metric)
         for name, mask in subsets.items():
-            local = (
-                np.arange(len(vectors))
-                if mask is None
-                else np.flatnonzero(mask[start : start + len(vectors)])
-            )
+            local = np.arange(len(vectors)) if mask is None else np.flatnonzero(mask[start : start + len(vectors)])
             if local.size:
                 chosen = vectors if mask is None else vectors[local]
                 best[name].offer(_nearest(prepared, chosen, k, metric), local + start)
