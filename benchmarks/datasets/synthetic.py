@@ -158,13 +158,15 @@ def _emblike(block: int, rows: int) -> npt.NDArray[np.float16]:
     noise = dice.normal(0, 1, (rows, EMBEDDING_DIMENSION)).astype(np.float32)
     vectors = np.tanh(latent @ axes / 8) + 0.12 * noise
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors.astype(np.float16)
+    halved: npt.NDArray[np.float16] = vectors.astype(np.float16)
+    return halved
 
 
 def _falling_weights(count: int, power: float) -> npt.NDArray[np.float64]:
     """Probabilities that fall with the rank as 1 / rank^power: a few large groups, many small ones."""
-    weights = 1 / np.arange(1, count + 1, dtype=np.float64) ** power
-    return weights / weights.sum()
+    weights: npt.NDArray[np.float64] = 1 / np.arange(1, count + 1, dtype=np.float64) ** power
+    weights /= weights.sum()
+    return weights
 
 
 KINDS = {
