@@ -14,6 +14,8 @@ STAMP  := $(VENV)/.setup-stamp
 WORKERS ?= 2
 # For one file, one test, more output: make test PYTEST_ARGS="tests/unit/engine -x"
 PYTEST_ARGS ?=
+# Which benchmark, and its options: make bench BENCH="compare --help"
+BENCH ?= compare
 # The row of the reliability table: make reliability ROW=R3
 ROW ?= all
 
@@ -57,8 +59,8 @@ static: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP) ## Measure against the peers, side by side, in one run
-	$(PYTHON) -m benchmarks.run $(BENCH_ARGS)
+bench: $(STAMP) ## Measure: BENCH="compare" beside the peers, ingest, search, filters or footprint
+	$(PYTHON) -m benchmarks $(BENCH)
 
 docs: $(STAMP) ## Follow every link and run every snippet of the documents
 	$(PYTHON) -m pytest tests/docs
