@@ -1,0 +1,371 @@
+"""A segment as readers see it: immutable, mapped, and verified before any byte of it is believed.
+
+Opening checks the manifest's hash and every file's size; keys and statistics are verified then as well, the
+big files (vectors, payload, index) once, whole, when first used. After ``close`` no new part can be read, and
+what was handed out stays valid: arrays keep their mapping alive.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from omendb_common.disk import Disk
+from omendb_common.errors import CorruptionError, DatabaseClosedError
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.schema import Float32Array, VectorField
+from omendb_engine.index.base import VectorIndex
+from omendb_engine.index.hnsw import HnswIndex, load_hnsw
+from omendb_engine.overrides import FieldStamps
+from omendb_engine.payload.cache import ColumnCache
+from omendb_engine.payload.columns import BatchColumns, ColumnStore, ParquetColumns
+from omendb_engine.payload.statistics import Statistics
+from omendb_engine.segment import layout
+from omendb_engine.segment.arrow_file import decode_batch_file, decode_vectors
+from omendb_engine.segment.index_files import IndexDocument, read_index_document
+from omendb_engine.segment.keys import Bloom, I32Array, KeyTable, keys_from_batch
+from omendb_engine.segment.layout import FileEntry
+from omendb_engine.segment.manifest import SegmentRef
+from omendb_engine.segment.writer import KIND, Overrides
+
+T = TypeVar("T")
+Vectors = tuple[npt.NDArray[Any], Float32Array | None]
+Keys = tuple[IdColumn, U64Array, KeyTable]
+_uids = itertools.count(1)
+
+
+class _Lazy(Generic[T]):
+    """A value made once, by the first thread that asks; an error is not remembered."""
+
+    __slots__ = ("_lock", "_make", "_value")
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._value: T | None = None
+
+    def get(self) -> T:
+        value = self._value
+        if value is None:
+            with self._lock:
+                if self._value is None:
+                    self._value = self._make()
+                value = self._value
+        return value
+
+
+class Files:
+    """The files of one folder, by name, as a document describes them."""
+
+    def __init__(self, disk: Disk, folder: str, entries: Mapping[str, FileEntry]) -> None:
+        self._disk = disk
+        self.folder = folder
+        self.entries = entries
+
+    def path(self, name: str) -> str:
+        """Path of a file."""
+        return f"{self.folder}/{name}"
+
+    def check_sizes(self) -> None:
+        """CorruptionError unless every file is there with its size; touches no content."""
+        for name, entry in self.entries.items():
+            layout.check_size(self._disk, self.path(name), entry)
+
+    def view(self, name: str) -> memoryview:
+        """The verified content of a file, mapped; CorruptionError when any byte differs."""
+        path = self.path(name)
+        entry = self.entries.get(name)
+        if entry is None:
+            raise CorruptionError("the segment's manifest does not name the file", path=path)
+        layout.check_size(self._disk, path, entry)
+        view = self._disk.map(path)
+        layout.verify(view, entry, path)
+        return view
+
+
+class Segment:
+    """An immutable segment; safe to use from any number of threads.
+
+    ``id``, ``n`` (rows), ``ref``; ``uid`` is unique among the segments opened in this process (a cache key).
+    """
+
+    def __init__(self, disk: Disk, replica_path: str, ref: SegmentRef, body: Mapping[str, Any], cache: ColumnCache):
+        path = f"{layout.segment_path(replica_path, ref.segment_id)}/{layout.MANIFEST}"
+        self.ref = ref
+        self.id = ref.segment_id
+        self.n = int(body["rows"])
+        self.uid = next(_uids)
+        self.int_id_max = int(body["int_id_max"])
+        self._disk = disk
+        self._replica_path = replica_path
+        self._closed = False
+        self._files = Files(disk, layout.segment_path(replica_path, ref.segment_id), layout.file_entries(body, path))
+        self._fields = {str(f["name"]): f for f in body["fields"]}
+        self._cache = cache
+        self._keys = _Lazy(self._read_keys)
+        self._vectors = {name: _Lazy(self._vectors_reader(name)) for name in self._fields}
+        self._columns = _Lazy(self._read_columns)
+        self._stats = _Lazy(self._read_stats)
+        self._tombstones = _Lazy(self._read_tombstones)
+        self._overrides = _Lazy(self._read_overrides)
+        self._document = _Lazy(self._read_index_document)
+        self._indexes = {name: _Lazy(self._index_reader(name)) for name in self._fields}
+
+    @staticmethod
+    def open(disk: Disk, replica_path: str, ref: SegmentRef, *, cache: ColumnCache, verify: bool = True) -> Segment:
+        """Open the segment that ``ref`` names.
+
+        ``verify=False`` puts the check of keys and statistics off to their first use, as for the big files;
+        nothing is ever used unchecked.
+
+        Raises:
+            CorruptionError: a file is missing, has another size, or is damaged.
+            FormatVersionError: written by a newer release.
+        """
+        path = f"{layout.segment_path(replica_path, ref.segment_id)}/{layout.MANIFEST}"
+        body = layout.read_document(disk, path, kind=KIND, format_max=layout.SEGMENT_FORMAT, expected=ref.manifest_hash)
+        if (int(body["segment_id"]), int(body["rows"])) != (ref.segment_id, ref.rows):
+            raise CorruptionError("the manifest of another segment", path=path, offset=0)
+        segment = Segment(disk, replica_path, ref, body, cache)
+        segment._files.check_sizes()
+        if ref.index_hash is not None:
+            segment._index_files().check_sizes()
+        if verify:
+            segment._keys.get()
+            segment._stats.get()
+            segment._tombstones.get()
+            segment._overrides.get()
+        return segment
+
+    # Keys
+
+    @property
+    def ids(self) -> IdColumn:
+        """Ids in row order."""
+        return self._keys.get()[0]
+
+    @property
+    def stamps(self) -> U64Array:
+        """Stamps in row order, u64 (n)."""
+        return self._keys.get()[1]
+
+    @property
+    def hi(self) -> U64Array:
+        """High halves of the id hashes in row order, u64 (n)."""
+        return self._keys.get()[2].hi
+
+    @property
+    def lo(self) -> U64Array:
+        """Low halves of the id hashes in row order, u64 (n)."""
+        return self._keys.get()[2].lo
+
+    @property
+    def sorted_hi(self) -> U64Array:
+        """``hi`` ascending, u64 (n)."""
+        return self._keys.get()[2].sorted_hi
+
+    @property
+    def sorted_row(self) -> I32Array:
+        """The row of each element of ``sorted_hi``, i32 (n)."""
+        return self._keys.get()[2].sorted_row
+
+    def lookup(self, hi: U64Array, lo: U64Array, masks: U64Array | None = None) -> I32Array:
+        """Row of each id hash (m), -1 where absent; ``masks`` as in ``KeyTable.lookup``."""
+        return self._keys.get()[2].lookup(hi, lo, masks)
+
+    def _read_keys(self) -> Keys:
+        bloom = Bloom.decode(self._view(layout.BLOOM), self._files.path(layout.BLOOM))
+        path = self._files.path(layout.KEYS)
+        ids, stamps, table = keys_from_batch(decode_batch_file(self._view(layout.KEYS), path), bloom, path)
+        if len(ids) != self.n or bloom.keys != self.n:
+            raise CorruptionError(f"{len(ids)} keys", path=path, bound=f"{self.n} rows")
+        return ids, stamps, table
+
+    # Vectors
+
+    def vectors(self, field: str = "") -> npt.NDArray[Any]:
+        """The stored vectors of a field, (n, d) in its dtype: a view of the mapped file."""
+        return self._vectors[field].get()[0]
+
+    def norms(self, field: str = "") -> Float32Array | None:
+        """Original lengths (n) float32 of a cosine field's vectors, None for other metrics."""
+        return self._vectors[field].get()[1]
+
+    def _vectors_reader(self, name: str) -> Callable[[], Vectors]:
+        return lambda: self._read_vectors(self._fields[name])
+
+    def _read_vectors(self, field: Mapping[str, Any]) -> Vectors:
+        file = str(field["file"])
+        return decode_vectors(
+            self._view(file),
+            self._files.path(file),
+            n=self.n,
+            dimension=int(field["dimension"]),
+            dtype=np.dtype(str(field["dtype"])),
+            with_norms=field["metric"] == "cosine",
+        )
+
+    # Payload
+
+    @property
+    def columns(self) -> ColumnStore:
+        """The payload."""
+        return self._columns.get()
+
+    @property
+    def stats(self) -> Statistics:
+        """What lets a filter skip the segment."""
+        return self._stats.get()
+
+    def _read_columns(self) -> ColumnStore:
+        if layout.METADATA not in self._files.entries:
+            return BatchColumns.of([None], [self.n])
+        path = self._files.path(layout.METADATA)
+        return ParquetColumns(self._view(layout.METADATA), self.n, self._cache, path)
+
+    def _read_stats(self) -> Statistics:
+        if layout.MINMAX not in self._files.entries:
+            return Statistics.empty(self.n)
+        return Statistics.decode(self._view(layout.MINMAX), self._view(layout.QUANTILES))
+
+    # Tombstones and field stamps
+
+    def lookup_tombstones(self, hi: U64Array, lo: U64Array) -> U64Array:
+        """Stamp of each id hash's tombstone here, 0 where there is none; u64 (m)."""
+        found = self._tombstones.get()
+        out = np.zeros(len(hi), np.uint64)
+        if len(found[0]):
+            rows = found[2].lookup(hi, lo)
+            hit = rows >= 0
+            out[hit] = found[1][rows[hit]]
+        return out
+
+    def tombstones(self) -> tuple[IdColumn, U64Array]:
+        """Ids and stamps of all tombstones here."""
+        ids, stamps, _ = self._tombstones.get()
+        return ids, stamps
+
+    def overrides(self) -> Overrides | None:
+        """Per-field stamps, None when there are none."""
+        found = self._overrides.get()
+        return found if len(found) else None
+
+    def _read_tombstones(self) -> Keys:
+        if layout.TOMBSTONES not in self._files.entries:
+            none = np.empty(0, np.uint64)
+            return IdColumn.empty(), none, KeyTable(none, none, none, np.empty(0, np.int32), None)
+        path = self._files.path(layout.TOMBSTONES)
+        return keys_from_batch(decode_batch_file(self._view(layout.TOMBSTONES), path), None, path)
+
+    def _read_overrides(self) -> Overrides:
+        if layout.OVERRIDES not in self._files.entries:
+            return FieldStamps.empty()
+        path = self._files.path(layout.OVERRIDES)
+        batch = decode_batch_file(self._view(layout.OVERRIDES), path)
+        rows, fields, stamps = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("row", "field", "stamp"))
+        if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.n):
+            raise CorruptionError("a row outside the segment", path=path, bound=f"0..{self.n - 1}")
+        return FieldStamps(rows, fields, stamps)
+
+    # Index
+
+    @property
+    def index(self) -> VectorIndex | None:
+        """The index of the first vector field, None while that is searched exactly."""
+        return self.index_of(next(iter(self._fields)))
+
+    def index_of(self, field: str) -> VectorIndex | None:
+        """The index of a vector field, None while that is searched exactly."""
+        if self.ref.index_hash is None or field not in self._document.get().indexes:
+            return None
+        return self._indexes[field].get()
+
+    def with_index(self, index_hash: str | None) -> Segment:
+        """This segment with the index that ``write_index`` wrote (None: without any); shares everything else."""
+        other = copy.copy(self)
+        ref = self.ref
+        other.ref = SegmentRef(
+            ref.segment_id, ref.rows, ref.manifest_hash, index_hash, ref.deletes, ref.size_bytes,
+            ref.min_stamp, ref.max_stamp,
+        )  # fmt: skip
+        other._document = _Lazy(other._read_index_document)
+        other._indexes = {name: _Lazy(other._index_reader(name)) for name in self._fields}
+        if index_hash is not None:
+            other._index_files().check_sizes()
+        return other
+
+    def _read_index_document(self) -> IndexDocument:
+        self._check_open()
+        assert self.ref.index_hash is not None
+        return read_index_document(self._disk, self._replica_path, self.id, self.ref.index_hash)
+
+    def _index_files(self) -> Files:
+        return Files(self._disk, self._files.folder, self._document.get().files)
+
+    def _index_reader(self, name: str) -> Callable[[], HnswIndex]:
+        return lambda: self._read_index(name)
+
+    def _read_index(self, name: str) -> HnswIndex:
+        self._check_open()
+        described = self._document.get().indexes[name]
+        files = self._index_files()
+        field = self._spec(name)
+        graph = np.frombuffer(files.view(described.graph), np.uint8)
+        codes = None if described.codes is None else np.frombuffer(files.view(described.codes), np.uint8)
+        path = files.path(described.graph)
+        vectors = self.vectors(name)
+        return load_hnsw(graph, vectors, field.metric, field.dtype, curve=described.curve, codes=codes, path=path)
+
+    def graph_of(self, field: str) -> npt.NDArray[np.uint8] | None:
+        """The verified bytes of a field's graph, to grow a new one from; None without an index."""
+        if self.index_of(field) is None:
+            return None
+        described = self._document.get().indexes[field]
+        return np.frombuffer(self._index_files().view(described.graph), np.uint8)
+
+    def _spec(self, name: str) -> VectorField:
+        field = self._fields[name]
+        return VectorField(int(field["dimension"]), field["metric"], field["dtype"], name)
+
+    # The whole
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Bytes of all files, those of the index included."""
+        index = self._document.get().size_bytes if self.ref.index_hash is not None else 0
+        return self.ref.size_bytes + index
+
+    def verify_all(self) -> list[CorruptionError]:
+        """Read and check every byte of every file again; returns what is wrong (``omendb check``)."""
+        problems: list[CorruptionError] = []
+        groups = [self._files]
+        if self.ref.index_hash is not None:
+            groups.append(self._index_files())
+        for files in groups:
+            for name in files.entries:
+                try:
+                    files.view(name)
+                except CorruptionError as error:
+                    problems.append(error)
+        return problems
+
+    def close(self) -> None:
+        """Refuse further first uses; arrays already handed out stay valid."""
+        self._closed = True
+
+    def _view(self, name: str) -> memoryview:
+        self._check_open()
+        return self._files.view(name)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DatabaseClosedError(f"segment {self.id} is closed")
+
+
+__all__ = ["Files", "Segment"]
