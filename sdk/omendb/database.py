@@ -1,0 +1,266 @@
+"""A database: a folder of collections, and itself the default one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from omendb.backend import Backend, CollectionBackend
+from omendb.collection import Collection
+from omendb.matrices import infer_dimension
+from omendb.session import Session
+from omendb_common.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorField, check_collection_name
+
+DEFAULT_COLLECTION = "default"
+INDEX_KINDS = ("auto", "flat", "hnsw")
+
+
+class FieldHints(NamedTuple):
+    """What a caller said about the default collection; None where it said nothing."""
+
+    dimension: int | None = None
+    metric: Metric | None = None
+    dtype: VectorDType | None = None
+
+    def field(self, dimension: int) -> VectorField:
+        """The vector field these hints and a dimension give."""
+        return VectorField(dimension, self.metric or "l2", self.dtype or "float32")
+
+    def check_self(self) -> None:
+        """Raise InvalidArgumentError for a bad dimension, metric or dtype."""
+        self.field(1 if self.dimension is None else self.dimension)
+
+    def check(self, stored: VectorField) -> None:
+        """Raise AlreadyExistsError when the stored field is not what the hints say."""
+        for name, wanted in self._asdict().items():
+            found = getattr(stored, name)
+            if wanted is not None and wanted != found:
+                raise AlreadyExistsError(
+                    f"got {wanted!r}, the default collection has {found!r}",
+                    field=name,
+                    bound=f"{found!r}",
+                    mend=f"leave {name} out, or create another collection",
+                )
+
+
+class DefaultCollection:
+    """Finds the default collection, or makes it from the first vectors written."""
+
+    def __init__(self, session: Session, hints: FieldHints) -> None:
+        self._session = session
+        self._hints = hints
+
+    def find(self) -> CollectionBackend | None:
+        """The default collection, if there is one; AlreadyExistsError when it contradicts the hints."""
+        handle = self._session.backend.find(DEFAULT_COLLECTION)
+        if handle is not None:
+            self._hints.check(handle.schema.vectors[0])
+        return handle
+
+    def schema_for(self, vectors: Any) -> CollectionSchema:
+        """The schema a first write of ``vectors`` gives."""
+        dimension = self._hints.dimension if self._hints.dimension is not None else infer_dimension(vectors)
+        return CollectionSchema(str(uuid.uuid4()), (self._hints.field(dimension),))
+
+    def create(self, schema: CollectionSchema) -> CollectionBackend:
+        """Create it; when another thread was first, its collection, if the vectors fit there too."""
+        with self._session.lock:
+            self._session.check_open()
+            handle = self._session.backend.find(DEFAULT_COLLECTION)
+            if handle is None:
+                return self._session.backend.create(DEFAULT_COLLECTION, schema)
+        if handle.schema.vectors != schema.vectors:
+            stored = handle.schema.vectors[0]
+            raise InvalidArgumentError(
+                f"got dimension {schema.vectors[0].dimension}",
+                field="vectors",
+                bound=f"dimension {stored.dimension}, which a concurrent first write chose",
+            )
+        return handle
+
+
+class Database(Collection):
+    """An open database.
+
+    The methods of :class:`Collection` work on its default collection, which the first write creates with the
+    dimension it finds. Use it as a context manager, or call :meth:`close`.
+    """
+
+    def __init__(self, backend: Backend, *, read_only: bool = False, hints: FieldHints | None = None) -> None:
+        session = Session(backend, read_only=read_only)
+        default = DefaultCollection(session, hints or FieldHints())
+        super().__init__(session, DEFAULT_COLLECTION, default.find(), default)
+        self._collections: dict[str, Collection] = {DEFAULT_COLLECTION: self}
+
+    @property
+    def path(self) -> str:
+        """Where the database lies."""
+        return self._session.backend.location
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._session.closed
+
+    def create_collection(
+        self,
+        name: str,
+        dimension: int | None = None,
+        metric: Metric = "l2",
+        dtype: VectorDType = "float32",
+        *,
+        vectors: Mapping[str, VectorField] | None = None,
+        index: str = "auto",
+        if_not_exists: bool = False,
+        **options: Any,
+    ) -> Collection:
+        """Create a collection.
+
+        Args:
+            name: 1..255 letters, digits, ``_``, ``-`` or ``.``.
+            dimension: elements of a vector, 1..65536.
+            metric: ``l2``, ``cosine`` or ``dot``.
+            dtype: ``float32``, ``float16``, ``int8`` or ``uint8``: how elements are stored.
+            vectors: several named vector fields instead of the four arguments above.
+            index: ``auto``, ``flat`` (always exact) or ``hnsw``.
+            if_not_exists: return the collection if it exists with the same fields.
+            options: index settings of this collection: ``hnsw_m``, ``hnsw_ef_construction``,
+                ``flat_rows_max``, ``recall_target``.
+
+        Raises:
+            InvalidArgumentError: a bad name, dimension, metric, dtype or option.
+            AlreadyExistsError: it exists, or, with ``if_not_exists``, has other fields.
+        """
+        self._session.check_writable()
+        check_collection_name(name)
+        schema = CollectionSchema(
+            str(uuid.uuid4()), _fields(dimension, metric, dtype, vectors), _options(index, options)
+        )
+        with self._session.lock:
+            self._session.check_open()
+            existing = self._session.backend.find(name)
+            if existing is None:
+                return self._handed_out(name, self._session.backend.create(name, schema))
+        if not if_not_exists:
+            raise AlreadyExistsError(
+                f"collection {name!r} exists",
+                field="name",
+                bound="a new name",
+                mend="use collection(name) or if_not_exists=True",
+            )
+        if existing.schema.vectors != schema.vectors:
+            raise AlreadyExistsError(
+                f"collection {name!r} exists with {existing.schema.vectors}",
+                field="name",
+                bound="the same vector fields",
+            )
+        return self._handed_out(name, existing)
+
+    def collection(self, name: str) -> Collection:
+        """The collection called ``name``; NotFoundError when there is none."""
+        self._session.check_open()
+        handle = self._session.backend.find(check_collection_name(name))
+        if handle is None:
+            raise NotFoundError(
+                f"no collection {name!r}",
+                field="name",
+                bound=f"one of {self.list_collections()}",
+                mend="create_collection makes one",
+            )
+        return self._handed_out(name, handle)
+
+    def list_collections(self) -> list[str]:
+        """The collections' names, sorted."""
+        self._session.check_open()
+        return sorted(self._session.backend.names())
+
+    def drop_collection(self, name: str) -> None:
+        """Delete a collection and all its points; NotFoundError when there is none."""
+        self._session.check_writable()
+        self.collection(name)
+        with self._session.lock:
+            self._session.backend.drop(name)
+            collection = self._collections[name]
+            collection._handle = None
+            if collection is not self:
+                del self._collections[name]
+
+    def rename_collection(self, old: str, new: str) -> None:
+        """Give a collection another name; handles of it go on working."""
+        self._session.check_writable()
+        check_collection_name(new)
+        self.collection(old)
+        with self._session.lock:
+            if self._session.backend.find(new) is not None:
+                raise AlreadyExistsError(f"collection {new!r} exists", field="new", bound="a new name")
+            self._session.backend.rename(old, new)
+            collection = self._collections[old]
+            if collection is self:
+                self._handle = None
+                return
+            del self._collections[old]
+            collection._name = new
+            self._collections[new] = collection
+        if new == DEFAULT_COLLECTION:
+            self._handle = None
+
+    def close(self) -> None:
+        """Make everything durable and let the folder go; closing twice is fine."""
+        self._session.close()
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _handed_out(self, name: str, handle: CollectionBackend) -> Collection:
+        """One handle object per collection, so that a rename or a drop reaches all its users."""
+        with self._session.lock:
+            found = self._collections.get(name)
+            if found is None:
+                found = self._collections[name] = Collection(self._session, name, handle)
+            found._handle = handle
+            return found
+
+
+def _fields(
+    dimension: int | None, metric: Metric, dtype: VectorDType, vectors: Mapping[str, VectorField] | None
+) -> tuple[VectorField, ...]:
+    if (dimension is None) == (vectors is None):
+        raise InvalidArgumentError("got both or none", field="dimension, vectors", bound="exactly one of them")
+    if vectors is None:
+        return (VectorField(dimension, metric, dtype),)  # type: ignore[arg-type]  # checked there, also for None
+    if not isinstance(vectors, Mapping) or not vectors:
+        raise InvalidArgumentError(
+            f"got {vectors!r}", field="vectors", bound="a mapping of at least one name to VectorField"
+        )
+    fields = []
+    for name, field in vectors.items():
+        if not isinstance(name, str) or not isinstance(field, VectorField):
+            raise InvalidArgumentError(f"got {name!r}: {field!r}", field="vectors", bound="names to VectorField")
+        fields.append(VectorField(field.dimension, field.metric, field.dtype, check_collection_name(name)))
+    return tuple(fields)
+
+
+def _options(index: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A collection's own index settings, each within the bound of the setting of the same name."""
+    from omendb_common.config import FIELDS, check_value
+
+    checked: dict[str, Any] = {} if index == "auto" else {"index": index}
+    if index not in INDEX_KINDS:
+        raise InvalidArgumentError(f"got {index!r}", field="index", bound=f"one of {', '.join(INDEX_KINDS)}")
+    known = ("hnsw_m", "hnsw_ef_construction", "flat_rows_max", "recall_target")
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidArgumentError("unknown option", field=name, bound=f"one of {', '.join(known)}")
+        checked[name] = check_value(FIELDS[f"index.{name}"], value, name)
+    return checked
+
+
+__all__ = ["DEFAULT_COLLECTION", "Database", "FieldHints"]
