@@ -15,7 +15,7 @@ from omendb.results import EmptyAnswer, SearchResults
 from omendb.session import Session
 from omendb.writes import checked_update, checked_upsert
 from omendb_common.errors import InvalidArgumentError, NotFoundError
-from omendb_common.filters import Filter, parse_filter
+from omendb_common.filters import Filter, MatchAll, parse_filter
 from omendb_common.schema import SCROLL_LIMIT_MAX, CollectionSchema, VectorField
 
 FilterLike = Filter | Mapping[str, Any] | None
@@ -152,19 +152,19 @@ class Collection:
             raise InvalidArgumentError("got both or none", field="ids, filters", bound="exactly one of them")
         column = None if ids is None else inputs.as_ids(ids)
         tree = parse_filter(filters)
-        handle = self._reader()
-        if handle is None or (column is not None and not len(column)):
-            return Deleted(0)
-        if column is not None:
-            return Deleted.of(handle.delete(column))
-        if tree is None:
+        if isinstance(tree, MatchAll):
             raise InvalidArgumentError(
                 "an empty filter would delete everything",
                 field="filters",
                 bound="a condition",
                 mend="use drop_collection",
             )
-        return Deleted.of(handle.delete_where(tree))
+        handle = self._reader()
+        if handle is None or (column is not None and not len(column)):
+            return Deleted(0)
+        if column is not None:
+            return Deleted.of(handle.delete(column))
+        return Deleted.of(handle.delete_where(MatchAll() if tree is None else tree))
 
     # -- searching
 

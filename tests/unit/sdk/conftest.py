@@ -15,9 +15,7 @@ from tests.unit.sdk.memory_backend import MemoryBackend
 @pytest.fixture(params=["memory", "folder"])
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
     """An empty, writable database."""
-    if request.param == "memory":
-        database = Database(MemoryBackend())
-    else:
-        database = omendb.open(tmp_path / "db", durability="os")
+    in_memory = request.param == "memory"
+    database = Database(MemoryBackend()) if in_memory else omendb.open(tmp_path / "db", durability="os")
     yield database
     database.close()

@@ -18,7 +18,7 @@ from omendb_common.errors import AlreadyExistsError, NotFoundError
 from omendb_common.filters import Compare, Filter
 from omendb_common.ids import IdColumn, PointId
 from omendb_common.payload import rows_from_columns
-from omendb_common.schema import CollectionSchema
+from omendb_common.schema import CollectionSchema, Metric
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class MemoryCollection:
         distances = np.zeros((len(queries), k), np.float32)
         hits = []
         for number, query in enumerate(queries):
-            length = np.sqrt(((matrix - query) ** 2).sum(axis=1))
+            length = distances_of(matrix, query, self.schema.vector(field).metric)
             order = np.argsort(length, kind="stable")[:k]
             distances[number] = length[order]
             hits.append(MemoryPoints([ids[i] for i in order], [rows[i] for i in order]))
@@ -192,6 +192,14 @@ class MemoryCollection:
 
     def compact(self) -> None:
         self.calls.append("compact")
+
+
+def distances_of(matrix: npt.NDArray[Any], query: npt.NDArray[Any], metric: Metric) -> npt.NDArray[Any]:
+    if metric == "l2":
+        return np.asarray(np.linalg.norm(matrix - query, axis=1))
+    inner = matrix @ query
+    lengths = np.linalg.norm(matrix, axis=1) * np.linalg.norm(query)
+    return np.asarray(-inner if metric == "dot" else 1 - inner / lengths)
 
 
 def matches(condition: Filter | None) -> Callable[[Point], bool]:

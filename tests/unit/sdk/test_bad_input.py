@@ -33,11 +33,11 @@ WRITES: list[tuple[str, Call, str, str]] = [
     ("beyond float32", lambda db: db.add_batch([[1, 2, 1e39]]), "vectors", "float32"),
     ("text for numbers", lambda db: db.add_batch([["a", "b", "c"]]), "vectors", "real numbers"),
     ("complex numbers", lambda db: db.add_batch(V.astype(np.complex128)), "vectors", "real numbers"),
-    ("short column", lambda db: db.add_batch(V, {"n": [1]}), "metadata.n", "2"),
+    ("short column", lambda db: db.add_batch(V, {"n": [1]}), "metadata['n']", "2"),
     ("short rows", lambda db: db.add_batch(V, [{"n": 1}]), "metadata", "2 rows"),
-    ("bytes in metadata", lambda db: db.add_batch(V, {"n": [b"x", b"y"]}), "metadata.n", ""),
-    ("NaN in metadata", lambda db: db.add_batch(V, {"n": [float("nan"), 1.0]}), "metadata.n", "finite"),
-    ("integer beyond 64 bits", lambda db: db.add_batch(V, {"n": [1 << 70, 1]}), "metadata.n", ""),
+    ("bytes in metadata", lambda db: db.add_batch(V, {"n": [b"x", b"y"]}), "metadata['n']", ""),
+    ("NaN in metadata", lambda db: db.add_batch(V, {"n": [float("nan"), 1.0]}), "metadata['n']", "finite"),
+    ("integer beyond 64 bits", lambda db: db.add_batch(V, {"n": [1 << 70, 1]}), "metadata['n']", ""),
     ("oversize payload", lambda db: db.add_batch(V, {"n": ["x" * (1 << 21), ""]}), "metadata", "1048576"),
     ("metadata of a wrong type", lambda db: db.add_batch(V, 5), "metadata", "mapping"),
     ("ids that do not match", lambda db: db.add_batch(V, ids=["a"]), "ids", "2 ids"),
@@ -94,13 +94,8 @@ READS: list[tuple[str, Call, str, str]] = [
 
 def contents(db: Database) -> list[Any]:
     """Everything a reader can see, in comparable form."""
-    return sorted(
-        (
-            (r.id, r.metadata, r.vector.tolist() if r.vector is not None else None)
-            for r in db.iterate(include=["metadata", "vector"])
-        ),
-        key=str,
-    )
+    records = db.iterate(include=["metadata", "vector"])
+    return sorted(((r.id, r.metadata, None if r.vector is None else r.vector.tolist()) for r in records), key=str)
 
 
 def check(db: Database, call: Call, field: str, bound: str) -> None:

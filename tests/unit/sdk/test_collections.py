@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +90,14 @@ def test_the_default_collection_follows_its_hints() -> None:
 
 def test_two_first_writes_at_once_make_one_collection(db: Database) -> None:
     barrier = threading.Barrier(8)
-    errors: list[BaseException] = []
 
     def write(number: int) -> None:
         barrier.wait()
-        try:
-            db.add_batch(np.full((10, 2), number, np.float32), ids=[f"{number}-{i}" for i in range(10)])
-        except BaseException as error:
-            errors.append(error)
+        db.add_batch(np.full((10, 2), number, np.float32), ids=[f"{number}-{i}" for i in range(10)])
 
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors and db.count() == 80 and db.list_collections() == ["default"]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert db.count() == 80 and db.list_collections() == ["default"]
 
 
 CALLS: dict[str, Callable[[Database], Any]] = {
