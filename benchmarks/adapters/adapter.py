@@ -62,18 +62,39 @@ class Mode:
     meaning: str
 
 
+_AS_IT_COMES = "as it comes"
+_STRONGEST = "strongest"
+# Of every database: first as it comes, then its strongest durability, where it has one. Here and not in the
+# adapters, as those can be imported only where their databases are.
+MODES = {
+    "omendb": (
+        Mode("fsync", "fdatasync before every acknowledgement (its default)"),
+        Mode("os", "in its log, not synced"),
+    ),
+    "qdrant-edge": (Mode(_AS_IT_COMES, "in its log, not synced"), Mode(_STRONGEST, "flush() after every batch")),
+    "zvec": (Mode(_AS_IT_COMES, "in its log, not synced"), Mode(_STRONGEST, "flush() after every batch")),
+    "lancedb": (Mode(_AS_IT_COMES, "never synced; it has no setting for it"),),
+    "chromadb": (Mode(_AS_IT_COMES, "SQLite transaction, synced"),),
+    "milvus-lite": (Mode(_AS_IT_COMES, "in its log, not synced"), Mode(_STRONGEST, "flush() after every batch")),
+    "sqlite-vec": (Mode(_AS_IT_COMES, "rollback journal, synced"), Mode(_STRONGEST, "PRAGMA synchronous=EXTRA")),
+}
+NAMES = tuple(MODES)
+PEERS = NAMES[1:]
+
+
 class Adapter(Protocol):
     """One database under test. A method may raise anything: the run is isolated in its own process."""
 
     package: str
     """The distribution's name, for the version in the tables."""
-    modes: Sequence[Mode]
-    """The durability modes: first as it comes, then its strongest, where it has one."""
-    efforts: Sequence[int]
-    """The values of the search effort parameter to sweep; one 0 for a database without one."""
     effort_name: str
     index_note: str
     """What the index is, in a few words."""
+
+    @property
+    def efforts(self) -> Sequence[int]:
+        """The values of the search effort parameter to sweep, rising; one 0 for a database without one."""
+        ...
 
     def create(self, folder: Path, space: Space, mode: str) -> None:
         """Make an empty database in `folder`, which does not exist yet."""
@@ -106,10 +127,6 @@ class Adapter(Protocol):
     def close(self) -> None:
         """Close the database."""
         ...
-
-
-PEERS = ("qdrant-edge", "zvec", "lancedb", "chromadb", "milvus-lite", "sqlite-vec")
-NAMES = ("omendb", *PEERS)
 
 
 def load_adapter(name: str) -> Adapter:

@@ -17,7 +17,6 @@ from benchmarks.adapters.adapter import (
     LABEL,
     Adapter,
     Batch,
-    Mode,
     Space,
 )
 
@@ -26,7 +25,6 @@ class Chroma:
     """One collection of a persistent client; a batch goes in pieces of what the client allows."""
 
     package = "chromadb"
-    modes = (Mode("as it comes", "SQLite transaction, synced"),)
     efforts = (10, 16, 32, 64, 128, 256, 512)
     effort_name = "ef_search"
     index_note = f"HNSW max_neighbors={HNSW_M}, ef_construction={HNSW_EF_CONSTRUCTION}, built while writing"
@@ -35,7 +33,7 @@ class Chroma:
         self._folder = Path()
         self._client: Any = None
         self._collection: Any = None
-        self._effort = 0
+        self._effort = self.efforts[-1]
 
     def create(self, folder: Path, space: Space, mode: str) -> None:
         self._folder = folder
@@ -44,6 +42,7 @@ class Chroma:
             "space": space.metric,
             "max_neighbors": HNSW_M,
             "ef_construction": HNSW_EF_CONSTRUCTION,
+            "ef_search": self._effort,
         }
         self._collection = self._client.create_collection(
             "bench", embedding_function=None, configuration={"hnsw": hnsw}

@@ -17,7 +17,6 @@ from benchmarks.adapters.adapter import (
     LABEL,
     Adapter,
     Batch,
-    Mode,
     Space,
 )
 
@@ -29,7 +28,6 @@ class LanceDB:
     """One table, filled from Arrow tables, indexed by HNSW over scalar-quantized vectors."""
 
     package = "lancedb"
-    modes = (Mode("as it comes", "never synced; it has no setting for it"),)
     efforts = (20, 32, 64, 128, 256, 512)
     effort_name = "ef"
     index_note = (

@@ -16,7 +16,6 @@ from benchmarks.adapters.adapter import (
     LABEL,
     Adapter,
     Batch,
-    Mode,
     Space,
 )
 
@@ -25,10 +24,6 @@ class QdrantEdge:
     """One shard with a payload index on the bucket."""
 
     package = "qdrant-edge-py"
-    modes = (
-        Mode("as it comes", "in its log, not synced"),
-        Mode("strongest", "flush() after every batch"),
-    )
     efforts = (16, 32, 64, 128, 256, 512)
     effort_name = "hnsw_ef"
     index_note = f"HNSW m={HNSW_M}, ef_construct={HNSW_EF_CONSTRUCTION}; payload index on bucket"

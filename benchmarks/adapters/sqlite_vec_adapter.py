@@ -12,17 +12,13 @@ import sqlite_vec
 # Many builds of Python come with an sqlite3 module that cannot load extensions.
 from pysqlite3 import dbapi2 as sqlite3
 
-from benchmarks.adapters.adapter import BUCKET, LABEL, Adapter, Batch, Mode, Space
+from benchmarks.adapters.adapter import BUCKET, LABEL, Adapter, Batch, Space
 
 
 class SqliteVec:
     """One virtual table with the payload in metadata columns; one transaction per batch."""
 
     package = "sqlite-vec"
-    modes = (
-        Mode("as it comes", "rollback journal, synced"),
-        Mode("strongest", "PRAGMA synchronous=EXTRA"),
-    )
     efforts = (0,)
     effort_name = "none"
     index_note = "no index: every search scans"

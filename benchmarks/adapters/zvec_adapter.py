@@ -16,7 +16,6 @@ from benchmarks.adapters.adapter import (
     LABEL,
     Adapter,
     Batch,
-    Mode,
     Space,
 )
 
@@ -28,10 +27,6 @@ class Zvec:
     """One collection; the documents are upserted in the largest pieces one call takes."""
 
     package = "zvec"
-    modes = (
-        Mode("as it comes", "in its log, not synced"),
-        Mode("strongest", "flush() after every batch"),
-    )
     efforts = (16, 32, 64, 128, 256, 512)
     effort_name = "ef"
     index_note = f"HNSW m={HNSW_M}, ef_construction={HNSW_EF_CONSTRUCTION}; inverted index on bucket"

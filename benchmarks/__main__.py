@@ -1,0 +1,33 @@
+"""Run a benchmark: `python -m benchmarks compare | ingest | search | filters | footprint`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+
+COMMANDS = {
+    "compare": "OmenDB beside its peers",
+    "ingest": "durable ingest against a bare append loop, and how even it is",
+    "search": "what OmenDB adds to the bare index call",
+    "filters": "recall and latency under the filters of the WordNet set",
+    "footprint": "memory, disk and reopening",
+}
+
+
+def main() -> None:
+    """Parse the command line and run one benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, told in COMMANDS.items():
+        module = importlib.import_module(f"benchmarks.{name}")
+        command = commands.add_parser(
+            name, help=told, description=module.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    arguments = parser.parse_args()
+    arguments.run(arguments)
+
+
+if __name__ == "__main__":
+    main()
