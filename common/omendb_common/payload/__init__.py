@@ -22,8 +22,14 @@ from omendb_common.payload.names import (
     split_name,
     top_level_key,
 )
-from omendb_common.payload.overlay import concat_batches, key_masks, overlay
-from omendb_common.payload.rows import columns_from_rows, rows_from_columns, values_of
+from omendb_common.payload.overlay import concat_batches, concat_column, key_masks, overlay
+from omendb_common.payload.rows import (
+    columns_from_rows,
+    decode_value,
+    put_value,
+    rows_from_columns,
+    values_of,
+)
 
 __all__ = [
     "DEPTH_MAX",
@@ -37,9 +43,12 @@ __all__ = [
     "columns_from_mapping",
     "columns_from_rows",
     "concat_batches",
+    "concat_column",
+    "decode_value",
     "join_name",
     "key_masks",
     "overlay",
+    "put_value",
     "rows_from_columns",
     "split_name",
     "top_level_key",

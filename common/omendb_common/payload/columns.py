@@ -211,17 +211,20 @@ def _trusted(kind: pa.DataType) -> bool:
 def _faithful(kind: pa.DataType, values: list[Any]) -> bool:
     """Whether Arrow's inference kept the type of each Python value, whatever its neighbours are.
 
-    Arrow turns integers among floats into floats and cuts datetimes among dates down to dates.
+    Arrow turns integers among floats into floats, integers among datetimes into datetimes, and cuts datetimes
+    among dates down to dates. Other types it keeps apart.
     """
     types = pa.types
     inner = kind.value_type if types.is_list(kind) else kind
-    if not (types.is_floating(inner) or types.is_date(inner)):
+    if not (types.is_floating(inner) or types.is_temporal(inner)):
         return True
     elements = chain.from_iterable(v for v in values if v is not None) if types.is_list(kind) else values
     kinds = set(map(type, elements)) - {type(None)}
     if types.is_floating(inner):
         return all(issubclass(t, (float, np.floating)) for t in kinds)
-    return not any(issubclass(t, dt.datetime) for t in kinds)
+    if types.is_timestamp(inner):
+        return all(issubclass(t, dt.datetime) for t in kinds)
+    return kinds == {dt.date}
 
 
 def _append_arrow(parts: list[Part], path: str, column: Any) -> None:

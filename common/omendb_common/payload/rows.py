@@ -15,7 +15,6 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.columns import columns_from_mapping
 from omendb_common.payload.names import Kind, split_name
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 # Rows up to which one scalar at a time beats Arrow's take.
 _FEW = 16
 
@@ -60,32 +59,25 @@ def rows_from_columns(
     else:
         count = len(rows)
     out: list[dict[str, Any]] = [{} for _ in range(count)]
-    # Shallow paths first: a value at "a" must be there when "a.b" looks whether it may nest.
-    paths = [(*split_name(name), array) for name, array in named.items()]
-    for path, kind, array in sorted(paths, key=_depth):
-        values = values_of(array, kind, rows)
-        if "." not in path:
-            for target, value in zip(out, values, strict=True):
-                if value is not None:
-                    target[path] = value
-        else:
-            keys = path.split(".")
-            for target, value in zip(out, values, strict=True):
-                if value is not None:
-                    _put(target, keys, value)
+    columns_by_path = [(*split_name(name), array) for name, array in named.items()]
+    for path, kind, array in sorted(columns_by_path, key=_by_depth):
+        keys = path.split(".")
+        for target, value in zip(out, values_of(array, kind, rows), strict=True):
+            if value is not None:
+                put_value(target, keys, value)
     return out
 
 
-def _depth(column: tuple[str, Kind, Any]) -> int:
+def _by_depth(column: tuple[str, Any, Any]) -> int:
+    """Sort key of (path, ...): shallow first, for a value at "a" must be there before "a.b" tries to nest."""
     return column[0].count(".")
 
 
-def _put(target: dict[str, Any], keys: list[str], value: Any) -> None:
+def put_value(target: dict[str, Any], keys: list[str], value: Any) -> None:
+    """Set ``value`` in ``target`` at the nested ``keys``; below a value, the rest of the path stays dotted."""
     for depth, key in enumerate(keys[:-1]):
-        child = target.get(key)
-        if child is None:
-            child = target[key] = {}
-        elif not isinstance(child, dict):
+        child = target.setdefault(key, {})
+        if not isinstance(child, dict):
             target[".".join(keys[depth:])] = value
             return
         target = child
@@ -101,18 +93,28 @@ def values_of(array: Any, kind: Kind, rows: npt.NDArray[np.integer[Any]] | Seque
         values = [array[row].as_py() for row in indices]
     else:
         values = array.take(pa.array(rows)).to_pylist()
-    if kind == "j":
-        return [None if value is None else json.loads(value) for value in values]
-    if kind == "t":
-        return [None if value is None else value.replace(tzinfo=dt.UTC) for value in values]
-    if kind == "lt":
-        return [None if value is None else [_utc(moment) for moment in value] for value in values]
+    if kind in _DECODED:
+        return [None if value is None else decode_value(kind, value) for value in values]
     result: list[Any] = values
     return result
+
+
+_DECODED = ("j", "t", "lt")
+
+
+def decode_value(kind: Kind, value: Any) -> Any:
+    """The payload value for what Arrow gives for a value of ``kind`` that is not null."""
+    if kind == "j":
+        return json.loads(value)
+    if kind == "t":
+        return value.replace(tzinfo=dt.UTC)
+    if kind == "lt":
+        return [_utc(moment) for moment in value]
+    return value
 
 
 def _utc(moment: dt.datetime | None) -> dt.datetime | None:
     return None if moment is None else moment.replace(tzinfo=dt.UTC)
 
 
-__all__ = ["columns_from_rows", "rows_from_columns", "values_of"]
+__all__ = ["columns_from_rows", "decode_value", "put_value", "rows_from_columns", "values_of"]
