@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any
 
@@ -54,7 +54,7 @@ class WriteBatch:
     ``vectors`` maps a vector field's name to an (n, dimension) array in the field's dtype. ``payload`` holds
     typed columns (see :mod:`omendb_common.payload`) or is None. ``stamps`` gives each row its own stamp;
     None means that all rows have the record's stamp. ``keys`` are, for an UPDATE, the top-level payload
-    keys that it replaces or removes.
+    keys that it removes from every point (keys that it replaces are those of ``payload``).
     """
 
     op: Op
@@ -114,13 +114,29 @@ def encode_batch(batch: WriteBatch) -> list[Buffer]:
     return [head, *sections.buffers]
 
 
+def encode_owned(batch: WriteBatch) -> tuple[list[Buffer], WriteBatch]:
+    """As :func:`encode_batch`, and the batch with its payload reading from the encoded bytes.
+
+    Arrow columns made from a caller's arrays may share their memory; the returned batch does not.
+    """
+    parts = encode_batch(batch)
+    if batch.payload is None or not batch.payload.num_columns:
+        return parts, batch
+    # The payload is the last section; padding may follow it.
+    encoded = parts[-1] if not isinstance(parts[-1], bytes) else parts[-2]
+    return parts, replace(batch, payload=payload_from_ipc(memoryview(encoded)))
+
+
 def body_bytes(parts: Sequence[Buffer]) -> int:
     """Total size of the buffers of a body."""
     return sum(p.nbytes if isinstance(p, (np.ndarray, memoryview)) else len(p) for p in parts)
 
 
-def decode_batch(body: memoryview, *, path: str = "write batch") -> WriteBatch:
+def decode_batch(body: memoryview, *, path: str = "write batch", own: bool = False) -> WriteBatch:
     """Read a body back without copying: arrays and columns are views of ``body``.
+
+    Args:
+        own: copy everything but the vectors, so that keeping ids and payload does not keep ``body`` alive.
 
     Raises:
         CorruptionError: the bytes are no batch. (Callers have verified the checksum before, so this is a bug
@@ -138,7 +154,7 @@ def decode_batch(body: memoryview, *, path: str = "write batch") -> WriteBatch:
         start = _HEADER.size + meta_bytes
         meta = json.loads(bytes(body[_HEADER.size : start]))
         parts = {
-            name: (body[start + offset : start + offset + size], dtype, tuple(shape))
+            name: (_section(body, start + offset, size, own and not name.startswith("vector.")), dtype, tuple(shape))
             for name, dtype, shape, offset, size in meta["sections"]
         }
         return _assemble(Op(op), rows, parts, tuple(meta.get("keys", ())))
@@ -147,6 +163,13 @@ def decode_batch(body: memoryview, *, path: str = "write batch") -> WriteBatch:
 
 
 _Part = tuple[memoryview, str, tuple[int, ...]]
+
+
+def _section(body: memoryview, start: int, size: int, own: bool) -> memoryview:
+    if start + size > len(body):
+        raise ValueError("a section ends past the body")
+    view = body[start : start + size]
+    return memoryview(bytes(view)) if own else view
 
 
 def _assemble(op: Op, rows: int, parts: Mapping[str, _Part], keys: tuple[str, ...]) -> WriteBatch:
@@ -212,6 +235,7 @@ __all__ = [
     "body_bytes",
     "decode_batch",
     "encode_batch",
+    "encode_owned",
     "payload_from_ipc",
     "payload_to_ipc",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
@@ -25,7 +26,7 @@ from omendb_engine.index.hnsw import HnswIndex, load_hnsw
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.payload.cache import ColumnCache
 from omendb_engine.payload.columns import BatchColumns, ColumnStore, ParquetColumns
-from omendb_engine.payload.statistics import Statistics
+from omendb_engine.payload.statistics import SegmentStatistics
 from omendb_engine.segment import layout
 from omendb_engine.segment.arrow_file import decode_batch_file, decode_vectors
 from omendb_engine.segment.index_files import IndexDocument, read_index_document
@@ -219,7 +220,7 @@ class Segment:
         return self._columns.get()
 
     @property
-    def stats(self) -> Statistics:
+    def stats(self) -> SegmentStatistics:
         """What lets a filter skip the segment."""
         return self._stats.get()
 
@@ -229,10 +230,15 @@ class Segment:
         path = self._files.path(layout.METADATA)
         return ParquetColumns(self._view(layout.METADATA), self.n, self._cache, path)
 
-    def _read_stats(self) -> Statistics:
+    def _read_stats(self) -> SegmentStatistics:
         if layout.MINMAX not in self._files.entries:
-            return Statistics.empty(self.n)
-        return Statistics.decode(self._view(layout.MINMAX), self._view(layout.QUANTILES))
+            return SegmentStatistics(self.n, {})
+        path = self._files.path(layout.MINMAX)
+        stats = SegmentStatistics.from_json(json.loads(bytes(self._view(layout.MINMAX))), path)
+        if stats.n != self.n:
+            raise CorruptionError(f"statistics of {stats.n} rows", path=path, bound=f"{self.n} rows")
+        self._view(layout.QUANTILES)  # nothing reads it at this time, but damage is damage
+        return stats
 
     # Tombstones and field stamps
 
@@ -320,7 +326,16 @@ class Segment:
         codes = None if described.codes is None else np.frombuffer(files.view(described.codes), np.uint8)
         path = files.path(described.graph)
         vectors = self.vectors(name)
-        return load_hnsw(graph, vectors, field.metric, field.dtype, curve=described.curve, codes=codes, path=path)
+        return load_hnsw(
+            graph,
+            vectors,
+            field.metric,
+            field.dtype,
+            curve=described.curve,
+            norms=self.norms(name),
+            codes=codes,
+            path=path,
+        )
 
     def graph_of(self, field: str) -> npt.NDArray[np.uint8] | None:
         """The verified bytes of a field's graph, to grow a new one from; None without an index."""

@@ -21,7 +21,7 @@ from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import CollectionSchema, Float32Array, VectorField
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.payload.columns import write_payload_parquet
-from omendb_engine.payload.statistics import build_statistics
+from omendb_engine.payload.statistics import collect_quantiles, collect_statistics
 from omendb_engine.segment import layout
 from omendb_engine.segment.arrow_file import encode_batch_file, encode_vectors
 from omendb_engine.segment.keys import KeyTable, keys_batch
@@ -169,9 +169,9 @@ def _put_vectors(files: _Files, position: int, spec: VectorField, data: SegmentD
 
 def _put_payload(files: _Files, payload: pa.RecordBatch) -> None:
     files.put(layout.METADATA, [write_payload_parquet(payload, payload.num_rows)])
-    minmax, quantiles = build_statistics(payload)
+    minmax = collect_statistics(payload, payload.num_rows).to_json()
     files.put(layout.MINMAX, [layout.canonical(minmax)])
-    files.put(layout.QUANTILES, [layout.canonical(quantiles)])
+    files.put(layout.QUANTILES, [layout.canonical(collect_quantiles(payload))])
 
 
 def _put_tombstones(files: _Files, tombstones: Tombstones) -> None:

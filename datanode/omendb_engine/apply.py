@@ -1,0 +1,314 @@
+"""What an operation does to the parts: the deterministic step that writing, recovery and followers share.
+
+Operations arrive in log order, one at a time, from one thread. Last writer wins per point: an operation
+whose stamp is below what the point already carries changes nothing. Applying the log again from any
+checkpoint gives the same state (invariant I2), because the manifest's delete sets are exactly those of its
+checkpoint and every later kill is remembered with the growing buffer whose operation made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.payload import concat_batches, key_masks, overlay
+from omendb_common.records import Op, WriteBatch
+from omendb_common.schema import CollectionSchema
+from omendb_engine.growing import GrowingBuffer, row_bytes
+from omendb_engine.overrides import BASE, FieldStamps, payload_field, vector_field
+from omendb_engine.parts import AnyPart, BufferPart, Located, Snapshot, take_payload
+from omendb_engine.segment.deletes import Deletes
+from omendb_engine.vectors import Prepared, prepare
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of one operation: points written or removed, and how many of them had existed."""
+
+    count: int
+    existed: int
+
+
+class PartStore:
+    """The parts of one replica. The writer changes it; readers take :attr:`snapshot`."""
+
+    def __init__(
+        self,
+        schema: CollectionSchema,
+        segments: Sequence[AnyPart],
+        *,
+        lsn: int,
+        buffer_rows: int,
+        max_stamp: int = 0,
+        next_auto_id: int = 0,
+    ) -> None:
+        self.schema = schema
+        self.max_stamp = max_stamp
+        self.next_auto_id = next_auto_id
+        self._buffer_rows = buffer_rows
+        self._next_buffer = -1
+        live = sum(p.n - p.dead.count for p in segments)
+        self.active = self._new_buffer(buffer_rows, lsn)
+        self.snapshot = Snapshot((*segments, BufferPart(self.active, 0, Deletes.none(0))), lsn, live)
+
+    def _new_buffer(self, capacity: int, lsn: int) -> GrowingBuffer:
+        buffer = GrowingBuffer(self._next_buffer, self.schema, capacity, lsn)
+        self._next_buffer -= 1
+        return buffer
+
+    # -- buffers -----------------------------------------------------------------------------------
+
+    def frozen(self) -> list[BufferPart]:
+        """Buffers that wait for their seal, oldest first."""
+        return [p for p in self.snapshot.parts[:-1] if isinstance(p, BufferPart)]
+
+    def has_room(self, rows: int) -> bool:
+        """Whether the active buffer takes ``rows`` more."""
+        return rows <= self.active.room()
+
+    def next_capacity(self, rows: int) -> int:
+        """Rows the next buffer will have room for."""
+        return max(self._buffer_rows, rows)
+
+    def buffer_bytes(self, capacity: int) -> int:
+        """Memory a buffer of ``capacity`` rows takes, without payload."""
+        return capacity * row_bytes(self.schema)
+
+    def freeze(self, capacity: int) -> GrowingBuffer:
+        """End the active buffer at the last applied operation and start another; returns the frozen one."""
+        snapshot, frozen = self.snapshot, self.active
+        frozen.end_lsn = snapshot.lsn
+        frozen.dead_at_freeze = snapshot.parts[-1].dead
+        self.active = self._new_buffer(capacity, snapshot.lsn)
+        parts = (*snapshot.parts, BufferPart(self.active, 0, Deletes.none(0)))
+        self.snapshot = Snapshot(parts, snapshot.lsn, snapshot.live)
+        return frozen
+
+    def replace(self, old: Sequence[int], new: AnyPart | None, row_maps: Mapping[int, npt.NDArray[np.int32]]) -> None:
+        """Put ``new`` in the place of the parts numbered ``old``.
+
+        ``row_maps`` gives, per old part, each row's number in the new part (-1: it did not move there).
+        Rows that died since the new part was built are dead in it too, and the kills that unsealed buffers
+        remember are carried over.
+        """
+        snapshot = self.snapshot
+        gone = [p for p in snapshot.parts if p.part_id in row_maps]
+        if new is not None:
+            dead_rows = [_moved(row_maps[p.part_id], p.dead.rows()) for p in gone if p.dead.count]
+            if dead_rows:
+                new = new.with_dead(new.dead.with_rows(np.concatenate(dead_rows)))
+        for part in snapshot.parts:
+            if isinstance(part, BufferPart) and part.part_id not in row_maps:
+                _carry_kills(part.buffer, new, row_maps)
+        parts: list[AnyPart] = []
+        for part in snapshot.parts:
+            if part.part_id not in row_maps:
+                parts.append(part)
+            elif new is not None and part.part_id == old[0]:
+                parts.append(new)
+        self.snapshot = Snapshot(tuple(parts), snapshot.lsn, snapshot.live)
+
+    def swap_segment(self, part: AnyPart) -> None:
+        """Replace a segment by the same segment with an index; its dead rows stay as they are now."""
+        snapshot = self.snapshot
+        parts = tuple(part.with_dead(p.dead) if p.part_id == part.part_id else p for p in snapshot.parts)
+        self.snapshot = Snapshot(parts, snapshot.lsn, snapshot.live)
+
+    # -- operations ----------------------------------------------------------------------------------
+
+    def apply(self, batch: WriteBatch, stamp: int, lsn: int, *, fresh: bool = False) -> Applied:
+        """Apply one operation; the active buffer has room for it.
+
+        Args:
+            stamp: the batch's stamp; rows with stamps of their own carry them in ``batch.stamps``.
+            fresh: no id of the batch exists (the engine made them up), so none is looked for.
+        """
+        if batch.op is Op.UPSERT:
+            applied = self._upsert(batch, stamp, lsn, fresh)
+        elif batch.op is Op.UPDATE:
+            applied = self._update(batch, stamp, lsn)
+        else:
+            applied = self._delete(batch, stamp, lsn)
+        self.max_stamp = max(self.max_stamp, stamp if batch.stamps is None else int(batch.stamps.max(initial=0)))
+        return applied
+
+    def skip(self, lsn: int) -> None:
+        """Note a log record that changes no point."""
+        self.snapshot = Snapshot(self.snapshot.parts, lsn, self.snapshot.live)
+
+    def _ordered(self, batch: WriteBatch, stamp: int) -> bool:
+        """Whether every row is newer than all that was applied, so that none can lose."""
+        return batch.stamps is None and stamp > self.max_stamp
+
+    def _upsert(self, batch: WriteBatch, stamp: int, lsn: int, fresh: bool) -> Applied:
+        self.next_auto_id = max(self.next_auto_id, batch.ids.int_max() + 1)
+        stamps: U64Array | int = stamp if batch.stamps is None else batch.stamps
+        located: Located | None = None
+        if not fresh:
+            located = self.snapshot.locate(*batch.ids.hashes())
+        if not self._ordered(batch, stamp):
+            rows = self._winners(batch, stamps, located)
+            if len(rows) < batch.rows:
+                batch = take_batch(batch, rows)
+                stamps = batch.stamps if batch.stamps is not None else stamp
+                located = Located(located.part[rows], located.row[rows]) if located is not None else None
+        vectors = {f.name: prepare(f, batch.vectors[f.name]) for f in self.schema.vectors}
+        existed = int(np.count_nonzero(located.found)) if located is not None else 0
+        return self._write(batch.ids, stamps, vectors, batch.payload, None, located, existed, lsn)
+
+    def _write(
+        self,
+        ids: IdColumn,
+        stamps: U64Array | int,
+        vectors: Mapping[str, Prepared],
+        payload: pa.RecordBatch | None,
+        overrides: FieldStamps | None,
+        located: Located | None,
+        existed: int,
+        lsn: int,
+    ) -> Applied:
+        snapshot = self.snapshot
+        parts = self._kill(located) if existed and located is not None else list(snapshot.parts)
+        if len(ids):
+            self.active.append(ids, stamps, vectors, payload, overrides)
+        last = parts[-1]
+        assert isinstance(last, BufferPart)
+        parts[-1] = last.grown(self.active.n)
+        self.snapshot = Snapshot(tuple(parts), lsn, snapshot.live + len(ids) - existed)
+        return Applied(len(ids), existed)
+
+    def _kill(self, located: Located) -> list[AnyPart]:
+        parts = list(self.snapshot.parts)
+        for number, _, rows in self.snapshot.by_part(located):
+            part = parts[number]
+            parts[number] = part.with_dead(part.dead.with_rows(rows))
+            if part.part_id != self.active.part_id:
+                self.active.record_kill(part.part_id, rows)
+        return parts
+
+    def _delete(self, batch: WriteBatch, stamp: int, lsn: int) -> Applied:
+        stamps: U64Array | int = stamp if batch.stamps is None else batch.stamps
+        located = self.snapshot.locate(*batch.ids.hashes())
+        if not self._ordered(batch, stamp):
+            rows = self._winners(batch, stamps, located)
+            batch = take_batch(batch, rows)
+            stamps = batch.stamps if batch.stamps is not None else stamp
+            located = Located(located.part[rows], located.row[rows])
+        existed = int(np.count_nonzero(located.found))
+        parts = self._kill(located) if existed else list(self.snapshot.parts)
+        values = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
+        if batch.rows:
+            self.active.tombstones.append((batch.ids, values))
+        self.snapshot = Snapshot(tuple(parts), lsn, self.snapshot.live - existed)
+        return Applied(existed, existed)
+
+    def _update(self, batch: WriteBatch, stamp: int, lsn: int) -> Applied:
+        located = self.snapshot.locate(*batch.ids.hashes())
+        rows = np.flatnonzero(located.found)
+        if not len(rows):
+            self.skip(lsn)
+            return Applied(0, 0)
+        if len(rows) < batch.rows:
+            batch = take_batch(batch, rows)
+            located = Located(located.part[rows], located.row[rows])
+        groups = self.snapshot.by_part(located)
+        order = np.concatenate([where for _, where, _ in groups])
+        sources = [(self.snapshot.parts[number], rows_in) for number, _, rows_in in groups]
+        batch = take_batch(batch, order)
+        located = Located(located.part[order], located.row[order])
+        vectors = {f.name: self._updated_vectors(f.name, batch, sources) for f in self.schema.vectors}
+        payload = _updated_payload(batch, sources)
+        overrides = _updated_stamps(batch, stamp, sources)
+        return self._write(batch.ids, stamp, vectors, payload, overrides, located, batch.rows, lsn)
+
+    def _updated_vectors(self, name: str, batch: WriteBatch, sources: Sequence[tuple[AnyPart, Any]]) -> Prepared:
+        if name in batch.vectors:
+            return prepare(self.schema.vector(name), batch.vectors[name])
+        pieces = [part.vectors_at(name, rows) for part, rows in sources]
+        if len(pieces) == 1:
+            return pieces[0]
+        norms = [p.norms for p in pieces if p.norms is not None]
+        raw = [p.raw for p in pieces if p.raw is not None]
+        return Prepared(
+            np.concatenate([p.space for p in pieces]),
+            np.concatenate(norms) if norms else None,
+            np.concatenate(raw) if raw else None,
+        )
+
+    def _winners(self, batch: WriteBatch, stamps: U64Array | int, located: Located | None) -> npt.NDArray[np.int64]:
+        """Rows whose stamp is above what their point carries (a live row's stamp, or a tombstone's)."""
+        held = np.zeros(batch.rows, np.uint64)
+        if located is not None:
+            for number, where, rows in self.snapshot.by_part(located):
+                held[where] = self.snapshot.parts[number].stamps_at(rows)
+        hi, lo = batch.ids.hashes()
+        for part in self.snapshot.parts:
+            np.maximum(held, part.tombstone_stamps(hi, lo), out=held)
+        mine = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
+        return np.flatnonzero(mine > held)
+
+
+def take_batch(batch: WriteBatch, rows: npt.NDArray[np.int64]) -> WriteBatch:
+    """The batch of only ``rows``, in that order."""
+    return WriteBatch(
+        batch.op,
+        batch.ids.take(rows),
+        {name: array[rows] for name, array in batch.vectors.items()},
+        batch.payload.take(pa.array(rows)) if batch.payload is not None else None,
+        batch.stamps[rows] if batch.stamps is not None else None,
+        batch.keys,
+    )
+
+
+def _updated_payload(batch: WriteBatch, sources: Sequence[tuple[AnyPart, Any]]) -> pa.RecordBatch | None:
+    pieces = [(take_payload(part.columns(), rows), len(rows)) for part, rows in sources]
+    base = concat_batches([piece for piece, _ in pieces], [count for _, count in pieces])
+    return overlay(base, batch.payload, _changed_keys(batch), batch.rows)
+
+
+def _changed_keys(batch: WriteBatch) -> dict[str, npt.NDArray[np.bool_]]:
+    """Which rows an UPDATE changes each top-level payload key of: where it gives a value, or removes one."""
+    masks = key_masks(batch.payload, batch.rows) if batch.payload is not None else {}
+    everyone = np.ones(batch.rows, np.bool_)
+    return {**masks, **dict.fromkeys(batch.keys, everyone)}
+
+
+def _updated_stamps(batch: WriteBatch, stamp: int, sources: Sequence[tuple[AnyPart, Any]]) -> FieldStamps:
+    everyone = np.arange(batch.rows)
+    changed = {payload_field(k): np.flatnonzero(mask) for k, mask in _changed_keys(batch).items()}
+    changed |= {vector_field(v): everyone for v in batch.vectors}
+    kept: list[FieldStamps] = []
+    first = 0
+    for part, rows in sources:
+        known = part.overrides().remap(rows)
+        has_base = np.zeros(len(rows), np.bool_)
+        has_base[known.rows[known.fields == BASE]] = True
+        bare = np.flatnonzero(~has_base)
+        kept.append(known.shifted(first))
+        kept.append(FieldStamps.constant(bare + first, BASE, part.stamps_at(rows[bare])))
+        first += len(rows)
+    fresh = FieldStamps.concat([FieldStamps.constant(rows, field, stamp) for field, rows in changed.items()])
+    return FieldStamps.concat([FieldStamps.concat(kept).minus(fresh), fresh])
+
+
+def _moved(row_map: npt.NDArray[np.int32], rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    mapped = row_map[rows].astype(np.int64)
+    return np.asarray(mapped[mapped >= 0])
+
+
+def _carry_kills(buffer: GrowingBuffer, new: AnyPart | None, row_maps: Mapping[int, npt.NDArray[np.int32]]) -> None:
+    for part_id in [p for p in buffer.kills if p in row_maps]:
+        rows = buffer.kills.pop(part_id)
+        if new is not None:
+            moved = _moved(row_maps[part_id], np.concatenate(rows))
+            if len(moved):
+                buffer.record_kill(new.part_id, moved)
+
+
+__all__ = ["Applied", "PartStore", "take_batch"]

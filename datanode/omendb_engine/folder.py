@@ -1,0 +1,285 @@
+"""One database folder with many collections: what ``omendb.open`` opens.
+
+::
+
+    my.db/
+      catalog.json            which collections exist (checksummed, replaced by rename)
+      LOCK                    the writer's lock and pid
+      collections/<uuid>/     one replica each
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Literal, cast
+
+from omendb_common.clock import Clock, SystemClock
+from omendb_common.config import EngineSettings
+from omendb_common.disk import Disk, RealDisk, make_folder
+from omendb_common.errors import DatabaseClosedError, InvalidArgumentError, NotFoundError, ReadOnlyError
+from omendb_common.schema import CollectionSchema, check_collection_name
+from omendb_engine.catalog import CATALOG_NAME, Catalog, read_catalog, write_catalog
+from omendb_engine.follower import Follower
+from omendb_engine.lock import LOCK_NAME, WriterLock
+from omendb_engine.replica import Replica
+from omendb_engine.resources import Resources
+from omendb_engine.segment.layout import remove_path
+from omendb_engine.workers import Workers
+
+Mode = Literal["rw", "r"]
+COLLECTIONS = "collections"
+NewUuid = Callable[[], str]
+
+
+class Folder:
+    """An open database folder. Thread-safe."""
+
+    def __init__(
+        self,
+        path: str,
+        mode: Mode,
+        settings: EngineSettings,
+        disk: Disk,
+        clock: Clock,
+        lock: WriterLock | None,
+        new_uuid: NewUuid,
+    ) -> None:
+        self.path = path
+        self.mode: Mode = mode
+        self.settings = settings
+        self.resources = Resources(settings)
+        self._disk = disk
+        self._clock = clock
+        self._lock = lock
+        self._new_uuid = new_uuid
+        self._guard = threading.RLock()
+        self._closed = False
+        self._replicas: dict[str, Replica | Follower] = {}
+        self._catalog = read_catalog(disk, path)
+        self._workers: Workers | None = None
+        self._prepare: ThreadPoolExecutor | None = None
+        if mode == "rw":
+            self._start()
+
+    @staticmethod
+    def open(
+        path: str,
+        *,
+        mode: Mode = "rw",
+        settings: EngineSettings | None = None,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
+        lock: bool = True,
+        new_uuid: NewUuid = lambda: str(uuid.uuid4()),
+    ) -> Folder:
+        """Open the database in ``path``; with mode ``rw`` make it when there is none.
+
+        Args:
+            disk, clock, new_uuid: the ports, for simulations.
+            lock: take the writer lock (a simulated disk has no other processes).
+
+        Raises:
+            NotFoundError: mode ``r`` and nothing is there.
+            InvalidArgumentError: the path is a file, or a folder with something else in it.
+            DatabaseLockedError: another process writes to it.
+            CorruptionError, FormatVersionError: see :meth:`Replica.open`.
+        """
+        if mode not in ("rw", "r"):
+            raise InvalidArgumentError(f"got {mode!r}", field="mode", bound='"rw" or "r"')
+        settings = settings or EngineSettings()
+        disk = disk or RealDisk(no_mmap=settings.storage.no_mmap)
+        _check_place(disk, path, mode)
+        held = None
+        if mode == "rw":
+            make_folder(disk, path)
+            held = WriterLock(path) if lock else None
+        try:
+            if mode == "rw" and not disk.exists(f"{path}/{CATALOG_NAME}"):
+                make_folder(disk, f"{path}/{COLLECTIONS}")
+                write_catalog(disk, path, Catalog(new_uuid(), {}))
+            return Folder(path, mode, settings, disk, clock or SystemClock(), held, new_uuid)
+        except BaseException:
+            if held is not None:
+                held.release()
+            raise
+
+    def _start(self) -> None:
+        self._remove_orphans()
+        if self.settings.workers.background_threads:
+            self._prepare = ThreadPoolExecutor(1, thread_name_prefix="omendb-wal")
+        self._workers = Workers(self._open_replicas, self.settings)
+        try:
+            for name in self._catalog.collections:
+                self._open(name)
+        except BaseException:
+            for opened in self._replicas.values():
+                opened.close()
+            if self._prepare is not None:
+                self._prepare.shutdown()
+            raise
+        self._workers.start()
+
+    def _remove_orphans(self) -> None:
+        """Folders of collections whose creation or removal a crash cut short."""
+        known = set(self._catalog.collections.values())
+        folder = f"{self.path}/{COLLECTIONS}"
+        for name in self._disk.listdir(folder) if self._disk.exists(folder) else []:
+            if name not in known:
+                remove_path(self._disk, f"{folder}/{name}")
+
+    def _open_replicas(self) -> list[Replica]:
+        with self._guard:
+            return [r for r in self._replicas.values() if isinstance(r, Replica)]
+
+    def _replica_path(self, replica_uuid: str) -> str:
+        return f"{self.path}/{COLLECTIONS}/{replica_uuid}"
+
+    def _open(self, name: str) -> Replica | Follower:
+        replica_uuid = self._catalog.uuid_of(name)
+        path = self._replica_path(replica_uuid)
+        opened: Replica | Follower
+        if self.mode == "r":
+            opened = Follower(self._disk, path, replica_uuid, self.resources, self.settings, self._clock)
+        else:
+            assert self._workers is not None
+            opened = Replica.open(
+                self._disk,
+                path,
+                replica_uuid,
+                self.resources,
+                self.settings,
+                self._clock,
+                prepare=self._prepare,
+                wake=self._workers.wake,
+            )
+        self._replicas[replica_uuid] = opened
+        return opened
+
+    # -- collections ---------------------------------------------------------------------------------
+
+    def names(self) -> list[str]:
+        """Names of the collections, sorted."""
+        with self._guard:
+            self._check_open()
+            self._follow_catalog()
+            return sorted(self._catalog.collections)
+
+    def replica(self, name: str) -> Replica:
+        """The replica of a collection; NotFoundError when there is none.
+
+        With mode ``r`` this is a follower, which has only the reads.
+        """
+        with self._guard:
+            self._check_open()
+            if name not in self._catalog.collections:
+                self._follow_catalog()
+            replica_uuid = self._catalog.uuid_of(name)
+            found = self._replicas.get(replica_uuid)
+            return cast(Replica, self._open(name) if found is None else found)
+
+    def create(self, name: str, schema: CollectionSchema) -> Replica:
+        """Create a collection, durably; AlreadyExistsError when the name is taken."""
+        check_collection_name(name)
+        with self._guard:
+            self._check_writable()
+            catalog = self._catalog.added(name, schema.uuid)
+            Replica.create(self._disk, self._replica_path(schema.uuid), schema, self._clock)
+            self._put_catalog(catalog)
+            opened = self._open(name)
+            assert isinstance(opened, Replica)
+            return opened
+
+    def drop(self, name: str) -> None:
+        """Delete a collection: from the catalog first, then its files."""
+        with self._guard:
+            self._check_writable()
+            replica_uuid = self._catalog.uuid_of(name)
+            self._put_catalog(self._catalog.removed(name))
+            opened = self._replicas.pop(replica_uuid, None)
+        if opened is not None:
+            opened.close()
+        remove_path(self._disk, self._replica_path(replica_uuid))
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a collection another name; handles stay valid."""
+        check_collection_name(new)
+        with self._guard:
+            self._check_writable()
+            self._put_catalog(self._catalog.renamed(old, new))
+
+    def new_schema(self, schema: CollectionSchema) -> CollectionSchema:
+        """The schema under a fresh uuid."""
+        return replace(schema, uuid=self._new_uuid())
+
+    def _put_catalog(self, catalog: Catalog) -> None:
+        write_catalog(self._disk, self.path, catalog)
+        self._catalog = catalog
+
+    def _follow_catalog(self) -> None:
+        """A reader looks again: the writer may have made or dropped collections."""
+        if self.mode == "r":
+            self._catalog = read_catalog(self._disk, self.path)
+            known = set(self._catalog.collections.values())
+            for gone in [u for u in self._replicas if u not in known]:
+                self._replicas.pop(gone).close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DatabaseClosedError("the database is closed", field="database", mend="open it again")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.mode == "r":
+            raise ReadOnlyError(
+                "the database is open for reading", field="mode", bound='"rw"', mend="open it for writing"
+            )
+
+    def close(self) -> None:
+        """Stop the workers, make everything durable, close every replica and give up the lock; twice is fine."""
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            replicas = list(self._replicas.values())
+        for opened in replicas:
+            if isinstance(opened, Replica):
+                opened.maintenance.cancel()
+        if self._workers is not None:
+            self._workers.stop()
+        try:
+            for opened in replicas:
+                opened.close()
+        finally:
+            if self._prepare is not None:
+                self._prepare.shutdown()
+            if self._lock is not None:
+                self._lock.release()
+
+
+def _check_place(disk: Disk, path: str, mode: Mode) -> None:
+    if not disk.exists(path):
+        if mode == "r":
+            raise NotFoundError("no database here", field=path, mend='check the path, or open it with mode="rw" first')
+        return
+    try:
+        names = disk.listdir(path)
+    except NotADirectoryError:
+        raise InvalidArgumentError("this is a file", field=path, bound="a database folder") from None
+    if CATALOG_NAME in names:
+        return
+    if mode == "r":
+        raise NotFoundError("no database here", field=path, mend='check the path, or open it with mode="rw" first')
+    strangers = [n for n in names if n not in (LOCK_NAME, COLLECTIONS) and not n.endswith(".tmp")]
+    if strangers:
+        raise InvalidArgumentError(
+            f"the folder holds other things, such as {strangers[0]!r}",
+            field=path,
+            bound="a database folder, an empty or a new one",
+        )
+
+
+__all__ = ["COLLECTIONS", "Folder", "Mode"]

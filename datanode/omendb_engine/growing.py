@@ -1,0 +1,126 @@
+"""The growing buffer: acknowledged points that are in no segment yet, in preallocated columns.
+
+One writer appends; any number of readers search at the same time without a lock. Rows are written past the
+end that any snapshot covers, so a row is never changed once a reader can see it. The buffer covers the
+contiguous log range ``(start_lsn, end_lsn]``, and remembers which rows of older parts its operations
+killed: those are what its seal adds to the manifest's delete sets.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.schema import CollectionSchema
+from omendb_engine.hash_index import HashIndex
+from omendb_engine.overrides import FieldStamps
+from omendb_engine.payload.columns import ColumnStore, GrowingColumns
+from omendb_engine.segment.deletes import Deletes
+from omendb_engine.vectors import Prepared, VectorColumns, vector_row_bytes
+
+# id hash (16), stamp (8), index slots (4 bytes, two to four a row) and chain (4)
+_KEY_ROW_BYTES = 16 + 8 + 12 + 4
+
+
+def row_bytes(schema: CollectionSchema) -> int:
+    """Memory one row of a growing buffer takes, without its payload."""
+    return vector_row_bytes(schema) + _KEY_ROW_BYTES
+
+
+class GrowingBuffer:
+    """At most ``capacity`` rows after log position ``start_lsn``."""
+
+    def __init__(self, part_id: int, schema: CollectionSchema, capacity: int, start_lsn: int) -> None:
+        self.part_id = part_id
+        self.schema = schema
+        self.capacity = capacity
+        self.start_lsn = start_lsn
+        self.end_lsn = start_lsn
+        self.n = 0
+        self.hi: U64Array = np.empty(capacity, np.uint64)
+        self.lo: U64Array = np.empty(capacity, np.uint64)
+        self.stamps: U64Array = np.empty(capacity, np.uint64)
+        self.vectors = VectorColumns(schema, capacity)
+        self.kills: dict[int, list[npt.NDArray[np.int64]]] = {}
+        self.tombstones: list[tuple[IdColumn, U64Array]] = []
+        self.dead_at_freeze = Deletes.none(0)
+        self.reserved_bytes = capacity * row_bytes(schema)
+        self._index = HashIndex(self.hi, self.lo, capacity)
+        self._columns = GrowingColumns()
+        self._ids: list[IdColumn] = []
+        self._starts: list[int] = []
+        self._overrides: list[FieldStamps] = []
+
+    def room(self) -> int:
+        """Rows that still fit."""
+        return self.capacity - self.n
+
+    def append(
+        self,
+        ids: IdColumn,
+        stamps: U64Array | int,
+        vectors: Mapping[str, Prepared],
+        payload: pa.RecordBatch | None,
+        overrides: FieldStamps | None = None,
+    ) -> int:
+        """Write rows after the last one and index their ids (which must differ); returns the first row.
+
+        Readers see the rows only when a snapshot that covers them is published.
+        """
+        first, count = self.n, len(ids)
+        stop = first + count
+        hi, lo = ids.hashes()
+        self.hi[first:stop], self.lo[first:stop], self.stamps[first:stop] = hi, lo, stamps
+        self.vectors.put(first, vectors)
+        self._columns.append(payload, count)
+        self._ids.append(ids)
+        self._starts.append(first)
+        if overrides is not None and len(overrides):
+            moved = FieldStamps((overrides.rows + first).astype(np.int32), overrides.fields, overrides.stamps)
+            self._overrides.append(moved)
+        self._index.insert(first, count)
+        self.n = stop
+        return first
+
+    def record_kill(self, part_id: int, rows: npt.NDArray[np.int64]) -> None:
+        """Remember that an operation of this buffer killed ``rows`` of an older part."""
+        self.kills.setdefault(part_id, []).append(rows)
+
+    def lookup(self, hi: U64Array, lo: U64Array, visible: int) -> npt.NDArray[np.int32]:
+        """The newest row below ``visible`` of each id hash, -1 where there is none."""
+        return self._index.find(hi, lo, visible)
+
+    def ids_at(self, rows: npt.NDArray[Any]) -> IdColumn:
+        """The ids of a few rows."""
+        chunks = [bisect_right(self._starts, int(r)) - 1 for r in rows]
+        columns = [
+            self._ids[c].slice(int(r) - self._starts[c], int(r) - self._starts[c] + 1)
+            for c, r in zip(chunks, rows, strict=True)
+        ]
+        return IdColumn.concat(columns)
+
+    def all_ids(self, n: int) -> IdColumn:
+        """The ids of the first ``n`` rows."""
+        return IdColumn.concat(self._ids).slice(0, n)
+
+    def columns(self, n: int) -> ColumnStore:
+        """The payload of the first ``n`` rows."""
+        return self._columns.view(n)
+
+    def payload_batch(self, n: int) -> pa.RecordBatch | None:
+        """The payload of the first ``n`` rows as one batch, None when no row has any."""
+        batch = self._columns.view(n).batch()
+        return batch if batch.num_columns else None
+
+    def overrides(self) -> FieldStamps:
+        """Per-field stamps of all rows."""
+        return FieldStamps.concat(self._overrides)
+
+
+__all__ = ["GrowingBuffer", "row_bytes"]

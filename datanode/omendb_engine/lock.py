@@ -1,0 +1,61 @@
+"""The writer lock of a folder: one process writes, any number read.
+
+It is an advisory ``flock`` on the file ``LOCK``, which the kernel gives up when the process ends however it
+ends, so that no stale lock is ever left behind. The file holds the writer's pid for the error message.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from omendb_common.errors import DatabaseLockedError
+
+LOCK_NAME = "LOCK"
+
+
+class WriterLock:
+    """Held from construction to :meth:`release`.
+
+    Raises:
+        DatabaseLockedError: another process, or another handle in this one, has it; ``pid`` names the process.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._path = os.path.realpath(f"{folder}/{LOCK_NAME}")
+        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = _read_pid(self._fd)
+            os.close(self._fd)
+            raise _locked(folder, pid) from None
+        except BaseException:
+            os.close(self._fd)
+            raise
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Give the lock up; twice is fine."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _read_pid(fd: int) -> int | None:
+    text = os.pread(fd, 32, 0).decode("ascii", "replace").strip()
+    return int(text) if text.isdigit() else None
+
+
+def _locked(folder: str, pid: int | None) -> DatabaseLockedError:
+    owner = "another process" if pid is None else ("this process" if pid == os.getpid() else f"process {pid}")
+    return DatabaseLockedError(
+        f"{owner} has the database open for writing",
+        pid=pid,
+        field=folder,
+        mend='close it there first, or open it here with mode="r"',
+    )
+
+
+__all__ = ["LOCK_NAME", "WriterLock"]

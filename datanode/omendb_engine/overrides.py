@@ -1,0 +1,94 @@
+"""Per-field stamps of points that were partially updated.
+
+A point has one stamp for its base (the upsert) and, for every field a later partial update changed, a stamp
+of that field's own. Nearly no point has any, so they are kept as a short columnar list beside the rows.
+Field names: ``vector:NAME`` and ``payload:TOP_LEVEL_KEY``; the empty name carries the base stamp of a
+point whose ``stamp`` column shows a later update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from omendb_common.ids import U64Array
+
+BASE = ""
+
+
+def payload_field(key: str) -> str:
+    """The override name of a top-level payload key."""
+    return f"payload:{key}"
+
+
+def vector_field(name: str) -> str:
+    """The override name of a vector field."""
+    return f"vector:{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldStamps:
+    """Parallel arrays: ``rows`` i32, ``fields`` (object array of str), ``stamps`` u64."""
+
+    rows: npt.NDArray[np.int32]
+    fields: npt.NDArray[Any]
+    stamps: U64Array
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @staticmethod
+    def empty() -> FieldStamps:
+        """No overrides."""
+        return FieldStamps(np.empty(0, np.int32), np.empty(0, object), np.empty(0, np.uint64))
+
+    @staticmethod
+    def constant(rows: npt.NDArray[Any], field: str, stamps: U64Array | int) -> FieldStamps:
+        """The same field for every row."""
+        names = np.empty(len(rows), object)
+        names[:] = field
+        values = np.full(len(rows), stamps, np.uint64) if isinstance(stamps, int) else stamps
+        return FieldStamps(rows.astype(np.int32), names, values)
+
+    @staticmethod
+    def concat(parts: Sequence[FieldStamps]) -> FieldStamps:
+        """All parts, sorted by row."""
+        kept = [p for p in parts if len(p)]
+        if not kept:
+            return FieldStamps.empty()
+        rows = np.concatenate([p.rows for p in kept])
+        order = np.argsort(rows, kind="stable")
+        fields = np.concatenate([p.fields for p in kept])
+        stamps = np.concatenate([p.stamps for p in kept])
+        return FieldStamps(rows[order], fields[order], stamps[order])
+
+    def remap(self, rows: npt.NDArray[Any]) -> FieldStamps:
+        """The entries of ``rows``, renumbered to their positions in ``rows`` (which must differ)."""
+        if not len(self.rows) or not len(rows):
+            return FieldStamps.empty()
+        order = np.argsort(rows, kind="stable")
+        at = np.searchsorted(rows[order], self.rows)
+        at[at == len(rows)] = 0
+        hit = rows[order[at]] == self.rows
+        return FieldStamps(order[at[hit]].astype(np.int32), self.fields[hit], self.stamps[hit])
+
+    def shifted(self, by: int) -> FieldStamps:
+        """The same entries with ``by`` added to every row."""
+        return FieldStamps((self.rows + by).astype(np.int32), self.fields, self.stamps)
+
+    def minus(self, other: FieldStamps) -> FieldStamps:
+        """The entries whose (row, field) is not in ``other``."""
+        if not len(self.rows) or not len(other.rows):
+            return self
+        names = {name: code for code, name in enumerate(dict.fromkeys([*self.fields, *other.fields]))}
+        mine = self.rows.astype(np.int64) * len(names) + [names[f] for f in self.fields]
+        theirs = other.rows.astype(np.int64) * len(names) + [names[f] for f in other.fields]
+        keep = ~np.isin(mine, theirs)
+        return FieldStamps(self.rows[keep], self.fields[keep], self.stamps[keep])
+
+
+__all__ = ["BASE", "FieldStamps", "payload_field", "vector_field"]

@@ -1,0 +1,128 @@
+"""Results of reads: rows picked from a snapshot, turned into ids, payload and vectors only when asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.schema import CollectionSchema, Float32Array
+from omendb_engine.parts import AnyPart, I32Array, I64Array, Snapshot
+from omendb_engine.vectors import restore
+
+
+@dataclass(frozen=True, slots=True)
+class Performance:
+    """What an answer took.
+
+    ``vectors_scanned``: vectors compared (an estimate for graph searches). ``cache_hit_rate``: share of filter
+    and column look-ups answered from a cache, 1.0 when there were none. ``cost_estimate``: MiB of vectors
+    compared, a machine-independent measure of the work.
+    """
+
+    latency_ms: float
+    vectors_scanned: int
+    segments_searched: int
+    segments_skipped: int
+    cache_hit_rate: float
+    cost_estimate: float
+
+
+class Picked:
+    """Rows of a snapshot, in order. Holding it keeps those rows readable, whatever is written meanwhile."""
+
+    __slots__ = ("_part", "_row", "_snapshot")
+
+    def __init__(self, snapshot: Snapshot, part: I32Array, row: I64Array) -> None:
+        self._snapshot = snapshot
+        self._part = part
+        self._row = row
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def _groups(self) -> list[tuple[AnyPart, I64Array, I64Array]]:
+        """(part, positions in the answer, rows in the part)."""
+        if not len(self._row):
+            return []
+        first = int(self._part[0])
+        if len(self._row) == 1 or (self._part == first).all():
+            return [(self._snapshot.parts[first], np.arange(len(self._row)), self._row)]
+        out = []
+        for number in np.unique(self._part).tolist():
+            where = np.flatnonzero(self._part == number)
+            out.append((self._snapshot.parts[number], where, self._row[where]))
+        return out
+
+    def ids(self) -> IdColumn:
+        """The ids, in order."""
+        groups = self._groups()
+        if not groups:
+            return IdColumn.empty()
+        if len(groups) == 1:
+            return groups[0][0].ids_at(groups[0][2])
+        order = np.concatenate([where for _, where, _ in groups])
+        column = IdColumn.concat([part.ids_at(rows) for part, _, rows in groups])
+        return column.take(np.argsort(order))
+
+    def stamps(self) -> U64Array:
+        """The stamps (versions), in order."""
+        out = np.zeros(len(self._row), np.uint64)
+        for part, where, rows in self._groups():
+            out[where] = part.stamps_at(rows)
+        return out
+
+    def payload(self) -> list[dict[str, Any]]:
+        """The payload of each row as a dict, in order."""
+        out: list[dict[str, Any]] = [{}] * len(self._row)
+        for part, where, rows in self._groups():
+            for position, value in zip(where.tolist(), part.columns().payloads(rows), strict=True):
+                out[position] = value
+        return out
+
+    def vectors(self, field: str, schema: CollectionSchema) -> npt.NDArray[Any]:
+        """The vectors of ``field`` as written, (n, dimension) in the field's dtype."""
+        spec = schema.vector(field)
+        out = np.empty((len(self._row), spec.dimension), spec.numpy_dtype)
+        for part, where, rows in self._groups():
+            out[where] = restore(part.vectors_at(field, rows))
+        return out
+
+
+class SearchAnswer:
+    """Hits of ``m`` queries.
+
+    ``distances``: (m, k) float32, smaller is nearer; ``counts``: how many of each row are hits.
+    """
+
+    __slots__ = ("_part", "_row", "_snapshot", "counts", "distances", "performance")
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        part: I32Array,
+        row: I64Array,
+        distances: Float32Array,
+        counts: I64Array,
+        performance: Performance,
+    ) -> None:
+        self._snapshot = snapshot
+        self._part = part
+        self._row = row
+        self.distances = distances
+        self.counts = counts
+        self.performance = performance
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def picked(self, query: int) -> Picked:
+        """The hits of one query, best first."""
+        count = self.counts[query]
+        return Picked(self._snapshot, self._part[query, :count], self._row[query, :count])
+
+
+__all__ = ["Performance", "Picked", "SearchAnswer"]

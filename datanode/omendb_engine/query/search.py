@@ -1,0 +1,212 @@
+"""Nearest neighbours over a snapshot: each part by its plan, then one merge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from omendb_common.filters import Filter, canonical_key
+from omendb_common.schema import Float32Array, VectorField
+from omendb_engine.index.flat import scan
+from omendb_engine.index.metric import native_to_distance
+from omendb_engine.parts import AnyPart, BufferPart, I32Array, I64Array, SegmentPart, Snapshot
+from omendb_engine.payload.statistics import may_match
+from omendb_engine.query.filter import evaluate
+from omendb_engine.query.plan import Plan, Strategy, choose
+from omendb_engine.query.rowset import RowSet
+from omendb_engine.resources import Resources
+
+
+@dataclass(slots=True)
+class Work:
+    """Counts of one search, for its performance record."""
+
+    scanned: int = 0
+    searched: int = 0
+    skipped: int = 0
+    lookups: int = 0
+    cached: int = 0
+
+    @property
+    def hit_rate(self) -> float:
+        """Share of filter evaluations found in the cache; 1.0 without any."""
+        return self.cached / self.lookups if self.lookups else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class SearchRequest:
+    """What is asked of every part. ``queries``: (m, d) float32 in the metric's search form."""
+
+    field: VectorField
+    queries: Float32Array
+    k: int
+    condition: Filter | None
+    exact: bool
+    ef: int | None
+    recall_target: float
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """(m, k) part numbers (-1: fewer hits), rows and native values, best first."""
+
+    part: I32Array
+    row: I64Array
+    native: Float32Array
+
+
+def matching(part: AnyPart, condition: Filter | None, resources: Resources, work: Work | None = None) -> RowSet | None:
+    """Rows of ``part`` that pass the filter, dead ones included; None without a filter."""
+    if condition is None:
+        return None
+    if isinstance(part, BufferPart):
+        return evaluate(condition, part.columns())
+    work = work if work is not None else Work()
+    segment = part.segment
+    if not may_match(condition, segment.stats):
+        return RowSet.none(part.n)
+    key = (segment.uid, canonical_key(condition))
+    work.lookups += 1
+    rows = resources.filters.get(key)
+    if rows is None:
+        rows = evaluate(condition, segment.columns)
+        resources.filters.put(key, rows, rows.nbytes)
+    else:
+        work.cached += 1
+    return rows
+
+
+def allowed_rows(part: AnyPart, condition: Filter | None, resources: Resources, work: Work) -> RowSet | None:
+    """Live rows of ``part`` that pass the filter; None when every row may be returned."""
+    rows = matching(part, condition, resources, work)
+    if rows is None:
+        return part.alive() if part.dead.count else None
+    if not part.dead.count:
+        return rows
+    if rows.is_sparse:
+        found = rows.rows()
+        return RowSet.of_rows(found[~part.dead.contains(found)], part.n)
+    return rows & part.alive()
+
+
+def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> Nearest:
+    """The ``k`` nearest live rows of each query over all parts."""
+    found: list[tuple[int, Float32Array, I64Array]] = []
+    for number, part in enumerate(snapshot.parts):
+        hits = _search_part(part, request, resources, work)
+        if hits is not None:
+            found.append((number, *hits))
+    return _merge(found, len(request.queries), request.k, request.field.metric == "l2")
+
+
+def _search_part(
+    part: AnyPart, request: SearchRequest, resources: Resources, work: Work
+) -> tuple[Float32Array, I64Array] | None:
+    if part.n == part.dead.count:
+        return None
+    allowed = allowed_rows(part, request.condition, resources, work)
+    index = part.index_of(request.field.name) if isinstance(part, SegmentPart) else None
+    ef = 0
+    if index is not None and not request.exact:
+        ef = max(request.ef or index.effort_for(request.recall_target, request.k), request.k)
+    count = part.n if allowed is None else allowed.count
+    plan = choose(rows=part.n, allowed=count, k=request.k, ef=ef, has_index=index is not None, exact=request.exact)
+    if plan.strategy is Strategy.SKIP:
+        work.skipped += 1
+        return None
+    work.searched += 1
+    work.scanned += plan.comparisons * len(request.queries)
+    if plan.strategy is Strategy.INDEX:
+        assert isinstance(part, SegmentPart)
+        return _walk(part, plan, allowed, count, request, work)
+    return _scan(part, allowed, request)
+
+
+def _walk(
+    part: SegmentPart, plan: Plan, allowed: RowSet | None, count: int, request: SearchRequest, work: Work
+) -> tuple[Float32Array, I64Array]:
+    index = part.index_of(request.field.name)
+    assert index is not None
+    bits = None
+    if allowed is not None:
+        bits = allowed.bits() if request.condition is not None else part.alive_bits()
+    native, rows = index.search(request.queries, request.k, ef=plan.ef, allowed=bits)
+    # A graph that a filter has cut to pieces may strand a query. Rather than answer short, look at every row.
+    wanted = min(request.k, count)
+    short = np.flatnonzero(rows[:, wanted - 1] < 0)
+    if len(short):
+        work.scanned += count * len(short)
+        exact_native, exact_rows = _scan(part, allowed, request, queries=request.queries[short])
+        native[short], rows[short] = exact_native, exact_rows
+    return native, rows
+
+
+def _scan(
+    part: AnyPart, allowed: RowSet | None, request: SearchRequest, *, queries: Float32Array | None = None
+) -> tuple[Float32Array, I64Array]:
+    field = request.field
+    asked = request.queries if queries is None else queries
+    rows = mask = None
+    if allowed is not None:
+        # Comparing scattered rows one by one beats a pass over all of them up to about a quarter.
+        if allowed.count * 4 <= part.n:
+            rows = allowed.rows()
+        else:
+            mask = allowed.mask()
+    if isinstance(part, BufferPart):
+        return scan(part.space(field.name), asked, request.k, field.metric, rows=rows, mask=mask)
+    segment = part.segment
+    return scan(
+        segment.vectors(field.name),
+        asked,
+        request.k,
+        field.metric,
+        dtype=field.dtype,
+        norms=segment.norms(field.name),
+        rows=rows,
+        mask=mask,
+    )
+
+
+def _merge(found: list[tuple[int, Float32Array, I64Array]], m: int, k: int, ascending: bool) -> Nearest:
+    if not found:
+        return Nearest(np.full((m, 0), -1, np.int32), np.empty((m, 0), np.int64), np.empty((m, 0), np.float32))
+    if len(found) == 1:
+        number, native, rows = found[0]
+        part = np.full(rows.shape, number, np.int32)
+        part[rows < 0] = -1
+        return Nearest(part, rows, native)
+    native = np.concatenate([f[1] for f in found], axis=1)
+    rows = np.concatenate([f[2] for f in found], axis=1)
+    numbers = np.concatenate([np.full(f[2].shape[1], f[0], np.int32) for f in found])
+    key = native if ascending else -native
+    key = np.where(rows < 0, np.float32(np.inf), key)
+    order = np.argsort(key, axis=1, kind="stable")[:, :k]
+    picked = np.take_along_axis(rows, order, axis=1)
+    part = numbers[order]
+    part[picked < 0] = -1
+    return Nearest(part, picked, np.take_along_axis(native, order, axis=1))
+
+
+def distances_of(native: Float32Array, field: VectorField) -> Float32Array:
+    """User distances of native values."""
+    return native_to_distance(native, field.metric)
+
+
+def count_hits(part: I32Array) -> npt.NDArray[np.int64]:
+    """How many hits each query has; misses come last."""
+    return np.asarray(np.count_nonzero(part >= 0, axis=1), np.int64)
+
+
+__all__ = [
+    "Nearest",
+    "SearchRequest",
+    "Work",
+    "allowed_rows",
+    "count_hits",
+    "distances_of",
+    "matching",
+    "nearest",
+]

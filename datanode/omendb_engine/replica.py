@@ -1,0 +1,569 @@
+"""The engine's face: one replica, one folder, one writer.
+
+Order of effects of a write, kept by :meth:`Replica._commit`: validated, THEN memory reserved, THEN appended
+to the log, THEN durable, THEN applied, THEN acknowledged. Everything else (sealing, indexing, merging) is
+:mod:`omendb_engine.maintenance`, behind the writes.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.clock import Clock
+from omendb_common.config import EngineSettings
+from omendb_common.disk import Disk
+from omendb_common.errors import (
+    AlreadyExistsError,
+    InvalidArgumentError,
+    NotFoundError,
+    OmenDBError,
+    ReplicaFailedError,
+    ResourceExhaustedError,
+)
+from omendb_common.filters import Filter
+from omendb_common.hlc import HybridLogicalClock
+from omendb_common.ids import IdColumn
+from omendb_common.records import Buffer, Op, WriteBatch, body_bytes, encode_owned
+from omendb_common.schema import BATCH_BODY_BYTES_MAX, CollectionSchema
+from omendb_engine.apply import take_batch
+from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, WriteKind
+from omendb_engine.commit import GroupCommit
+from omendb_engine.folding import last_occurrences
+from omendb_engine.maintenance import Maintenance
+from omendb_engine.parts import BufferPart, Snapshot
+from omendb_engine.query.reads import Reader
+from omendb_engine.recovery import BUFFERS, Recovered, create_replica, recover
+from omendb_engine.resources import Resources
+from omendb_engine.statistics import ReplicaStats, folder_bytes, growing_rows, index_progress, segment_stats
+from omendb_engine.wal.prepare import WalFailedError, WalSettings
+from omendb_engine.wal.record import RecordType, WalEntry
+from omendb_engine.wal.writer import WalWriter
+
+_KINDS: dict[Op, WriteKind] = {Op.UPSERT: "upsert", Op.UPDATE: "update", Op.DELETE: "delete"}
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """Acknowledgement of a write.
+
+    ``count``: points written, or for a delete points that existed. ``durability``: how durable the write was
+    when it was acknowledged (``fsync``, ``interval`` or ``os``).
+    """
+
+    ids: IdColumn
+    count: int
+    stamp: int
+    lsn: int
+    durability: str
+
+
+class _Operation:
+    """One write waiting for its group."""
+
+    __slots__ = ("auto", "batch", "create_only", "done", "error", "parts", "result", "size", "solo", "stamp")
+
+    def __init__(
+        self, batch: WriteBatch, parts: list[Buffer], *, auto: bool = False, create_only: bool = False
+    ) -> None:
+        self.batch = batch
+        self.parts = parts
+        self.size = body_bytes(parts)
+        self.auto = auto
+        self.create_only = create_only
+        # Both look at what earlier operations left, so those must be applied first.
+        self.solo = create_only or batch.op is Op.UPDATE
+        self.done = False
+        self.error: BaseException | None = None
+        self.result: WriteResult | None = None
+        self.stamp = 0
+
+
+class Replica(Reader):
+    """A replica opened for writing. Thread-safe; see :class:`Reader` for the reads."""
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: str,
+        recovered: Recovered,
+        resources: Resources,
+        settings: EngineSettings,
+        clock: Clock,
+        *,
+        prepare: Executor | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        super().__init__(recovered.schema, resources, clock, settings.index.recall_target)
+        self.disk = disk
+        self.path = path
+        self.cores = os.cpu_count() or 1
+        self.settings = settings
+        self.durability = settings.storage.durability
+        self._store = recovered.store
+        self._hlc = HybridLogicalClock(clock, last=recovered.last_stamp)
+        self._wal = WalWriter(
+            disk,
+            f"{path}/wal",
+            identity=recovered.identity,
+            resume=recovered.wal_end,
+            settings=WalSettings(segment_bytes=settings.storage.wal_segment_bytes),
+            prepare=prepare,
+        )
+        marks = DiskWatermarks(settings.storage.disk_high_percent, settings.storage.disk_full_percent)
+        self._guard = DiskGuard(disk, path, clock, marks)
+        self._ballast = Ballast(disk, path)
+        self._commits: GroupCommit[_Operation] = GroupCommit(self._commit, group_bytes=settings.storage.wal_group_bytes)
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._next_auto_id = self._store.next_auto_id
+        self._auto_lock = threading.Lock()
+        self._last_write_s = clock.mono_s()
+        self.maintenance = Maintenance(self, recovered, wake)
+
+    # -- opening ---------------------------------------------------------------------------------
+
+    @staticmethod
+    def create(disk: Disk, path: str, schema: CollectionSchema, clock: Clock) -> None:
+        """Make the folder of an empty replica, durably."""
+        create_replica(disk, path, schema, clock)
+
+    @staticmethod
+    def open(
+        disk: Disk,
+        path: str,
+        replica_uuid: str,
+        resources: Resources,
+        settings: EngineSettings,
+        clock: Clock,
+        *,
+        prepare: Executor | None = None,
+        wake: Callable[[], None] = lambda: None,
+    ) -> Replica:
+        """Recover the replica in ``path`` and open it for writing.
+
+        Args:
+            prepare: makes the next log segment ahead of need; None: made when needed.
+            wake: called when there is background work to do.
+
+        Raises:
+            CorruptionError: damage that recovery must not pass over; ``omendb repair`` salvages.
+            FormatVersionError: a newer release wrote the folder.
+        """
+        recovered = recover(disk, path, replica_uuid, resources, settings)
+        return Replica(disk, path, recovered, resources, settings, clock, prepare=prepare, wake=wake)
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """The newest acknowledged state, immutable."""
+        if self._closed:
+            raise self._closed_error()
+        return self._store.snapshot
+
+    @property
+    def failed(self) -> bool:
+        """Whether a failed write or fsync stopped this replica."""
+        return self._failure is not None
+
+    @property
+    def writing(self) -> bool:
+        """Whether the replica takes writes."""
+        return not self._closed and self._failure is None
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    def upsert(
+        self,
+        ids: IdColumn | None,
+        vectors: Mapping[str, npt.NDArray[Any]],
+        payload: pa.RecordBatch | None,
+        n: int,
+        *,
+        create_only: bool = False,
+    ) -> WriteResult:
+        """Insert or replace ``n`` points; durable and searchable when it returns.
+
+        Args:
+            ids: their ids; None makes integers above every integer id the collection ever had.
+            vectors: per vector field an (n, dimension) array of the field's dtype, finite.
+            payload: typed columns (see :mod:`omendb_common.payload`).
+            create_only: refuse the whole batch if any id exists.
+
+        Of several rows with one id the last wins. The caller keeps the arrays unchanged until the call returns.
+
+        Raises:
+            InvalidArgumentError: shapes, dtypes or sizes do not fit; nothing was written.
+            AlreadyExistsError: ``create_only`` and an id exists.
+            ResourceExhaustedError: no memory or disk for it now; nothing was written.
+            ReplicaFailedError: the log could not be written; the outcome is unknown until reopening.
+        """
+        self._check_writable()
+        self._check_vectors(vectors, n)
+        auto = ids is None
+        ids = self._automatic_ids(n) if ids is None else ids
+        if len(ids) != n:
+            raise InvalidArgumentError(f"{len(ids)} ids for {n} vectors", field="ids", bound=f"{n} ids")
+        batch = WriteBatch(Op.UPSERT, ids, vectors, payload)
+        if not auto:
+            keep = last_occurrences(*ids.hashes())
+            if keep is not None:
+                batch = take_batch(batch, keep)
+        result = self._submit(batch, auto=auto, create_only=create_only)
+        return WriteResult(ids, result.count, result.stamp, result.lsn, result.durability)
+
+    def update(
+        self,
+        ids: IdColumn,
+        vectors: Mapping[str, npt.NDArray[Any]] | None,
+        payload: pa.RecordBatch | None,
+        *,
+        unset: Sequence[str] = (),
+    ) -> WriteResult:
+        """Change some fields of existing points; all other fields stay.
+
+        A top-level payload key is replaced in the rows that give it a value; keys in ``unset`` are removed from all.
+
+        Raises:
+            NotFoundError: an id does not exist; nothing was written.
+            InvalidArgumentError, ResourceExhaustedError, ReplicaFailedError: as :meth:`upsert`.
+        """
+        self._check_writable()
+        for name, array in (vectors or {}).items():
+            self._check_one(name, array, len(ids))
+        batch = WriteBatch(Op.UPDATE, ids, dict(vectors or {}), payload, None, tuple(unset))
+        keep = last_occurrences(*ids.hashes())
+        if keep is not None:
+            batch = take_batch(batch, keep)
+        result = self._submit(batch)
+        return WriteResult(ids, result.count, result.stamp, result.lsn, result.durability)
+
+    def delete(self, ids: IdColumn) -> WriteResult:
+        """Delete points; ids that do not exist are no error. ``count`` is how many did exist."""
+        self._check_writable()
+        keep = last_occurrences(*ids.hashes())
+        return self._submit(WriteBatch(Op.DELETE, ids if keep is None else ids.take(keep)))
+
+    def delete_where(self, condition: Filter) -> WriteResult:
+        """Delete the points that match now: the filter is resolved to ids first, so the log holds ids only."""
+        self._check_writable()
+        return self.delete(self.matching_ids(condition))
+
+    # -- the write path ----------------------------------------------------------------------------
+
+    def _submit(self, batch: WriteBatch, *, auto: bool = False, create_only: bool = False) -> WriteResult:
+        parts, batch = encode_owned(batch)
+        operation = _Operation(batch, parts, auto=auto, create_only=create_only)
+        if operation.size > BATCH_BODY_BYTES_MAX:
+            raise InvalidArgumentError(
+                f"the batch encodes to {operation.size} bytes",
+                field="batch",
+                bound=f"at most {BATCH_BODY_BYTES_MAX} bytes",
+                mend="send it in several batches",
+            )
+        if self.resources.budget.pressed:
+            self.maintenance.relieve()
+        self._commits.submit(operation)
+        assert operation.result is not None
+        return operation.result
+
+    def _commit(self, group: Sequence[_Operation]) -> None:
+        """Log, sync and apply a group; sets the outcome of every operation in it."""
+        try:
+            self._check_writable()
+            ready = [operation for operation in group if self._admitted(operation)]
+            if ready:
+                self._make_room(ready)
+        except (OmenDBError, MemoryError) as error:
+            _fail(group, _as_exhausted(error))
+            return
+        if not ready:
+            return
+        try:
+            first = self._log(ready)
+            for offset, operation in enumerate(ready):
+                self._apply(operation, first + offset)
+        except ResourceExhaustedError as error:  # the log found no space before it wrote a byte
+            self._ballast.release()
+            _fail(ready, error)
+        except WalFailedError as error:
+            self.fail(error)
+            _fail(ready, self._failed_error(error))
+        except BaseException as error:
+            # Log and memory may now differ; only recovery from the log makes them one again.
+            self.fail(error)
+            _fail(ready, self._failed_error(error))
+            raise
+
+    def _admitted(self, operation: _Operation) -> bool:
+        """Checks that need the state just before the operation; False when it failed."""
+        batch = operation.batch
+        try:
+            self._guard.check(_KINDS[batch.op], operation.size)
+            if operation.solo:
+                self._check_existing(operation)
+        except OmenDBError as error:
+            operation.error, operation.done = error, True
+            return False
+        return True
+
+    def _check_existing(self, operation: _Operation) -> None:
+        ids = operation.batch.ids
+        found = self._store.snapshot.locate(*ids.hashes()).found
+        if operation.create_only and found.any():
+            taken = ids.take(np.flatnonzero(found)[:3]).to_list()
+            raise AlreadyExistsError(
+                f"{int(found.sum())} ids exist already, such as {taken}", field="ids", mend="use upsert to replace them"
+            )
+        if operation.batch.op is Op.UPDATE and not found.all():
+            missing = ids.take(np.flatnonzero(~found)[:3]).to_list()
+            raise NotFoundError(
+                f"{int((~found).sum())} ids do not exist, such as {missing}",
+                field="ids",
+                mend="insert them with upsert first",
+            )
+
+    def _make_room(self, ready: Sequence[_Operation]) -> None:
+        rows = sum(o.batch.rows for o in ready if o.batch.op is not Op.DELETE)
+        if not self._store.has_room(rows):
+            capacity = self._store.next_capacity(rows)
+            self.resources.budget.reserve(BUFFERS, self._store.buffer_bytes(capacity))
+            self._store.freeze(capacity)
+            self.maintenance.wake()
+        payload = sum(o.batch.payload.nbytes for o in ready if o.batch.payload is not None)
+        self.resources.budget.reserve(BUFFERS, payload)
+        self._store.active.reserved_bytes += payload
+
+    def _log(self, ready: Sequence[_Operation]) -> int:
+        """Append the group and make it as durable as asked; returns its first LSN."""
+        entries = []
+        for operation in ready:
+            operation.stamp = self._hlc.tick()
+            entries.append(WalEntry(RecordType.OPS, operation.stamp, operation.batch.rows, operation.parts))
+        last = self._wal.append(entries)
+        if self.durability == "fsync":
+            self._wal.sync()
+        else:
+            self._wal.publish()
+        return last - len(ready) + 1
+
+    def _apply(self, operation: _Operation, lsn: int) -> None:
+        applied = self._store.apply(operation.batch, operation.stamp, lsn, fresh=operation.auto)
+        if not operation.auto:
+            self._raise_auto_ids(operation.batch.ids)
+        operation.result = WriteResult(operation.batch.ids, applied.count, operation.stamp, lsn, self.durability)
+        operation.done = True
+        self._last_write_s = self._clock.mono_s()
+
+    def _automatic_ids(self, n: int) -> IdColumn:
+        with self._auto_lock:
+            first = self._next_auto_id
+            if first + n > 1 << 64:
+                raise InvalidArgumentError(
+                    "an id near 2**64 is in use, no automatic ids are left above it", field="ids", mend="give ids"
+                )
+            self._next_auto_id = first + n
+        return IdColumn(np.arange(first, first + n, dtype=np.uint64), None)
+
+    def _raise_auto_ids(self, ids: IdColumn) -> None:
+        above = ids.int_max() + 1
+        if above > self._next_auto_id:
+            with self._auto_lock:
+                self._next_auto_id = max(self._next_auto_id, above)
+
+    # -- checks ------------------------------------------------------------------------------------
+
+    def _check_vectors(self, vectors: Mapping[str, npt.NDArray[Any]], n: int) -> None:
+        names = {f.name for f in self.schema.vectors}
+        if set(vectors) != names:
+            raise InvalidArgumentError(
+                f"got fields {sorted(vectors)}", field="vectors", bound=f"fields {sorted(names)}"
+            )
+        if n < 1:
+            raise InvalidArgumentError("the batch is empty", field="vectors", bound="at least one point")
+        for name, array in vectors.items():
+            self._check_one(name, array, n)
+
+    def _check_one(self, name: str, array: npt.NDArray[Any], n: int) -> None:
+        field = self.schema.vector(name)
+        if array.dtype != field.numpy_dtype or array.shape != (n, field.dimension):
+            raise InvalidArgumentError(
+                f"got {array.dtype} {array.shape}", field="vectors", bound=f"{field.dtype} ({n}, {field.dimension})"
+            )
+        if array.dtype.kind == "f" and not _all_finite(array):
+            bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+            raise InvalidArgumentError(f"row {bad} has NaN or Inf", field="vectors", bound="finite numbers")
+
+    def _check_writable(self) -> None:
+        if self._closed:
+            raise self._closed_error()
+        if self._failure is not None:
+            raise self._failed_error(self._failure, outcome_unknown=False)
+
+    def _failed_error(self, cause: BaseException, *, outcome_unknown: bool = True) -> ReplicaFailedError:
+        return ReplicaFailedError(
+            f"a write to the log failed ({cause}); nothing is acknowledged any more",
+            field=self.path,
+            mend="close the database and open it again: it recovers from the log",
+            outcome="unknown" if outcome_unknown else "none",
+        )
+
+    # -- background work on demand -----------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Turn everything written so far into segments, now."""
+        self._check_writable()
+        self.maintenance.flush()
+
+    def compact(self) -> None:
+        """Seal, merge and clean all that the policy would when idle, now."""
+        self.flush()
+        while self.maintenance.merge_one(idle=True):
+            pass
+
+    def wait_until_indexed(self, timeout_s: float) -> bool:
+        """Seal, merge and index everything; whether that was done within ``timeout_s`` seconds."""
+        self._check_writable()
+        deadline = self._clock.mono_s() + timeout_s
+        self.maintenance.flush()
+        self.maintenance.hurry(True)
+        try:
+            while not self.maintenance.settled():
+                left = deadline - self._clock.mono_s()
+                if left <= 0:
+                    return False
+                self._check_writable()
+                if self.settings.workers.background_threads == 0:
+                    self.maintenance.work()
+                else:
+                    self.maintenance.wake()
+                    self.maintenance.wait_for_change(min(left, 0.05))
+            return True
+        finally:
+            self.maintenance.hurry(False)
+
+    def stats(self) -> ReplicaStats:
+        """Numbers about this replica."""
+        snapshot = self.snapshot()
+        progress = self.maintenance.progress()
+        segments = segment_stats(snapshot)
+        budget = self.resources.budget
+        return ReplicaStats(
+            points=snapshot.live,
+            growing_rows=growing_rows(snapshot),
+            segments=segments,
+            unindexed_rows=progress.unindexed_rows,
+            index_queue=progress.index_queue,
+            index_progress=index_progress(progress),
+            durable_lsn=self.durable_lsn,
+            applied_lsn=snapshot.lsn,
+            durability=self.durability,
+            disk_bytes=folder_bytes(self.disk, self.path),
+            memory_bytes=budget.account(),
+            memory_limit_bytes=budget.limit_bytes,
+            failed=self.failed,
+            last_error=progress.last_error,
+        )
+
+    # -- ending --------------------------------------------------------------------------------------
+
+    def fail(self, cause: BaseException) -> None:
+        """Stop acknowledging, for good (until reopened)."""
+        if self._failure is None:
+            self._failure = cause
+
+    def check_alive(self) -> None:
+        """ReplicaFailedError once a write to the log failed."""
+        if self._failure is not None:
+            raise self._failed_error(self._failure, outcome_unknown=False)
+
+    def exclusively(self, action: Callable[[], None]) -> None:
+        """Run ``action`` while no group is being committed."""
+        self._commits.run_exclusive(action)
+
+    def sync(self) -> None:
+        """Make everything acknowledged so far durable, whatever the durability mode."""
+        self._check_writable()
+        self.exclusively(self.sync_log)
+
+    def sync_log(self) -> None:
+        """Sync the log if it has anything unsynced; the caller has exclusivity."""
+        if self._wal.durable_lsn >= self._wal.last_lsn or self._failure is not None:
+            return
+        try:
+            self._wal.sync()
+        except WalFailedError as error:
+            self.fail(error)
+            raise self._failed_error(error) from error
+
+    # -- what maintenance asks ---------------------------------------------------------------------
+
+    @property
+    def durable_lsn(self) -> int:
+        """Newest log record known to be on stable storage."""
+        return self._wal.durable_lsn
+
+    @property
+    def next_auto_id(self) -> int:
+        """The next automatic id."""
+        return self._next_auto_id
+
+    def now_s(self) -> float:
+        """Monotonic seconds."""
+        return self._clock.mono_s()
+
+    def quiet_s(self) -> float:
+        """Seconds since the last write."""
+        return self._clock.mono_s() - self._last_write_s
+
+    def disk_is_high(self) -> bool:
+        """Whether the volume is past the mark above which nothing may grow."""
+        return self._guard.level() != "ok"
+
+    def drop_log(self, through_lsn: int) -> None:
+        """Remove log segments that no kept manifest needs."""
+        self._wal.drop_through(through_lsn)
+
+    def close(self) -> None:
+        """Stop the workers, make the log durable, and close; twice is fine."""
+        if self._closed:
+            return
+        self.maintenance.stop()
+        self._closed = True
+        if self._failure is None:
+            self._commits.run_exclusive(self._wal.close)
+        for part in self._store.snapshot.parts:
+            if isinstance(part, BufferPart):
+                self.resources.budget.release(BUFFERS, part.buffer.reserved_bytes)
+
+
+def _all_finite(array: npt.NDArray[Any]) -> bool:
+    """Whether no element is NaN or Inf: a sum of squares is finite only then, or it overflowed."""
+    flat = array.ravel() if array.dtype == np.float32 else array.astype(np.float32).ravel()
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.dot(flat, flat)):
+            return True
+    return bool(np.isfinite(array).all())
+
+
+def _fail(group: Sequence[_Operation], error: BaseException) -> None:
+    for operation in group:
+        if not operation.done:
+            operation.error, operation.done = error, True
+
+
+def _as_exhausted(error: BaseException) -> BaseException:
+    if isinstance(error, MemoryError):
+        return ResourceExhaustedError("no memory for the batch", field="memory", mend="use smaller batches")
+    return error
+
+
+__all__ = ["Replica", "WriteResult"]
