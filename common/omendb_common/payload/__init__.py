@@ -25,9 +25,9 @@ from omendb_common.payload.names import (
 from omendb_common.payload.overlay import concat_batches, concat_column, key_masks, overlay
 from omendb_common.payload.rows import (
     columns_from_rows,
-    decode_value,
     put_value,
     rows_from_columns,
+    scalar_value,
     values_of,
 )
 
@@ -44,12 +44,12 @@ __all__ = [
     "columns_from_rows",
     "concat_batches",
     "concat_column",
-    "decode_value",
     "join_name",
     "key_masks",
     "overlay",
     "put_value",
     "rows_from_columns",
+    "scalar_value",
     "split_name",
     "top_level_key",
     "values_of",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.columns import columns_from_mapping
 from omendb_common.payload.names import Kind, split_name
 
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 # Rows up to which one scalar at a time beats Arrow's take.
 _FEW = 16
 
@@ -86,35 +87,53 @@ def put_value(target: dict[str, Any], keys: list[str], value: Any) -> None:
 
 def values_of(array: Any, kind: Kind, rows: npt.NDArray[np.integer[Any]] | Sequence[int] | None = None) -> list[Any]:
     """Python values of one column at ``rows`` (None: all); None where absent."""
+    if kind == "t":
+        # As microseconds: Arrow's own datetimes look their zone up for each value.
+        return [_moment(value) for value in _plain(array.cast(pa.int64()) if rows is None else array, rows, _micros)]
+    values = _plain(array, rows, _as_py)
+    if kind in ("j", "lt"):
+        return [None if value is None else _decoded(kind, value) for value in values]
+    return values
+
+
+def _plain(
+    array: Any, rows: npt.NDArray[np.integer[Any]] | Sequence[int] | None, read: Callable[[Any], Any]
+) -> list[Any]:
     if rows is None:
-        values = array.to_pylist()
+        values: list[Any] = array.to_pylist()
     elif len(rows) <= _FEW:
-        indices = rows.tolist() if isinstance(rows, np.ndarray) else rows
-        values = [array[row].as_py() for row in indices]
+        values = [read(array[row]) for row in (rows.tolist() if isinstance(rows, np.ndarray) else rows)]
     else:
-        values = array.take(pa.array(rows)).to_pylist()
-    if kind in _DECODED:
-        return [None if value is None else decode_value(kind, value) for value in values]
-    result: list[Any] = values
-    return result
+        taken = array.take(pa.array(rows))
+        values = (taken.cast(pa.int64()) if read is _micros else taken).to_pylist()
+    return values
 
 
-_DECODED = ("j", "t", "lt")
+def _as_py(scalar: Any) -> Any:
+    return scalar.as_py()
 
 
-def decode_value(kind: Kind, value: Any) -> Any:
-    """The payload value for what Arrow gives for a value of ``kind`` that is not null."""
+def _micros(scalar: Any) -> Any:
+    return scalar.value
+
+
+def _moment(micros: int | None) -> dt.datetime | None:
+    return None if micros is None else _EPOCH + dt.timedelta(microseconds=micros)
+
+
+def scalar_value(kind: Kind, scalar: Any) -> Any:
+    """The payload value in an Arrow scalar of a column of ``kind``; None where it is null."""
+    if kind == "t":
+        return _moment(scalar.value)
+    value = scalar.as_py()
+    return _decoded(kind, value) if value is not None and kind in ("j", "lt") else value
+
+
+def _decoded(kind: Kind, value: Any) -> Any:
+    """The payload value for what Arrow gives for a JSON text or a list of times."""
     if kind == "j":
         return json.loads(value)
-    if kind == "t":
-        return value.replace(tzinfo=dt.UTC)
-    if kind == "lt":
-        return [_utc(moment) for moment in value]
-    return value
+    return [None if moment is None else moment.replace(tzinfo=dt.UTC) for moment in value]
 
 
-def _utc(moment: dt.datetime | None) -> dt.datetime | None:
-    return None if moment is None else moment.replace(tzinfo=dt.UTC)
-
-
-__all__ = ["columns_from_rows", "decode_value", "put_value", "rows_from_columns", "values_of"]
+__all__ = ["columns_from_rows", "put_value", "rows_from_columns", "scalar_value", "values_of"]

@@ -14,10 +14,10 @@ from omendb_common.payload import (
     TYPES,
     Kind,
     concat_column,
-    decode_value,
     join_name,
     put_value,
     rows_from_columns,
+    scalar_value,
     split_name,
 )
 from omendb_engine.payload.sorted_index import SortedIndex
@@ -174,10 +174,10 @@ class BatchColumns:
         columns, place = self._growing.locate(row)
         out: dict[str, Any] = {}
         for name in sorted(columns, key=_depth):
-            value = columns[name][place].as_py()
+            keys, kind = _address(name)
+            value = scalar_value(kind, columns[name][place])
             if value is not None:
-                keys, kind = _address(name)
-                put_value(out, keys, decode_value(kind, value))
+                put_value(out, keys, value)
         return out
 
 

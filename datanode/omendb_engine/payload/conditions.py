@@ -199,11 +199,25 @@ def _prefix(prefix: str) -> Interval:
 
 
 def _members(values: Iterable[Value], kind: Kind) -> Condition | None:
-    points = {p.low for p in (_interval("eq", value, kind) for value in values) if p is not None}
+    points = _points(values, kind)
     if len(points) <= 1:
         point = points.pop() if points else None
         return None if point is None else Interval(point, point)
     return Members(tuple(sorted(points)))
+
+
+def _points(values: Iterable[Value], kind: Kind) -> set[Any]:
+    """The values that a value of ``kind`` can equal, in its domain; no object per value, for there may be many."""
+    if kind == "s":
+        return {v for v in values if isinstance(v, str)}
+    if kind == "b":
+        return {int(v) for v in values if isinstance(v, bool)}
+    if kind == "t":
+        return {micros for micros in map(_micros, values) if micros is not None}
+    numbers = (v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool))
+    if kind == "f":
+        return {float(v) for v in numbers if float(v) == v}
+    return {int(v) for v in numbers if _INT_MIN <= v <= _INT_MAX and v == int(v)}
 
 
 def numpy_type(kind: Kind) -> type[np.generic]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,14 @@ from omendb_engine.payload.scan import Mask, compare, scan, valid_mask, values_o
 # Distinct texts up to which they are also kept as a Python list: bisect then takes under a microsecond.
 _LISTED = 4096
 
-Spans = list[tuple[int, int]]
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Stretches of an index's order that do not overlap: one, as numbers, or many, as arrays."""
+
+    starts: Any
+    stops: Any
+    count: int
 
 
 class SortedIndex:
@@ -62,24 +70,30 @@ class SortedIndex:
         return sum(part.nbytes for part in parts if part is not None) + listed + 256
 
     def spans(self, condition: Condition) -> Spans:
-        """Where the values that pass stand in the order: (start, stop) pairs that do not overlap."""
+        """Where the values that pass stand in the order."""
         if isinstance(condition, Interval):
-            span = self._span(condition)
-            return [span] if span[0] < span[1] else []
+            start, stop = self._span(condition)
+            return Spans(start, stop, max(stop - start, 0))
         ranks = self._passing_ranks(condition)
         if ranks is None:
             assert isinstance(condition, Members)
             ranks = np.array(condition.values, self._sorted.dtype)
-        starts = np.searchsorted(self._sorted, ranks, "left").tolist()
-        stops = np.searchsorted(self._sorted, ranks, "right").tolist()
-        return [(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
+        starts = np.searchsorted(self._sorted, ranks, "left")
+        stops = np.searchsorted(self._sorted, ranks, "right")
+        return Spans(starts, stops, int((stops - starts).sum()))
 
     def rows(self, spans: Spans) -> npt.NDArray[np.int64]:
         """The rows of ``spans``, ascending, each once."""
-        if not spans:
+        if not spans.count:
             return np.empty(0, np.int64)
-        parts = [self._rows[start:stop] for start, stop in spans]
-        rows = np.sort(parts[0] if len(parts) == 1 else np.concatenate(parts))
+        if isinstance(spans.starts, int):
+            found = self._rows[spans.starts : spans.stops]
+        else:
+            lengths = spans.stops - spans.starts
+            # Places of all stretches at once: each starts where it starts, less what came before it.
+            shifts = np.repeat(spans.starts - (np.cumsum(lengths) - lengths), lengths)
+            found = self._rows[shifts + np.arange(spans.count)]
+        rows = np.sort(found)
         if self._has_doubles and len(rows) > 1:
             rows = rows[np.concatenate([[True], rows[1:] != rows[:-1]])]
         return rows.astype(np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,10 +55,11 @@ class ColumnStore(Protocol):
 class Catalog:
     """The names of a store's columns, by path. Immutable."""
 
-    __slots__ = ("_kinds", "_sorted", "names")
+    __slots__ = ("_kinds", "_set", "_sorted", "names")
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self.names: tuple[str, ...] = tuple(dict.fromkeys(names))
+        self._set = frozenset(self.names)
         kinds: dict[str, list[Kind]] = {}
         for name in self.names:
             path, kind = split_name(name)
@@ -76,16 +77,12 @@ class Catalog:
         stop = bisect.bisect_left(self._sorted, path + "/", lo=start)  # "/" follows "." in ASCII
         return tuple(self._sorted[start:stop])
 
-    def with_names(self, names: Iterable[str]) -> Catalog:
+    def with_names(self, names: Collection[str]) -> Catalog:
         """This catalog when it has all of ``names``, else a new one that does."""
-        new = [name for name in names if name not in self]
-        return Catalog((*self.names, *new)) if new else self
+        return self if self._set.issuperset(names) else Catalog((*self.names, *names))
 
     def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        path, kind = split_name(name)
-        return kind in self._kinds.get(path, ())
+        return name in self._set
 
 
 def gather_chunks(chunks: Sequence[pa.Array], rows: Rows, kind: Kind) -> pa.Array:

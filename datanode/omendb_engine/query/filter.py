@@ -86,7 +86,7 @@ class _Probe:
     @property
     def count(self) -> int | None:
         """Values that pass (at least as many as rows); None when only a scan can tell."""
-        return None if self.spans is None else sum(stop - start for start, stop in self.spans)
+        return None if self.spans is None else self.spans.count
 
     def rows(self) -> RowSet:
         """The rows that pass."""
