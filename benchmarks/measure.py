@@ -134,9 +134,10 @@ def tree_memory(pid: int | None = None) -> Memory:
 class MemoryWatch:
     """Sample a process tree in a thread and keep the peaks; a context manager."""
 
-    def __init__(self, pid: int, interval_s: float = 0.05) -> None:
+    def __init__(self, pid: int | None = None, interval_s: float = 0.05) -> None:
+        """Watch the process `pid`, by default this one."""
         self.peak = Memory(0, 0)
-        self._pid = pid
+        self._pid = os.getpid() if pid is None else pid
         self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)

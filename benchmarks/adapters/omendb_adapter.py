@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import omendb
-from omendb import FilterOp
 
+import omendb
 from benchmarks.adapters.adapter import BUCKET, LABEL, Adapter, Batch, Space
+from omendb import FilterOp
 
 INDEX_LIMIT_S = 3600.0
 
@@ -43,10 +43,12 @@ class OmenDB:
 
     def search(self, query: npt.NDArray[np.float32], k: int, effort: int, below: int | None) -> Any:
         filters = None if below is None else FilterOp.lt(BUCKET, below)
-        return self._collection.search(vector=query, k=k, ef=effort, filters=filters, include=["id", "distance"])
+        found = self._collection.search(vector=query, k=k, ef=effort, filters=filters, include=("id", "distance"))
+        # The peers answer with their ids read; so do we.
+        return found.ids
 
     def rows(self, answer: Any) -> list[int]:
-        return [int(hit.id) for hit in answer]
+        return [int(row) for row in answer]
 
     def open(self, folder: Path, space: Space) -> None:
         self._db = omendb.open(str(folder))
