@@ -269,7 +269,8 @@ def take_batch(batch: WriteBatch, rows: npt.NDArray[np.int64]) -> WriteBatch:
 def _updated_payload(batch: WriteBatch, sources: Sequence[tuple[AnyPart, Any]]) -> pa.RecordBatch | None:
     pieces = [(take_payload(part.columns(), rows), len(rows)) for part, rows in sources]
     base = concat_batches([piece for piece, _ in pieces], [count for _, count in pieces])
-    return overlay(base, batch.payload, _changed_keys(batch), batch.rows)
+    update = base.select([]) if batch.payload is None else batch.payload
+    return overlay(base, update, _changed_keys(batch), batch.rows)
 
 
 def _changed_keys(batch: WriteBatch) -> dict[str, npt.NDArray[np.bool_]]:
