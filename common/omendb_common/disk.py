@@ -230,11 +230,11 @@ class RealFile:
 
     def datasync(self) -> None:
         """See ``DiskFile``."""
-        _datasync(self._fd)
+        _datasync(self._checked())
 
     def sync(self) -> None:
         """See ``DiskFile``."""
-        _sync(self._fd)
+        _sync(self._checked())
 
     def allocate(self, length: int) -> None:
         """See ``DiskFile``."""
@@ -259,6 +259,12 @@ class RealFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _checked(self) -> int:
+        # Python refuses to sync a negative descriptor with a ValueError; the port knows OSErrors only.
+        if self._fd < 0:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), self.path)
+        return self._fd
 
 
 if sys.platform == "darwin":
