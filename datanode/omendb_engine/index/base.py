@@ -45,3 +45,8 @@ class VectorIndex(Protocol):
 
     def effort_for(self, recall_target: float, k: int) -> int:
         """The least ``ef`` expected to reach ``recall_target`` (0..1) at ``k``."""
+
+
+__all__ = [
+    "VectorIndex",
+]

@@ -106,3 +106,15 @@ def _recall(rows: I64Array, found: I64Array, exact: I64Array) -> float:
         hits += int(np.isin(wanted, got[got != row]).sum())
         total += len(wanted)
     return hits / total if total else 1.0
+
+
+__all__ = [
+    "CURVE_KS",
+    "EF_LADDER",
+    "EF_MAX",
+    "SAMPLE_ROWS",
+    "RecallCurve",
+    "Search",
+    "measure",
+    "sample_rows",
+]

@@ -226,3 +226,11 @@ def _worst_where_absent(values: Float32Array, rows: I64Array, metric: Metric) ->
     if len(rows) and (rows[:, -1] < 0).any():
         values[rows < 0] = np.float32(np.inf if is_l2(metric) else -np.inf)
     return values, rows
+
+
+__all__ = [
+    "BLOCK_ROWS",
+    "empty_result",
+    "merge",
+    "scan",
+]

@@ -12,6 +12,8 @@ uint8, l2 or dot           bytes               the segment's vectors
 int8, l2 or dot            bytes offset 128    index.codes (n * d bytes)
 small types, cosine        float16 normalised  index.codes (2 * n * d bytes)
 =========================  ==================  ====================================
+
+What is returned for bytes and for cosine over small types is computed again from the stored rows.
 """
 
 from __future__ import annotations
@@ -36,8 +38,11 @@ U8Array = npt.NDArray[np.uint8]
 CHUNK_ROWS = 4_096
 _RNG_SEED = 12_345
 _PARAMETERS_CACHED_MAX = 64
-# The owner that faiss wants for a view into foreign memory: an empty one, since Python keeps the bytes alive.
-_NO_OWNER = faiss.IndexFlatL2(1).codes.owner
+# Candidates gathered at a time when results are restated.
+_RESCORED_ROWS = 16_384
+# A view into foreign memory wants an owner: this index lends its empty one, since Python keeps the bytes alive.
+# The index must live as long as the module, for ``owner`` is a bare pointer into it.
+_OWNERLESS = faiss.IndexFlatL2(1)
 
 
 class BuildCancelledError(Exception):
@@ -102,10 +107,10 @@ class HnswIndex:
 
     kind = "hnsw"
 
-    def __init__(self, index: Any, keep: tuple[Any, ...], curve: RecallCurve, exact: _Exact | None) -> None:
+    def __init__(self, index: Any, keep: tuple[Any, ...], curve: RecallCurve, rescorer: _Rescorer | None) -> None:
         self._index = index
         self._keep = keep  # the store, and the memory that Faiss points into
-        self._exact = exact
+        self._rescorer = rescorer
         self._parameters: dict[int, Any] = {}
         self._dimension = int(index.d)
         self.n = int(index.ntotal)
@@ -127,11 +132,14 @@ class HnswIndex:
         m, d = queries.shape
         if d != self._dimension:
             raise ValueError(f"queries of dimension {d} for an index of {self._dimension}")
-        values, rows = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
+        rescored = self._rescorer is not None and self._rescorer.wanted(queries)
+        wide = 2 * k if rescored else k
+        values, rows = np.empty((m, wide), np.float32), np.empty((m, wide), np.int64)
         parameters = self._plain(ef) if allowed is None else self._selecting(ef, allowed)
-        self._index.search_c(m, faiss.swig_ptr(queries), k, faiss.swig_ptr(values), faiss.swig_ptr(rows), parameters)
-        if self._exact is not None:
-            self._exact.restate(queries, values, rows)
+        outputs = (faiss.swig_ptr(values), faiss.swig_ptr(rows))
+        self._index.search_c(m, faiss.swig_ptr(queries), wide, *outputs, parameters)
+        if self._rescorer is not None and rescored:
+            return self._rescorer.best(queries, rows, k)
         return values, rows
 
     def _plain(self, ef: int) -> Any:
@@ -150,30 +158,49 @@ class HnswIndex:
         return faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
 
 
-class _Exact:
-    """Mends byte stores, whose comparisons truncate a query to integers when the dimension divides by 16."""
+class _Rescorer:
+    """Restates results from the stored vectors where the graph compares something less exact.
 
-    __slots__ = ("_l2", "_vectors")
+    That is cosine over small types (float16 copies), and bytes asked with fractions: Faiss truncates a query
+    to integers when the dimension divides by 16.
+    """
 
-    def __init__(self, vectors: npt.NDArray[Any], metric: Metric) -> None:
+    __slots__ = ("_dtype", "_metric", "_norms", "_vectors")
+
+    def __init__(
+        self, vectors: npt.NDArray[Any], norms: Float32Array | None, metric: Metric, dtype: VectorDType
+    ) -> None:
         self._vectors = vectors
-        self._l2 = is_l2(metric)
+        self._norms = norms
+        self._metric: Metric = metric
+        self._dtype: VectorDType = dtype
 
-    def restate(self, queries: Float32Array, values: Float32Array, rows: I64Array) -> None:
-        """Compute the values of the found rows in float32 and order them again, in place."""
-        if not len(queries) or (queries == np.rint(queries)).all():
-            return
-        for i, query in enumerate(queries):
-            count = int((rows[i] >= 0).sum())
-            near = self._vectors[rows[i, :count]].astype(np.float32)
-            if self._l2:
-                near -= query
-                exact = np.einsum("ij,ij->i", near, near)
-            else:
-                exact = near @ query
-            order = np.argsort(exact if self._l2 else -exact, kind="stable")
-            values[i, :count] = exact[order]
-            rows[i, :count] = rows[i, order]
+    def wanted(self, queries: Float32Array) -> bool:
+        """Whether results for these queries need restating."""
+        return self._metric == "cosine" or not bool((queries == np.rint(queries)).all())
+
+    def best(self, queries: Float32Array, rows: I64Array, k: int) -> tuple[Float32Array, I64Array]:
+        """The ``k`` best of the candidates (m, c) in float32; c is at least k."""
+        values = np.empty(rows.shape, np.float32)
+        step = max(1, _RESCORED_ROWS // rows.shape[1])
+        for start in range(0, len(queries), step):
+            part = slice(start, start + step)
+            values[part] = self._values(queries[part], rows[part])
+        l2 = is_l2(self._metric)
+        values[rows < 0] = np.float32(np.inf if l2 else -np.inf)
+        order = np.argsort(values if l2 else -values, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(values, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+    def _values(self, queries: Float32Array, rows: I64Array) -> Float32Array:
+        flat = np.maximum(rows, 0).reshape(-1)
+        norms = self._norms[flat] if self._norms is not None else None
+        near = to_index_space(self._vectors[flat], norms, self._metric, self._dtype).reshape(*rows.shape, -1)
+        if is_l2(self._metric):
+            near = near - queries[:, None]
+            values: Float32Array = np.einsum("mkd,mkd->mk", near, near)
+        else:
+            values = np.einsum("mkd,md->mk", near, queries)
+        return values
 
 
 def load_hnsw(
@@ -183,6 +210,7 @@ def load_hnsw(
     dtype: VectorDType,
     *,
     curve: RecallCurve,
+    norms: Float32Array | None = None,
     codes: U8Array | None = None,
     path: str = "index.hnsw",
 ) -> HnswIndex:
@@ -191,6 +219,7 @@ def load_hnsw(
     Args:
         graph: bytes of ``index.hnsw``; ``codes``: bytes of ``index.codes`` when ``needs_codes``.
         vectors: (n, d) in ``dtype``, C-contiguous; all arrays are kept alive by the index.
+        norms: lengths (n) of the rows for cosine over a small dtype; computed as needed when None.
 
     Raises:
         CorruptionError: a graph that is unreadable or of another shape.
@@ -201,13 +230,13 @@ def load_hnsw(
     storage = _storage(dimension, metric, dtype)
     if raw.nbytes != n * storage.code_size or (codes is None) == needs_codes(metric, dtype):
         raise CorruptionError(f"{raw.nbytes} bytes of codes", path=path, bound=f"{n * storage.code_size}")
-    storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(raw), raw.nbytes, _NO_OWNER)
+    storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(raw), raw.nbytes, _OWNERLESS.codes.owner)
     storage.ntotal = n
     index.storage = storage
     index.own_fields = False
-    truncates = dtype in ("int8", "uint8") and metric != "cosine"
-    exact = _Exact(vectors, metric) if truncates else None
-    return HnswIndex(index, (storage, graph, raw, vectors), curve, exact)
+    compares_less = dtype in ("int8", "uint8") or needs_codes(metric, dtype)
+    rescorer = _Rescorer(vectors, norms, metric, dtype) if compares_less else None
+    return HnswIndex(index, (storage, graph, raw, vectors), curve, rescorer)
 
 
 def build_hnsw(
@@ -311,7 +340,7 @@ def _measure(
     _, found = scan(vectors, queries, most + 1, metric, dtype=dtype, norms=norms)
     others = _without_self(found, rows, most)
     truth = {k: others[:, :k] for k in CURVE_KS if k <= most}
-    index = load_hnsw(graph, vectors, metric, dtype, curve=RecallCurve({}), codes=codes)
+    index = load_hnsw(graph, vectors, metric, dtype, curve=RecallCurve({}), norms=norms, codes=codes)
     return measure(rows, queries, truth, lambda q, k, ef: index.search(q, k, ef=ef)[1], n)
 
 
@@ -321,3 +350,15 @@ def _without_self(found: I64Array, rows: I64Array, k: int) -> I64Array:
     own[:, -1] |= ~own.any(axis=1)
     others: I64Array = found[~own].reshape(len(found), k)
     return others
+
+
+__all__ = [
+    "CHUNK_ROWS",
+    "BuildCancelledError",
+    "HnswBuild",
+    "HnswIndex",
+    "build_hnsw",
+    "encode_codes",
+    "load_hnsw",
+    "needs_codes",
+]

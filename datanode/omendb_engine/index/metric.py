@@ -32,11 +32,14 @@ def normalise(vectors: npt.NDArray[Any]) -> tuple[Float32Array, Float32Array]:
     A zero row stays zero: its inner product with anything is 0, its cosine distance 1.
     """
     rows = np.ascontiguousarray(vectors, np.float32)
-    norms: Float32Array = np.sqrt(np.einsum("ij,ij->i", rows, rows), dtype=np.float32)
+    squares: Float32Array = np.einsum("ij,ij->i", rows, rows)
+    norms = np.sqrt(squares)
     odd = ~np.isfinite(norms) | (norms < 1e-18)
     if odd.any():  # the squares left float32's range
         norms[odd] = np.linalg.norm(rows[odd].astype(np.float64), axis=1).astype(np.float32)
-    unit: Float32Array = rows / np.where(norms == 0, np.float32(1), norms)[:, None]
+    divisors = norms.copy()
+    divisors[norms == 0] = 1
+    unit: Float32Array = np.divide(rows, divisors[:, None], dtype=np.float32)
     return unit, norms
 
 
@@ -90,3 +93,14 @@ def distance_to_score(distance: Float32Array, metric: Metric) -> Float32Array:
     if metric == "cosine":
         return np.float32(1) - distance
     return np.negative(distance)
+
+
+__all__ = [
+    "distance_to_native",
+    "distance_to_score",
+    "is_l2",
+    "native_to_distance",
+    "normalise",
+    "prepare_queries",
+    "to_index_space",
+]

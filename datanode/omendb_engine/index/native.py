@@ -7,3 +7,8 @@ from typing import Any
 import faiss as _faiss
 
 faiss: Any = _faiss
+
+
+__all__ = [
+    "faiss",
+]

@@ -78,3 +78,13 @@ def _integer(options: Mapping[str, Any], name: str, low: int, high: int, default
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise InvalidArgumentError(f"got {value!r}", field=f"options.{name}", bound=f"an integer in {low}..{high}")
     return value
+
+
+__all__ = [
+    "FLAT",
+    "PRESETS",
+    "IndexKind",
+    "IndexPolicy",
+    "IndexSpec",
+    "Preset",
+]

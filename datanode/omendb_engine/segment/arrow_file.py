@@ -124,3 +124,13 @@ def decode_vectors(
     if NORM not in batch.schema.names:
         raise CorruptionError("the norms are missing", path=path, bound=expected)
     return rows, batch.column(NORM).to_numpy(zero_copy_only=True)
+
+
+__all__ = [
+    "ALIGNMENT",
+    "NORM",
+    "decode_batch_file",
+    "decode_vectors",
+    "encode_batch_file",
+    "encode_vectors",
+]

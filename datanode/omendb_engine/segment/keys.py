@@ -201,3 +201,15 @@ def keys_from_batch(batch: pa.RecordBatch, bloom: Bloom | None, path: str) -> tu
     if len(ids) != batch.num_rows:
         raise CorruptionError("there is no id column", path=path)
     return ids, stamps, KeyTable(hi, lo, sorted_hi, rows, bloom)
+
+
+__all__ = [
+    "BLOOM_BITS_PER_KEY",
+    "BLOOM_FORMAT",
+    "BLOOM_MAGIC",
+    "Bloom",
+    "KeyTable",
+    "bloom_masks",
+    "keys_batch",
+    "keys_from_batch",
+]

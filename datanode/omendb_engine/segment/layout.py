@@ -32,6 +32,7 @@ DELETES = "deletes"
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
 KEYS = "keys.arrow"
+VECTORS = "vectors.arrow"
 METADATA = "metadata.parquet"
 TOMBSTONES = "tombstones.arrow"
 OVERRIDES = "overrides.arrow"
@@ -60,7 +61,7 @@ def segment_path(replica_path: str, segment_id: int) -> str:
 
 def vectors_name(position: int) -> str:
     """File of the ``position``-th vector field; a field has a file of its own so that it is verified alone."""
-    return "vectors.arrow" if position == 0 else f"vectors-{position}.arrow"
+    return VECTORS if position == 0 else f"vectors-{position}.arrow"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,3 +205,41 @@ def remove_path(disk: Disk, path: str) -> None:
     for name in names:
         remove_path(disk, f"{path}/{name}")
     disk.rmdir(path)
+
+
+__all__ = [
+    "BLOCK_BYTES",
+    "BLOOM",
+    "CURRENT",
+    "DELETES",
+    "INDEX_DOCUMENT",
+    "INDEX_FORMAT",
+    "KEYS",
+    "MANIFEST",
+    "METADATA",
+    "MINMAX",
+    "OVERRIDES",
+    "QUANTILES",
+    "REPLICA_FORMAT",
+    "SEGMENTS",
+    "SEGMENT_FORMAT",
+    "STATS",
+    "TEMPORARY",
+    "TEMPORARY_SUFFIX",
+    "TOMBSTONES",
+    "VECTORS",
+    "Buffer",
+    "FileEntry",
+    "canonical",
+    "check_size",
+    "describe",
+    "file_entries",
+    "read_document",
+    "remove_path",
+    "seal",
+    "segment_name",
+    "segment_path",
+    "unseal",
+    "vectors_name",
+    "verify",
+]

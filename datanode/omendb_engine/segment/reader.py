@@ -176,6 +176,11 @@ class Segment:
         """The row of each element of ``sorted_hi``, i32 (n)."""
         return self._keys.get()[2].sorted_row
 
+    @property
+    def bloom(self) -> Bloom | None:
+        """The filter in front of :meth:`lookup`."""
+        return self._keys.get()[2].bloom
+
     def lookup(self, hi: U64Array, lo: U64Array, masks: U64Array | None = None) -> I32Array:
         """Row of each id hash (m), -1 where absent; ``masks`` as in ``KeyTable.lookup``."""
         return self._keys.get()[2].lookup(hi, lo, masks)
@@ -189,6 +194,11 @@ class Segment:
         return ids, stamps, table
 
     # Vectors
+
+    @property
+    def fields(self) -> tuple[VectorField, ...]:
+        """The vector fields, as they were when the segment was written."""
+        return tuple(self._spec(name) for name in self._fields)
 
     def vectors(self, field: str = "") -> npt.NDArray[Any]:
         """The stored vectors of a field, (n, d) in its dtype: a view of the mapped file."""

@@ -6,6 +6,7 @@ folder which ``ManifestStore.garbage`` lists.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -170,8 +171,13 @@ def _put_vectors(files: _Files, position: int, spec: VectorField, data: SegmentD
 def _put_payload(files: _Files, payload: pa.RecordBatch) -> None:
     files.put(layout.METADATA, [write_payload_parquet(payload, payload.num_rows)])
     minmax = collect_statistics(payload, payload.num_rows).to_json()
-    files.put(layout.MINMAX, [layout.canonical(minmax)])
-    files.put(layout.QUANTILES, [layout.canonical(collect_quantiles(payload))])
+    files.put(layout.MINMAX, [_statistics_json(minmax)])
+    files.put(layout.QUANTILES, [_statistics_json(collect_quantiles(payload))])
+
+
+def _statistics_json(value: Any) -> bytes:
+    # Not the canonical form of documents: a payload may hold infinities. The file's sums guard it.
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _put_tombstones(files: _Files, tombstones: Tombstones) -> None:
