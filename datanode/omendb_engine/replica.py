@@ -44,6 +44,7 @@ from omendb_engine.query.reads import Reader
 from omendb_engine.recovery import BUFFERS, Recovered, create_replica, recover
 from omendb_engine.resources import Resources
 from omendb_engine.statistics import ReplicaStats, folder_bytes, growing_rows, index_progress, segment_stats
+from omendb_engine.vectors import all_finite
 from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.record import RecordType, WalEntry
 from omendb_engine.wal.writer import WalWriter
@@ -398,7 +399,7 @@ class Replica(Reader):
             raise InvalidArgumentError(
                 f"got {array.dtype} {array.shape}", field="vectors", bound=f"{field.dtype} ({n}, {field.dimension})"
             )
-        if array.dtype.kind == "f" and not _all_finite(array):
+        if array.dtype.kind == "f" and not all_finite(array):
             bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
             raise InvalidArgumentError(f"row {bad} has NaN or Inf", field="vectors", bound="finite numbers")
 
@@ -543,15 +544,6 @@ class Replica(Reader):
         for part in self._store.snapshot.parts:
             if isinstance(part, BufferPart):
                 self.resources.budget.release(BUFFERS, part.buffer.reserved_bytes)
-
-
-def _all_finite(array: npt.NDArray[Any]) -> bool:
-    """Whether no element is NaN or Inf: a sum of squares is finite only then, or it overflowed."""
-    flat = array.ravel() if array.dtype == np.float32 else array.astype(np.float32).ravel()
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.dot(flat, flat)):
-            return True
-    return bool(np.isfinite(array).all())
 
 
 def _fail(group: Sequence[_Operation], error: BaseException) -> None:

@@ -7,6 +7,7 @@ exactly when the vector had length one). Fields of the small types keep the call
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,15 @@ class Prepared:
 
 def _is_unit(norms: Float32Array) -> bool:
     return bool((np.abs(norms - 1) <= _UNIT_TOLERANCE).all())
+
+
+def all_finite(array: npt.NDArray[Any]) -> bool:
+    """Whether no element is NaN or Inf: a sum of squares is finite only then, or it overflowed."""
+    if array.dtype.kind != "f":
+        return True
+    flat = array.ravel() if array.dtype != np.float16 else array.astype(np.float32).ravel()
+    # np.dot, a BLAS call, neither warns nor sets the floating-point flags that NumPy looks at.
+    return math.isfinite(np.dot(flat, flat)) or bool(np.isfinite(array).all())
 
 
 def prepare(field: VectorField, vectors: npt.NDArray[Any]) -> Prepared:
@@ -114,6 +124,7 @@ def vector_row_bytes(schema: CollectionSchema) -> int:
 __all__ = [
     "Prepared",
     "VectorColumns",
+    "all_finite",
     "prepare",
     "restore",
     "vector_row_bytes",

@@ -112,6 +112,7 @@ class HnswIndex:
         self._keep = keep  # the store, and the memory that Faiss points into
         self._rescorer = rescorer
         self._parameters: dict[int, Any] = {}
+        self._efforts: dict[tuple[float, int], int] = {}
         self._dimension = int(index.d)
         self.n = int(index.ntotal)
         self.curve = curve
@@ -123,7 +124,12 @@ class HnswIndex:
 
     def effort_for(self, recall_target: float, k: int) -> int:
         """See ``VectorIndex``."""
-        return self.curve.effort_for(recall_target, k)
+        found = self._efforts.get((recall_target, k))
+        if found is None:
+            if len(self._efforts) >= _PARAMETERS_CACHED_MAX:
+                self._efforts = {}
+            found = self._efforts[recall_target, k] = self.curve.effort_for(recall_target, k)
+        return found
 
     def search(
         self, queries: Float32Array, k: int, *, ef: int, allowed: U8Array | None = None

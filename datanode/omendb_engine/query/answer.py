@@ -36,7 +36,7 @@ class Picked:
 
     __slots__ = ("_part", "_row", "_snapshot")
 
-    def __init__(self, snapshot: Snapshot, part: I32Array, row: I64Array) -> None:
+    def __init__(self, snapshot: Snapshot, part: I32Array | int, row: I64Array) -> None:
         self._snapshot = snapshot
         self._part = part
         self._row = row
@@ -48,9 +48,8 @@ class Picked:
         """(part, positions in the answer, rows in the part)."""
         if not len(self._row):
             return []
-        first = int(self._part[0])
-        if len(self._row) == 1 or (self._part == first).all():
-            return [(self._snapshot.parts[first], np.arange(len(self._row)), self._row)]
+        if isinstance(self._part, int):
+            return [(self._snapshot.parts[self._part], np.arange(len(self._row)), self._row)]
         out = []
         for number in np.unique(self._part).tolist():
             where = np.flatnonzero(self._part == number)
@@ -59,11 +58,11 @@ class Picked:
 
     def ids(self) -> IdColumn:
         """The ids, in order."""
+        if isinstance(self._part, int):
+            return self._snapshot.parts[self._part].ids_at(self._row) if len(self._row) else IdColumn.empty()
         groups = self._groups()
         if not groups:
             return IdColumn.empty()
-        if len(groups) == 1:
-            return groups[0][0].ids_at(groups[0][2])
         order = np.concatenate([where for _, where, _ in groups])
         column = IdColumn.concat([part.ids_at(rows) for part, _, rows in groups])
         return column.take(np.argsort(order))
@@ -77,6 +76,8 @@ class Picked:
 
     def payload(self) -> list[dict[str, Any]]:
         """The payload of each row as a dict, in order."""
+        if isinstance(self._part, int):
+            return self._snapshot.parts[self._part].columns().payloads(self._row) if len(self._row) else []
         out: list[dict[str, Any]] = [{}] * len(self._row)
         for part, where, rows in self._groups():
             for position, value in zip(where.tolist(), part.columns().payloads(rows), strict=True):
@@ -103,7 +104,7 @@ class SearchAnswer:
     def __init__(
         self,
         snapshot: Snapshot,
-        part: I32Array,
+        part: I32Array | int,
         row: I64Array,
         distances: Float32Array,
         counts: I64Array,
@@ -122,7 +123,8 @@ class SearchAnswer:
     def picked(self, query: int) -> Picked:
         """The hits of one query, best first."""
         count = self.counts[query]
-        return Picked(self._snapshot, self._part[query, :count], self._row[query, :count])
+        part = self._part if isinstance(self._part, int) else self._part[query, :count]
+        return Picked(self._snapshot, part, self._row[query, :count])
 
 
 __all__ = ["Performance", "Picked", "SearchAnswer"]

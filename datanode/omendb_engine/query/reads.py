@@ -29,11 +29,11 @@ from omendb_engine.query.search import (
     SearchRequest,
     Work,
     allowed_rows,
-    count_hits,
     distances_of,
     nearest,
 )
 from omendb_engine.resources import Resources
+from omendb_engine.vectors import all_finite
 
 _MIB = float(1 << 20)
 EF_MAX = 1 << 20
@@ -99,7 +99,7 @@ class Reader(ABC):
         work = Work()
         found = nearest(snapshot, request, self.resources, work)
         distances = distances_of(found.native, spec)
-        counts = count_hits(found.part)
+        counts = found.counts
         if score_threshold is not None:
             counts = np.minimum(counts, _above(distances, spec, score_threshold))
         performance = Performance(
@@ -175,7 +175,7 @@ def _check_search(
         )
     if not 1 <= len(queries) <= QUERIES_PER_CALL_MAX:
         raise InvalidArgumentError(f"got {len(queries)} queries", field="vectors", bound=f"1..{QUERIES_PER_CALL_MAX}")
-    if not np.isfinite(queries).all():
+    if not all_finite(queries):
         raise InvalidArgumentError("the query has NaN or Inf", field="vector", bound="finite numbers")
     if ef is not None and (isinstance(ef, bool) or not 1 <= ef <= EF_MAX):
         raise InvalidArgumentError(f"got {ef!r}", field="ef", bound=f"1..{EF_MAX}")

@@ -35,9 +35,12 @@ class Work:
         return self.cached / self.lookups if self.lookups else 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SearchRequest:
-    """What is asked of every part. ``queries``: (m, d) float32 in the metric's search form."""
+    """What is asked of every part. ``queries``: (m, d) float32 in the metric's search form.
+
+    Not frozen, as one is made per query and a frozen one takes microseconds to make; nobody changes it.
+    """
 
     field: VectorField
     queries: Float32Array
@@ -48,13 +51,17 @@ class SearchRequest:
     recall_target: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Nearest:
-    """(m, k) part numbers (-1: fewer hits), rows and native values, best first."""
+    """(m, k) rows and native values, best first, and how many of each row are hits.
 
-    part: I32Array
+    ``part``: the part numbers (m, k), or one number when all hits come from one part.
+    """
+
+    part: I32Array | int
     row: I64Array
     native: Float32Array
+    counts: I64Array
 
 
 def matching(part: AnyPart, condition: Filter | None, resources: Resources, work: Work | None = None) -> RowSet | None:
@@ -135,12 +142,19 @@ def _walk(
     native, rows = index.search(request.queries, request.k, ef=plan.ef, allowed=bits)
     # A graph that a filter has cut to pieces may strand a query. Rather than answer short, look at every row.
     wanted = min(request.k, count)
-    short = np.flatnonzero(rows[:, wanted - 1] < 0)
-    if len(short):
+    if not _complete(rows, wanted):
+        short = np.flatnonzero(rows[:, wanted - 1] < 0)
         work.scanned += count * len(short)
         exact_native, exact_rows = _scan(part, allowed, request, queries=request.queries[short])
         native[short], rows[short] = exact_native, exact_rows
     return native, rows
+
+
+def _complete(rows: I64Array, wanted: int) -> bool:
+    """Whether every query has ``wanted`` hits; for one query without the cost of a NumPy reduction."""
+    if len(rows) == 1:
+        return bool(rows[0, wanted - 1] >= 0)
+    return int(rows[:, wanted - 1].min()) >= 0
 
 
 def _scan(
@@ -172,12 +186,10 @@ def _scan(
 
 def _merge(found: list[tuple[int, Float32Array, I64Array]], m: int, k: int, ascending: bool) -> Nearest:
     if not found:
-        return Nearest(np.full((m, 0), -1, np.int32), np.empty((m, 0), np.int64), np.empty((m, 0), np.float32))
+        return Nearest(0, np.empty((m, 0), np.int64), np.empty((m, 0), np.float32), np.zeros(m, np.int64))
     if len(found) == 1:
         number, native, rows = found[0]
-        part = np.full(rows.shape, number, np.int32)
-        part[rows < 0] = -1
-        return Nearest(part, rows, native)
+        return Nearest(number, rows, native, count_hits(rows))
     native = np.concatenate([f[1] for f in found], axis=1)
     rows = np.concatenate([f[2] for f in found], axis=1)
     numbers = np.concatenate([np.full(f[2].shape[1], f[0], np.int32) for f in found])
@@ -185,9 +197,7 @@ def _merge(found: list[tuple[int, Float32Array, I64Array]], m: int, k: int, asce
     key = np.where(rows < 0, np.float32(np.inf), key)
     order = np.argsort(key, axis=1, kind="stable")[:, :k]
     picked = np.take_along_axis(rows, order, axis=1)
-    part = numbers[order]
-    part[picked < 0] = -1
-    return Nearest(part, picked, np.take_along_axis(native, order, axis=1))
+    return Nearest(numbers[order], picked, np.take_along_axis(native, order, axis=1), count_hits(picked))
 
 
 def distances_of(native: Float32Array, field: VectorField) -> Float32Array:
@@ -195,9 +205,11 @@ def distances_of(native: Float32Array, field: VectorField) -> Float32Array:
     return native_to_distance(native, field.metric)
 
 
-def count_hits(part: I32Array) -> npt.NDArray[np.int64]:
-    """How many hits each query has; misses come last."""
-    return np.asarray(np.count_nonzero(part >= 0, axis=1), np.int64)
+def count_hits(rows: I64Array) -> I64Array:
+    """How many hits each query has; misses (-1) come last."""
+    if _complete(rows, rows.shape[1]):
+        return np.full(len(rows), rows.shape[1], np.int64)
+    return np.asarray(np.count_nonzero(rows >= 0, axis=1), np.int64)
 
 
 __all__ = [
