@@ -69,6 +69,7 @@ def _fill(bench_set: BenchSet, folder: Path) -> dict[str, float]:
 
 def _reopen(bench_set: BenchSet, folder: Path) -> dict[str, float]:
     queries = bench_set.queries()
+    own.warm_up(folder.parent / f"warm-up-{time.time_ns()}", bench_set)
     before = measure.tree_memory()
     start = time.perf_counter()
     database = omendb.open(folder)

@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     first = next(bench_set.batches(size))
     capacity = bare.batch_bytes(first) * (bench_set.n // first.n + 1) * 5 // 4
     samples: dict[str, list[dict[str, Any]]] = {}
+    with own.scratch(arguments.work) as folder:
+        own.warm_up(folder / "db", bench_set)
     for _ in range(arguments.repeats):
         with own.scratch(arguments.work) as folder:
             for kind in bare.KINDS:

@@ -21,6 +21,7 @@ from omendb import Collection, Database, ResourceExhaustedError
 
 INDEX_LIMIT_S = 3600.0
 COLLECTION = "bench"
+WARM_UP_ROWS = 200
 
 
 def add_common_arguments(parser: argparse.ArgumentParser, *, rows: int) -> None:
@@ -48,6 +49,15 @@ def create(folder: Path, bench_set: BenchSet, durability: str = "fsync") -> tupl
     return database, database.create_collection(
         COLLECTION, dimension=space.dimension, metric="cosine" if space.metric == "cosine" else "l2"
     )
+
+
+def warm_up(folder: Path, bench_set: BenchSet) -> None:
+    """Write and search a few rows of a throwaway database: what loads on first use is not a write's time."""
+    database, collection = create(folder, bench_set)
+    batch = next(bench_set.batches(WARM_UP_ROWS))
+    write(collection, batch)
+    collection.search(batch.vectors[0], k=10, filters={BUCKET: {"$lt": 500}})
+    database.close()
 
 
 def write(collection: Collection, batch: Batch) -> int:

@@ -54,7 +54,8 @@ def _ingest_section(outcome: dict[str, Any]) -> list[str]:
         "Ids and two payload columns. Rows/s count from NumPy arrays to the acknowledgement; in brackets the write "
         "call alone, without turning the arrays into what the database takes. A run stops after "
         f"{_budget(outcome)} s. Sync calls per batch were counted with strace. *Ratio* compares with OmenDB "
-        "(fsync) at the same batch."
+        "(fsync) at the same batch. Every process first writes a few rows to a throwaway database, so that "
+        "what loads on first use does not count."
     )
     for batch in outcome["settings"]["batches"]:
         rows = [row for row in outcome["ingest"] if row["batch"] == batch]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ K = 10
 # The recall that a search must reach before its latency counts.
 RECALL_WANTED = 0.95
 WARM_UP_QUERIES = 20
+WARM_UP_ROWS = 200
 SEARCHABLE_LIMIT_S = 60.0
 # strace is told what to count by these failing calls around the writes.
 MARK_BEGIN = "/omendb-benchmark-begin"
@@ -98,8 +100,19 @@ class Run:
         partial.write_text(json.dumps(self.result), encoding="utf-8")
         partial.rename(out)
 
+    def _warm_up(self) -> None:
+        """Write and search a few rows of a throwaway database: what loads on first use is not a write's time."""
+        folder = Path(self._job.folder).parent / "warm-up"
+        batch = next(self._set.batches(WARM_UP_ROWS))
+        self._adapter.create(folder, self._set.space, self._job.mode)
+        self._adapter.insert(self._adapter.prepare(batch))
+        self._adapter.search(batch.vectors[0], K, self._effort, None)
+        self._adapter.close()
+        shutil.rmtree(folder)
+
     def _ingest(self) -> dict[str, Any]:
         adapter, job = self._adapter, self._job
+        self._warm_up()
         adapter.create(Path(job.folder), self._set.space, job.mode)
         prepared_s, insert_s, rows, last = 0.0, [], 0, None
         _mark(MARK_BEGIN)
@@ -197,6 +210,7 @@ class Run:
         }
 
     def _reopen(self) -> dict[str, Any]:
+        self._warm_up()
         query, start = self._set.queries(1)[0], time.perf_counter()
         self._adapter.open(Path(self._job.folder), self._set.space)
         opened = time.perf_counter()
