@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from tests.tidy.source_tree import Finding, Module, Tree
 
-__all__ = ["ALLOWED", "ambient_world", "blind_except", "stale_permissions"]
+__all__ = ["ALLOWED", "Permission", "ambient_world", "blind_except", "stale_permissions"]
 
 PORTED_ROOTS = ("common/omendb_common/", "datanode/omendb_engine/")
 
@@ -50,28 +51,54 @@ _OTHER_CALLS = (
 )
 DISK = frozenset({"open", *_OTHER_CALLS, *(f"os.{name}" for name in _OS_CALLS)})
 
+
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """Leave for one module to use the named calls, or any (None), and why."""
+
+    reason: str
+    names: frozenset[str] | None = None
+
+    def covers(self, name: str) -> bool:
+        """Whether the call is one of those."""
+        return self.names is None or name in self.names
+
+
 # Who may touch the world, and why. An entry that nobody needs any more is a finding of its own.
-ALLOWED: Mapping[str, str] = {
-    "common/omendb_common/clock.py": "the clock port's real clock",
-    "common/omendb_common/disk.py": "the disk port's real disk",
-    "common/omendb_common/config.py": "reads the settings file before there is a disk to hand in",
+ALLOWED: Mapping[str, Permission] = {
+    "common/omendb_common/clock.py": Permission("the clock port's real clock"),
+    "common/omendb_common/disk.py": Permission("the disk port's real disk"),
+    "common/omendb_common/config.py": Permission("reads the settings before there is a disk", frozenset({"open"})),
+    "datanode/omendb_engine/folder.py": Permission("the default of the port `new_uuid`", frozenset({"uuid.uuid4"})),
+    "datanode/omendb_engine/lock.py": Permission(
+        "the writer lock is the operating system's, between processes, which a simulated disk has not",
+        frozenset({"os.ftruncate", "os.open", "os.pread", "os.pwrite"}),
+    ),
 }
 
 
-def ambient_world(tree: Tree, allowed: Mapping[str, str] = ALLOWED) -> list[Finding]:
+def ambient_world(tree: Tree, allowed: Mapping[str, Permission] = ALLOWED) -> list[Finding]:
     """Engine and common take time, dice and disk from ports, so that a simulation can hand in its own."""
     return [
         module.finding(line, f"{name} reaches around the ports: take a Clock, a seed or a Disk")
         for module in tree.modules
-        if module.path.startswith(PORTED_ROOTS) and module.path not in allowed
+        if module.path.startswith(PORTED_ROOTS)
         for line, name in _reaches(module)
+        if module.path not in allowed or not allowed[module.path].covers(name)
     ]
 
 
-def stale_permissions(tree: Tree, allowed: Mapping[str, str] = ALLOWED) -> list[Finding]:
-    """Every permission to touch the world is one that its module still uses."""
-    using = {module.path for module in tree.modules if module.path in allowed and any(_reaches(module))}
-    return [Finding(path, 0, "is allowed to touch the world but does not") for path in sorted(set(allowed) - using)]
+def stale_permissions(tree: Tree, allowed: Mapping[str, Permission] = ALLOWED) -> list[Finding]:
+    """Every permission to touch the world is one that its module still uses, call by call."""
+    used = {module.path: {name for _, name in _reaches(module)} for module in tree.modules if module.path in allowed}
+    findings = []
+    for path, permission in sorted(allowed.items()):
+        using = used.get(path, set())
+        for name in sorted((permission.names or frozenset()) - using):
+            findings.append(Finding(path, 0, f"is allowed to call {name} but does not"))
+        if permission.names is None and not using:
+            findings.append(Finding(path, 0, "is allowed to touch the world but does not"))
+    return findings
 
 
 def _reaches(module: Module) -> Iterator[tuple[int, str]]:

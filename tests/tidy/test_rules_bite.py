@@ -13,6 +13,7 @@ from tests.tidy.source_tree import Finding, Rule, Tree
 from tests.tidy.test_rules_hold import RULES
 
 ENGINE = "datanode/omendb_engine/planted.py"
+LOCK = "datanode/omendb_engine/lock.py"
 NOTE = "TO" + "DO"
 README = "# Part\n\n## Invariants\n\n1. It holds.\n"
 PROJECT = '[project]\ndependencies = ["numpy{}"]\n'
@@ -38,6 +39,12 @@ class Planted:
 
 def long_function(lines: int, docstring: str = "") -> str:
     return "def planted() -> None:\n" + docstring + "    x = 1\n" * (lines - 1)
+
+
+def others(path: str) -> dict[str, str]:
+    """Every module but one that may touch the world, doing all that it may."""
+    calls = {p: allowed.names or {"open"} for p, allowed in rules_ports.ALLOWED.items() if p != path}
+    return {p: "import os, uuid\n" + "".join(f"{name}(1)\n" for name in sorted(names)) for p, names in calls.items()}
 
 
 CASES = (
@@ -95,12 +102,20 @@ CASES = (
     ),
     Planted(rules_ports.ambient_world, "f = open('a')\n", "f = disk.open('a', 'r')\n"),
     Planted(rules_ports.ambient_world, "import os\nos.replace('a', 'b')\n", "disk.rename('a', 'b')\n"),
+    Planted(rules_ports.ambient_world, "import os\nos.fsync(1)\n", "import os\nos.pread(1, 2, 3)\n", path=LOCK),
     Planted(
         rules_ports.stale_permissions,
         "x = 1\n",
         "import time\nx = time.time()\n",
         path="common/omendb_common/clock.py",
-        beside=(("common/omendb_common/disk.py", "open('a')\n"), ("common/omendb_common/config.py", "open('a')\n")),
+        beside=tuple(others("common/omendb_common/clock.py").items()),
+    ),
+    Planted(
+        rules_ports.stale_permissions,
+        "import os\nos.open(1)\nos.pread(1)\nos.pwrite(1)\n",
+        "import os\nos.open(1)\nos.pread(1)\nos.pwrite(1)\nos.ftruncate(1)\n",
+        path=LOCK,
+        beside=tuple(others(LOCK).items()),
     ),
     Planted(
         rules_ports.blind_except,
