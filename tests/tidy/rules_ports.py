@@ -94,8 +94,8 @@ def stale_permissions(tree: Tree, allowed: Mapping[str, Permission] = ALLOWED) -
     findings = []
     for path, permission in sorted(allowed.items()):
         using = used.get(path, set())
-        for name in sorted((permission.names or frozenset()) - using):
-            findings.append(Finding(path, 0, f"is allowed to call {name} but does not"))
+        unused = sorted((permission.names or frozenset()) - using)
+        findings += [Finding(path, 0, f"is allowed to call {name} but does not") for name in unused]
         if permission.names is None and not using:
             findings.append(Finding(path, 0, "is allowed to touch the world but does not"))
     return findings
