@@ -258,6 +258,14 @@ class Replica(Reader):
         self._check_writable()
         return self.delete(self.matching_ids(condition))
 
+    def apply_stamped(self, batch: WriteBatch) -> WriteResult:
+        """Write a batch whose rows carry stamps of their own: a row older than what its point has is ignored.
+
+        For repair and replication, which move points with their history. Ids differ within the batch.
+        """
+        self._check_writable()
+        return self._submit(batch)
+
     # -- the write path ----------------------------------------------------------------------------
 
     def _submit(self, batch: WriteBatch, *, auto: bool = False, create_only: bool = False) -> WriteResult:
