@@ -67,9 +67,13 @@ def _check_disjoint(path: str, arrays: Sequence[pa.Array]) -> None:
 
 
 def check_sizes(columns: dict[str, Any], n: int) -> None:
-    """Refuse a row whose values take more than PAYLOAD_BYTES_MAX bytes (8 per number or time, UTF-8 of text)."""
+    """Refuse a row whose values take more than PAYLOAD_BYTES_MAX bytes.
+
+    A number or time takes 8, a boolean 1, text its UTF-8.
+    """
     # Two cheap upper bounds settle nearly every batch: all its bytes, then the widest value of each column.
-    if sum(array.nbytes for array in columns.values()) <= PAYLOAD_BYTES_MAX:
+    # (A boolean counts as a byte but takes a bit; the kinds of booleans end in "b".)
+    if sum(array.nbytes << 3 * name.endswith("b") for name, array in columns.items()) <= PAYLOAD_BYTES_MAX:
         return
     sizes = [_value_bytes(split_name(name)[1], array) for name, array in columns.items()]
     if sum(int(np.max(size, initial=0)) for size in sizes) <= PAYLOAD_BYTES_MAX:
@@ -86,17 +90,15 @@ def check_sizes(columns: dict[str, Any], n: int) -> None:
         )
 
 
-def _value_bytes(kind: Kind, array: pa.Array) -> npt.NDArray[np.int64] | int:
-    """Bytes of each value of a column: one number for all rows where they have one width."""
-    if kind == "b":
-        return 1
-    if kind in ("i", "f", "t"):
-        return 8
-    if kind in ("s", "j"):
+def _value_bytes(kind: Kind, array: pa.Array) -> npt.NDArray[np.int64]:
+    """Bytes of each value of a column; 0 where it is null."""
+    if kind in ("b", "i", "f", "t"):
+        lengths = pc.multiply(array.is_valid().cast(pa.int64()), 1 if kind == "b" else 8)
+    elif kind in ("s", "j"):
         lengths = pc.fill_null(pc.binary_length(array), 0)
     elif kind == "ls":
-        texts = pc.binary_length(array.values)
-        ends = np.concatenate([[0], np.cumsum(pc.fill_null(texts, 0).to_numpy(zero_copy_only=False))])
+        texts = pc.fill_null(pc.binary_length(array.values), 0)
+        ends = np.concatenate([[0], np.cumsum(texts.to_numpy(zero_copy_only=False), dtype=np.int64)])
         offsets = array.offsets.to_numpy(zero_copy_only=False)
         return np.asarray(ends[offsets[1:]] - ends[offsets[:-1]], np.int64)
     else:

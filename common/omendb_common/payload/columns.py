@@ -24,8 +24,14 @@ _TIME_MAX = (dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC) - _EPO
 _INT64_MAX = (1 << 63) - 1
 # Characters per NumPy string above which padding makes the columnar conversion the slower one.
 _WIDE = 64
-# What pyarrow raises when a sequence is not of one type that it knows.
-_NOT_HOMOGENEOUS = (ValueError, TypeError, OverflowError, NotImplementedError)
+_ARROW_TYPES: dict[type, Any] = {
+    bool: pa.bool_(),
+    int: pa.int64(),
+    float: pa.float64(),
+    str: pa.string(),
+    dt.datetime: TIME,
+    dt.date: pa.date32(),
+}
 
 
 def columns_from_mapping(metadata: Any, n: int) -> pa.RecordBatch:
@@ -106,7 +112,8 @@ def _append_numpy(parts: list[Part], path: str, column: npt.NDArray[Any]) -> Non
     if column.ndim != 1:
         _append_values(parts, path, list(column))
     elif column.dtype.kind in "iub":
-        _append_arrow(parts, path, pa.array(column))
+        # Arrow has no foreign byte order; for the native one this is no copy.
+        _append_arrow(parts, path, pa.array(column.astype(column.dtype.newbyteorder("="), copy=False)))
     elif column.dtype.kind == "f":
         # float64 from here: NumPy's long double and float16 have no Arrow or no kernel.
         _append_arrow(parts, path, pa.array(column.astype(np.float64, copy=False)))
@@ -154,31 +161,45 @@ def _text(path: str, values: list[Any]) -> pa.Array:
 
 
 def _append_pandas(parts: list[Part], path: str, column: Any) -> None:
-    try:
-        array = pa.array(column, from_pandas=True)
-    except _NOT_HOMOGENEOUS:
-        array = None
-    if array is not None and _trusted(array.type) and column.dtype != object:
-        _append_arrow(parts, path, array)
-        return
+    if column.dtype != object:
+        try:
+            array = pa.array(column, from_pandas=True)
+        except (pa.ArrowException, TypeError, ValueError):
+            # A type of pandas' own that Arrow has not: its values may still be plain.
+            array = None
+        if array is not None:
+            _append_arrow(parts, path, array)
+            return
     missing = column.isna().to_numpy()
     values = [None if gone else value for value, gone in zip(column.tolist(), missing, strict=True)]
     _append_list(parts, path, values)
 
 
 def _append_list(parts: list[Part], path: str, values: list[Any]) -> None:
-    """Let Arrow infer the type where it keeps each value's own type; else go value by value."""
-    try:
-        array = pa.array(values)
-    except _NOT_HOMOGENEOUS:
-        _append_values(parts, path, values)
-        return
-    if pa.types.is_null(array.type):
-        return
-    if isinstance(array, pa.Array) and _trusted(array.type) and _faithful(array.type, values):
-        _append_arrow(parts, path, array)
+    """Let Arrow convert a list of values of one type; go value by value through any other.
+
+    The type is never left to Arrow to infer: it turns integers among floats into floats and among datetimes
+    into datetimes, cuts datetimes among dates down to dates, and follows nesting of any depth.
+    """
+    kinds = set(map(type, values)) - {type(None)}
+    if kinds == {list}:
+        elements = set(map(type, chain.from_iterable(v for v in values if v is not None))) - {type(None)}
+        known = _ARROW_TYPES.get(elements.pop()) if len(elements) == 1 else None
+        target = None if known is None else pa.list_(known)
     else:
-        _append_values(parts, path, values)
+        only = kinds.pop() if len(kinds) == 1 else type(None)
+        if issubclass(only, np.generic) and None not in values:
+            _append_numpy(parts, path, np.array(values))
+            return
+        target = _ARROW_TYPES.get(only)
+    if target is not None:
+        try:
+            _append_arrow(parts, path, pa.array(values, target))
+            return
+        except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+            # Some value does not fit; value by value, the error names its row.
+            pass
+    _append_values(parts, path, values)
 
 
 def _append_values(parts: list[Part], path: str, values: list[Any]) -> None:
@@ -206,25 +227,6 @@ def _trusted(kind: pa.DataType) -> bool:
         or types.is_date(kind)
         or types.is_timestamp(kind)
     )
-
-
-def _faithful(kind: pa.DataType, values: list[Any]) -> bool:
-    """Whether Arrow's inference kept the type of each Python value, whatever its neighbours are.
-
-    Arrow turns integers among floats into floats, integers among datetimes into datetimes, and cuts datetimes
-    among dates down to dates. Other types it keeps apart.
-    """
-    types = pa.types
-    inner = kind.value_type if types.is_list(kind) else kind
-    if not (types.is_floating(inner) or types.is_temporal(inner)):
-        return True
-    elements = chain.from_iterable(v for v in values if v is not None) if types.is_list(kind) else values
-    kinds = set(map(type, elements)) - {type(None)}
-    if types.is_floating(inner):
-        return all(issubclass(t, (float, np.floating)) for t in kinds)
-    if types.is_timestamp(inner):
-        return all(issubclass(t, dt.datetime) for t in kinds)
-    return kinds == {dt.date}
 
 
 def _append_arrow(parts: list[Part], path: str, column: Any) -> None:
@@ -297,7 +299,7 @@ def _refuse_type(path: str, kind: pa.DataType) -> None:
 
 
 def _append_lists(parts: list[Part], path: str, column: pa.Array) -> None:
-    if not _trusted(column.type.value_type):
+    if pa.types.is_nested(column.type.value_type) or not _trusted(column.type.value_type):
         _append_values(parts, path, column.to_pylist())
         return
     if not pa.types.is_list(column.type):
@@ -321,7 +323,7 @@ def _integers(path: str, column: pa.Array) -> pa.Array:
     if column.type == pa.int64():
         return column
     if pa.types.is_uint64(column.type):
-        over = pc.greater(column, _INT64_MAX)
+        over = pc.greater(column, pa.scalar(_INT64_MAX, pa.uint64()))
         if over.true_count:
             row = over.index(True).as_py()
             refuse(path, row, f"is {column[row].as_py()}", "integers in -2**63..2**63-1", "store it as a string")

@@ -166,13 +166,13 @@ def _json_text(path: str, row: int, value: Any) -> str:
 
 def _plain(path: str, row: int, value: Any, depth: int) -> Any:
     """``value`` as JSON has it; times become ISO 8601 text."""
-    if depth > DEPTH_MAX:
-        refuse(path, row, f"is nested {depth} levels deep", f"at most {DEPTH_MAX} levels")
     if value is None:
         return None
-    if isinstance(value, Mapping):
-        return {check_key(k, path): _plain(path, row, v, depth + 1) for k, v in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+    if isinstance(value, (Mapping, list, tuple, set, frozenset, np.ndarray)):
+        if depth > DEPTH_MAX:
+            refuse(path, row, f"is nested {depth} levels deep", f"at most {DEPTH_MAX} levels")
+        if isinstance(value, Mapping):
+            return {check_key(k, path): _plain(path, row, v, depth + 1) for k, v in value.items()}
         return [_plain(path, row, v, depth + 1) for v in value]
     scalar = scalar_cell(path, row, value)
     if scalar is None:
