@@ -16,6 +16,7 @@ from omendb_common.disk import Disk, replace_file
 from omendb_common.errors import CorruptionError, NotFoundError, ReplicaFailedError
 from omendb_engine.segment import layout
 from omendb_engine.segment.deletes import DeletesRef
+from omendb_engine.wal.prepare import is_full
 
 KIND = "replica"
 CURRENT_KIND = "current"
@@ -273,8 +274,10 @@ class ManifestStore:
             raise ReplicaFailedError(f"manifest commit: {error}", field=path, outcome="unknown") from error
         self._last_generation = generation
         self._kept.append(committed)
-        self._write_current(committed)
+        # In this order: the folder sync behind CURRENT also makes it durable that the old generations are gone, and
+        # only then may the files go that they named.
         self._drop_old()
+        self._write_current(committed)
         return committed
 
     def _write_current(self, manifest: ReplicaManifest) -> None:
@@ -283,17 +286,34 @@ class ManifestStore:
         path = f"{self._path}/{layout.CURRENT}"
         try:
             replace_file(self._disk, path, [data])
+            return
         except OSError as error:
-            # The manifest is durable and counts after a restart; but a disk that fails here is not to be trusted.
-            self._failed = True
-            raise ReplicaFailedError(f"manifest commit: {error}", field=path, outcome="unknown") from error
+            cause = error
+        try:
+            if is_full(cause):
+                # CURRENT says which generation there must be at least, so it may lag behind on a full disk.
+                self._disk.sync_dir(self._path)
+                return
+        except OSError as error:
+            cause = error
+        # The manifest is durable and counts after a restart; but a disk that fails here is not to be trusted.
+        self._failed = True
+        raise ReplicaFailedError(f"manifest commit: {cause}", field=path, outcome="unknown") from cause
 
     def _drop_old(self) -> None:
-        self._kept = self._kept[-self._keep :]
-        kept = {m.generation for m in self._kept}
-        for generation in self._generations():
-            if generation not in kept:
-                self._disk.unlink(f"{self._path}/{manifest_name(generation)}")
+        """Remove old generations. One that cannot be removed stays kept, and is tried again by the next commit."""
+        kept = {m.generation for m in self._kept[-self._keep :]}
+        stuck: set[int] = set()
+        try:
+            for generation in self._generations():
+                if generation not in kept:
+                    stuck.add(generation)
+                    self._disk.unlink(f"{self._path}/{manifest_name(generation)}")
+                    stuck.discard(generation)
+        except OSError:
+            # The new manifest is in force whatever becomes of the old ones.
+            stuck = {m.generation for m in self._kept} - kept
+        self._kept = [m for m in self._kept if m.generation in kept | stuck]
 
     def garbage(self, keep_segments: Collection[int] = (), keep_deletes: Collection[str] = ()) -> list[str]:
         """Files and folders of the replica that no kept generation names, as absolute paths.
