@@ -66,10 +66,10 @@ docs: $(STAMP) ## Follow every link and run every snippet of the documents
 	$(PYTHON) -m pytest tests/docs
 
 reliability: $(STAMP) ## One row of the reliability table, ROW=R1 …, or all of them
-	$(PYTHON) -m omendb_chaos.scenarios --row $(ROW)
+	$(PYTHON) -m omendb_chaos $(ROW)
 
 chaos: $(STAMP) ## The faults at full length: every row of the reliability table
-	$(PYTHON) -m omendb_chaos.scenarios --row all
+	$(PYTHON) -m omendb_chaos all --budget full
 
 clean: ## Remove what the commands made (not .venv)
 	rm -rf build dist data-cache demo.db .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

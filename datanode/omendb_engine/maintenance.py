@@ -39,6 +39,8 @@ _MERGE = "compaction"
 _INDEX = "index build"
 # Under a stream that never pauses, a segment still gets its index after this many index delays.
 _BUSY_DELAYS = 30
+# Deletes and small updates fill no buffer, but what they log must be replayed at the next start.
+_LOG_SEGMENTS_MAX = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ class Maintenance:
         self._sealing = threading.Lock()
         self._merging = threading.Lock()
         self._indexing = threading.Lock()
+        self._log_bytes_max = _LOG_SEGMENTS_MAX * settings.storage.wal_segment_bytes
         self._stopped = threading.Event()
         self._wake = wake
         self._changed = threading.Event()
@@ -171,8 +174,12 @@ class Maintenance:
         while self._store.frozen() and self.seal_one():
             pass
 
-    def seal_if_idle(self) -> bool:
-        """Once writes pause, turn a buffer that deserves an index into a segment."""
+    def seal_if_due(self) -> bool:
+        """Seal a buffer that writes left behind: enough rows for an index, or a log that takes long to replay."""
+        log_is_long = self._replica.log_bytes_since(self._manifest.checkpoint_lsn) > self._log_bytes_max
+        if log_is_long and not self._store.frozen():
+            self._replica.exclusively(self._freeze_active)
+            return self.seal_one()
         if self.idle and self._store.active.n > self._settings.index.flat_rows_max:
             self._replica.exclusively(self._freeze_active)
             return self.seal_one()

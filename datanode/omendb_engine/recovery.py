@@ -16,7 +16,7 @@ from omendb_engine.growing import row_bytes
 from omendb_engine.parts import SegmentPart
 from omendb_engine.resources import Resources
 from omendb_engine.segment.deletes import Deletes, read_deletes
-from omendb_engine.segment.manifest import ManifestStore, ReplicaManifest, SegmentRef
+from omendb_engine.segment.manifest import GENERATIONS_KEPT, ManifestStore, ReplicaManifest, SegmentRef
 from omendb_engine.segment.reader import Segment
 from omendb_engine.wal.reader import WalEnd, read_wal, wal_covers
 from omendb_engine.wal.record import RecordType, WalIdentity, WalRecord
@@ -88,10 +88,12 @@ def segment_key(ref: SegmentRef) -> str:
     return f"{ref.manifest_hash}/{ref.index_hash}"
 
 
-def load_manifest(disk: Disk, path: str, replica_uuid: str) -> tuple[ManifestStore, ReplicaManifest]:
+def load_manifest(
+    disk: Disk, path: str, replica_uuid: str, *, keep: int = GENERATIONS_KEPT
+) -> tuple[ManifestStore, ReplicaManifest]:
     """The newest usable manifest of the replica in ``path``."""
     identity = identity_of(replica_uuid)
-    manifests = ManifestStore(disk, path)
+    manifests = ManifestStore(disk, path, keep=keep)
     manifest = manifests.load(lambda found: wal_covers(disk, f"{path}/wal", identity, found.checkpoint_lsn))
     if manifest is None:
         raise CorruptionError("the replica has no manifest", path=path, mend="run omendb repair, or restore a backup")
@@ -108,7 +110,7 @@ def recover(disk: Disk, path: str, replica_uuid: str, resources: Resources, sett
         FormatVersionError: a newer release wrote it.
         ResourceExhaustedError: the log holds more than the memory limit allows.
     """
-    manifests, manifest = load_manifest(disk, path, replica_uuid)
+    manifests, manifest = load_manifest(disk, path, replica_uuid, keep=settings.storage.manifest_generations)
     identity = identity_of(replica_uuid)
     schema = CollectionSchema.from_json(manifest.schema)
     parts = open_parts(disk, path, schema, manifest, resources, verify=settings.storage.verify_on_open)

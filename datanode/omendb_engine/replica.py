@@ -537,6 +537,10 @@ class Replica(Reader):
         """Whether the volume is past the mark above which nothing may grow."""
         return self._guard.level() != "ok"
 
+    def log_bytes_since(self, lsn: int) -> int:
+        """Bytes of log after a position: what a start would replay."""
+        return self._wal.bytes_since(lsn)
+
     def drop_log(self, through_lsn: int) -> None:
         """Remove log segments that no kept manifest needs."""
         self._wal.drop_through(through_lsn)

@@ -101,7 +101,7 @@ class Workers:
 
 
 def _seal(replica: Replica) -> bool:
-    return replica.maintenance.seal_one() or replica.maintenance.seal_if_idle()
+    return replica.maintenance.seal_one() or replica.maintenance.seal_if_due()
 
 
 def _merge(replica: Replica) -> bool:
