@@ -163,7 +163,7 @@ class WalScan:
 
     Iterate once. One segment's bytes are in memory at a time, kept alive by the bodies that view them.
 
-    Raises (from the iteration):
+    Raises (when made, and from the iteration):
         CorruptionError: with the file and the offset of the first byte that cannot be trusted.
         FormatVersionError: a newer release wrote the log.
         OSError: a read failed.
