@@ -36,15 +36,20 @@ class CompactionPolicy:
     dead_percent: share of dead rows at which a segment is rewritten.
     tail_percent: an idle merge folds the tail into the largest segment when the tail has at least this
         share of its rows; below it the cost of indexing the large one again is not worth it.
+    busy_segments: while writes stream in, nothing is merged up to this many segments: the disk and the cores
+        belong to the stream then, and a pause of a second is enough to catch up.
     """
 
     rows_max: int = 1_000_000
     fanin: int = 4
     dead_percent: int = 20
     tail_percent: int = 10
+    busy_segments: int = 16
 
     def choose(self, segments: Sequence[SegmentSize], *, idle: bool) -> tuple[int, ...]:
         """Ids of the segments to merge now, oldest first; empty when there is nothing to do."""
+        if not idle and len(segments) <= self.busy_segments:
+            return self._dead(segments)
         return self._tier(segments) or self._dead(segments) or (self._tail(segments) if idle else ())
 
     def _tier(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
