@@ -6,7 +6,7 @@ import dataclasses
 import textwrap
 from typing import Any
 
-from omendb_common.config import GROUPS, PROFILES, SEARCH_PROFILES, bound_of
+from omendb_common.settings import GROUPS, PROFILES, SEARCH_PROFILES, bound_of
 
 _HEAD = f"""\
 # OmenDB settings: every one, with its bound, its reason and its default.

@@ -24,9 +24,14 @@ FilterLike = Filter | Mapping[str, Any] | None
 class Maker(Protocol):
     """Makes a collection that does not exist before its first write."""
 
-    def find(self) -> CollectionBackend | None: ...
-    def schema_for(self, vectors: Any) -> CollectionSchema: ...
-    def create(self, schema: CollectionSchema) -> CollectionBackend: ...
+    def find(self) -> CollectionBackend | None:
+        """The collection, if it exists by now."""
+
+    def schema_for(self, vectors: Any) -> CollectionSchema:
+        """The schema that a first write of ``vectors`` gives."""
+
+    def create(self, schema: CollectionSchema) -> CollectionBackend:
+        """Create it; when somebody was first, theirs."""
 
 
 class Collection:
@@ -422,4 +427,4 @@ def _results(
     return [SearchResults(answer, query, schema, field, include) for query in range(len(answer.counts))]
 
 
-__all__ = ["Collection", "FilterLike"]
+__all__ = ["Collection", "FilterLike", "Maker"]

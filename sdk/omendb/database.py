@@ -11,6 +11,7 @@ from omendb.backend import Backend, CollectionBackend
 from omendb.collection import Collection
 from omendb.matrices import infer_dimension
 from omendb.session import Session
+from omendb_common.config import FIELDS, check_value
 from omendb_common.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorField, check_collection_name
 
@@ -127,8 +128,7 @@ class Database(Collection):
             vectors: several named vector fields instead of the four arguments above.
             index: ``auto``, ``flat`` (always exact) or ``hnsw``.
             if_not_exists: return the collection if it exists with the same fields.
-            options: index settings of this collection: ``hnsw_m``, ``hnsw_ef_construction``,
-                ``flat_rows_max``, ``recall_target``.
+            options: ``hnsw_m`` and ``hnsw_ef_construction`` of this collection, instead of the settings'.
 
         Raises:
             InvalidArgumentError: a bad name, dimension, metric, dtype or option.
@@ -248,19 +248,21 @@ def _fields(
     return tuple(fields)
 
 
-def _options(index: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A collection's own index settings, each within the bound of the setting of the same name."""
-    from omendb_common.config import FIELDS, check_value
+# A collection's own index options: the setting that bounds each, and its name in the schema.
+_OPTIONS = {"hnsw_m": ("index.hnsw_m", "M"), "hnsw_ef_construction": ("index.hnsw_ef_construction", "ef_construction")}
 
-    checked: dict[str, Any] = {} if index == "auto" else {"index": index}
+
+def _options(index: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The index options of a collection as its schema holds them."""
     if index not in INDEX_KINDS:
         raise InvalidArgumentError(f"got {index!r}", field="index", bound=f"one of {', '.join(INDEX_KINDS)}")
-    known = ("hnsw_m", "hnsw_ef_construction", "flat_rows_max", "recall_target")
+    checked: dict[str, Any] = {} if index == "auto" else {"index": index}
     for name, value in options.items():
-        if name not in known:
-            raise InvalidArgumentError("unknown option", field=name, bound=f"one of {', '.join(known)}")
-        checked[name] = check_value(FIELDS[f"index.{name}"], value, name)
+        if name not in _OPTIONS:
+            raise InvalidArgumentError("unknown option", field=name, bound=f"one of {', '.join(_OPTIONS)}")
+        setting, key = _OPTIONS[name]
+        checked[key] = check_value(FIELDS[setting], value, name)
     return checked
 
 
-__all__ = ["DEFAULT_COLLECTION", "Database", "FieldHints"]
+__all__ = ["DEFAULT_COLLECTION", "Database", "DefaultCollection", "FieldHints"]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from omendb_engine.folder import Folder
-
 from omendb.backend import CollectionBackend
 from omendb_common.config import EngineSettings
 from omendb_common.errors import NotFoundError
 from omendb_common.schema import CollectionSchema
+from omendb_engine.folder import Folder
 
 
 class EmbeddedBackend:

@@ -265,4 +265,4 @@ class EmptyAnswer:
         return NoPoints()
 
 
-__all__ = ["EmptyAnswer", "Hit", "NoWork", "SearchResults", "payload_table", "scores"]
+__all__ = ["EmptyAnswer", "Hit", "NoPoints", "NoWork", "SearchResults", "payload_table", "scores"]

@@ -46,9 +46,7 @@ def test_default_memory_limit_leaves_the_machine_its_share() -> None:
 
 def test_later_sources_win(tmp_path: Path) -> None:
     file = tmp_path / "omendb.yaml"
-    file.write_text(
-        "profile: quality\nindex:\n  hnsw_ef_construction: 300\n  recall_target: 0.9\n  hnsw_m: 24\n"
-    )
+    file.write_text("profile: quality\nindex:\n  hnsw_ef_construction: 300\n  recall_target: 0.9\n  hnsw_m: 24\n")
     resolved = load_settings(
         file=file,
         env={"OMENDB_INDEX_RECALL_TARGET": "0.8", "OMENDB_INDEX_HNSW_M": "20"},
@@ -90,8 +88,8 @@ def test_an_ambiguous_short_name_does_not_guess() -> None:
     ("overrides", "field", "bound"),
     [
         ({"storage.durability": "maybe"}, "storage.durability", "fsync"),
-        ({"hnsw_m": 1}, "index.hnsw_m", "2..256"),
-        ({"hnsw_m": 257}, "index.hnsw_m", "2..256"),
+        ({"hnsw_m": 3}, "index.hnsw_m", "4..128"),
+        ({"hnsw_m": 129}, "index.hnsw_m", "4..128"),
         ({"hnsw_m": True}, "index.hnsw_m", "an integer"),
         ({"hnsw_m": 16.5}, "index.hnsw_m", "an integer"),
         ({"hnsw_m": "many"}, "index.hnsw_m", "an integer"),
@@ -103,9 +101,7 @@ def test_an_ambiguous_short_name_does_not_guess() -> None:
         ({"zzz": 1}, "zzz", "docs/omendb.example.yaml"),
     ],
 )
-def test_a_bad_override_names_setting_bound_and_mend(
-    overrides: dict[str, Any], field: str, bound: str
-) -> None:
+def test_a_bad_override_names_setting_bound_and_mend(overrides: dict[str, Any], field: str, bound: str) -> None:
     with pytest.raises(InvalidArgumentError) as caught:
         load_settings(env={}, overrides=overrides)
     assert caught.value.field == field
@@ -124,9 +120,7 @@ def test_an_unknown_profile_lists_the_known(profile: str) -> None:
 def test_a_mistyped_environment_variable_is_refused_and_others_are_left_alone() -> None:
     with pytest.raises(InvalidArgumentError, match="OMENDB_STORAGE_DURABILITY"):
         load_settings(env={"OMENDB_STORAGE_DURABLITY": "os"})
-    load_settings(
-        env={"OMENDB_URL": "x", "OMENDB_STORAGE_SERVICE_HOST": "10.0.0.1", "OMENDB_INDEX_PORT_80_TCP": "x"}
-    )
+    load_settings(env={"OMENDB_URL": "x", "OMENDB_STORAGE_SERVICE_HOST": "10.0.0.1", "OMENDB_INDEX_PORT_80_TCP": "x"})
 
 
 @pytest.mark.parametrize(

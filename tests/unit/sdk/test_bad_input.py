@@ -87,7 +87,7 @@ READS: list[tuple[str, Call, str, str]] = [
     ("unknown dtype", lambda db: db.create_collection("x", 3, dtype="f8"), "dtype", "int8"),  # type: ignore[arg-type]
     ("unknown index", lambda db: db.create_collection("x", 3, index="magic"), "index", "hnsw"),
     ("unknown option", lambda db: db.create_collection("x", 3, hnsw_n=3), "hnsw_n", "hnsw_m"),
-    ("option out of bounds", lambda db: db.create_collection("x", 3, hnsw_m=1), "hnsw_m", "2..256"),
+    ("option out of bounds", lambda db: db.create_collection("x", 3, hnsw_m=1), "hnsw_m", "4..128"),
     ("rename to a bad name", lambda db: db.rename_collection("default", ""), "collection", "letters"),
 ]
 

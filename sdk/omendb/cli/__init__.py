@@ -1,0 +1,1 @@
+"""The ``omendb`` command; typer and rich are imported here and nowhere else."""
