@@ -212,6 +212,15 @@ class Maintenance:
             self.remove_garbage()
             return True
 
+    def _seal_meanwhile(self) -> None:
+        """Between two steps of a build that takes minutes: writes must not wait for it, whatever thread does it."""
+        if not self._store.frozen() or self.stopped or self._sealing.locked():
+            return
+        try:
+            self.seal_one()
+        except (OmenDBError, OSError) as error:
+            self.note_error(error)
+
     def _write(self, build: Build) -> tuple[int, tuple[SegmentRef, Segment] | None]:
         """Write a segment's files and open them again; nothing names them yet."""
         with self._structure:
@@ -384,9 +393,14 @@ class Maintenance:
         cancelled: Callable[[], bool] | None = None,
     ) -> HnswBuild:
         field = self._schema.vectors[0]
+        given_up = cancelled or self._stopped.is_set
 
         def progress(rows: int) -> None:
             self._building = (rows, segment.n)
+
+        def asked() -> bool:
+            self._seal_meanwhile()
+            return given_up()
 
         return build_hnsw(
             segment.vectors(field.name),
@@ -396,7 +410,7 @@ class Maintenance:
             dtype=field.dtype,
             norms=segment.norms(field.name),
             threads=self._settings.index.build_threads or self._replica.cores,
-            cancelled=cancelled or self._stopped.is_set,
+            cancelled=asked,
             progress=progress,
             reuse=reuse,
         )
