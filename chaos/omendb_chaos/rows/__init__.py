@@ -1,0 +1,1 @@
+"""The rows of the reliability table, one module each, runnable alone by its number."""
