@@ -22,6 +22,8 @@ _MICROSECOND = dt.timedelta(microseconds=1)
 _TIME_MIN = (dt.datetime(1, 1, 1, tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
 _TIME_MAX = (dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
 _INT64_MAX = (1 << 63) - 1
+# Extension types whose Python values mean what the column means; of others only the storage is known.
+_EXTENSIONS = ("arrow.uuid", "arrow.bool8")
 # Characters per NumPy string above which padding makes the columnar conversion the slower one.
 _WIDE = 64
 _ARROW_TYPES: dict[type, Any] = {
@@ -236,6 +238,8 @@ def _append_arrow(parts: list[Part], path: str, column: Any) -> None:
     kind = column.type
     types = pa.types
     if isinstance(column, pa.ExtensionArray):
+        if kind.extension_name not in _EXTENSIONS:
+            _refuse_type(path, kind)
         _append_values(parts, path, column.to_pylist())
     elif types.is_integer(kind):
         parts.append((path, "i", _integers(path, column)))
