@@ -1,4 +1,9 @@
-"""The measured recall of an index at each effort, and the effort a recall target needs."""
+"""The measured recall of an index at each effort, and the effort a recall target needs.
+
+Rows of the graph are bad test queries: they sit on the very paths they look for (0.98 recall measured where real
+queries got 0.90, on 20,000 sentence embeddings). A build therefore holds a sample of rows back and asks for
+their neighbours before it inserts them.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +38,8 @@ class RecallCurve:
     def effort_for(self, recall_target: float, k: int) -> int:
         """The least ef expected to reach ``recall_target`` at ``k``; never below k.
 
-        The curve was measured with rows of the segment as queries, which are easier than queries from
-        outside; so half of the error that the target allows is held back.
+        The curve was measured with rows that were not in the graph yet. Real queries are somewhat harder
+        (measured: 0.90 where such rows gave 0.92), so half of the error that the target allows is held back.
         """
         wanted = recall_target + (1.0 - recall_target) / 2
         known = sorted(self.points)
@@ -42,18 +47,23 @@ class RecallCurve:
             return max(k, EF_LADDER[-1])
         efforts = {at: self._least(at, wanted) for at in known}
         if k <= known[0]:
-            effort = float(efforts[known[0]])
+            effort = efforts[known[0]]
         elif k >= known[-1]:
             effort = efforts[known[-1]] * k / known[-1]
         else:
             effort = _between(known, efforts, k)
         return min(max(k, math.ceil(effort)), max(EF_MAX, k))
 
-    def _least(self, k: int, wanted: float) -> int:
+    def _least(self, k: int, wanted: float) -> float:
+        """The effort where the measured curve crosses ``wanted``; the last one when it never does."""
         curve = self.points[k]
+        below: tuple[int, float] | None = None
         for ef, recall in curve:
             if recall >= wanted:
-                return ef
+                if below is None:
+                    return ef
+                return below[0] + (ef - below[0]) * (wanted - below[1]) / (recall - below[1])
+            below = (ef, recall)
         return curve[-1][0] if curve else EF_LADDER[-1]
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +76,7 @@ class RecallCurve:
         return RecallCurve({int(k): tuple((int(e), float(r)) for e, r in curve) for k, curve in value.items()})
 
 
-def _between(known: Sequence[int], efforts: Mapping[int, int], k: int) -> float:
+def _between(known: Sequence[int], efforts: Mapping[int, float], k: int) -> float:
     """Interpolate the effort in log k between the two measured ks around it."""
     above = next(i for i, at in enumerate(known) if at >= k)
     low, high = known[above - 1], known[above]
@@ -74,38 +84,32 @@ def _between(known: Sequence[int], efforts: Mapping[int, int], k: int) -> float:
     return efforts[low] + (efforts[high] - efforts[low]) * share
 
 
-def sample_rows(n: int, count: int = SAMPLE_ROWS) -> I64Array:
-    """Up to ``count`` rows spread evenly over 0..n-1: the same rows for the same n, without dice."""
-    return np.unique(np.linspace(0, n - 1, min(count, n)).astype(np.int64))
+def sample_rows(start: int, stop: int, count: int = SAMPLE_ROWS) -> I64Array:
+    """Up to ``count`` rows spread evenly over start..stop-1: the same for the same range, without dice."""
+    return np.unique(np.linspace(start, stop - 1, min(count, stop - start)).astype(np.int64))
 
 
-def measure(
-    rows: I64Array, queries: Float32Array, truth: Mapping[int, I64Array], search: Search, n: int
-) -> RecallCurve:
-    """Measure recall against ``truth[k]`` (rows (m, k) of the true neighbours, the query's own row excluded)."""
+def measure(queries: Float32Array, truth: I64Array, search: Search) -> RecallCurve:
+    """The share of the true neighbours that ``search`` finds at each effort.
+
+    Args:
+        queries: (m, d), none of them a row that can be found.
+        truth: (m, c) rows of the true neighbours, nearest first; ks above c are left out.
+    """
     points: dict[int, tuple[tuple[int, float], ...]] = {}
-    for k, exact in sorted(truth.items()):
+    for k in CURVE_KS:
+        if k > truth.shape[1]:
+            break
         curve: list[tuple[int, float]] = []
-        for ef in EF_LADDER:
-            if ef <= k and ef != EF_LADDER[0]:
-                continue  # the search raises ef to k anyway
-            found = search(queries, min(k + 1, n), max(ef, k + 1))
-            recall = _recall(rows, found, exact)
-            curve.append((max(ef, k), max(recall, curve[-1][1] if curve else 0.0)))
+        for ef in (max(k, EF_LADDER[0]), *(e for e in EF_LADDER[1:] if e > k)):
+            found = search(queries, k, ef)
+            hits = sum(int(np.isin(want, got).sum()) for want, got in zip(truth[:, :k], found, strict=True))
+            recall = hits / (k * len(queries))
+            curve.append((ef, max(recall, curve[-1][1] if curve else 0.0)))
             if recall >= _ENOUGH:
                 break
         points[k] = tuple(curve)
     return RecallCurve(points)
-
-
-def _recall(rows: I64Array, found: I64Array, exact: I64Array) -> float:
-    """Mean share of ``exact`` among ``found``, the query's own row left out of both."""
-    hits = total = 0
-    for row, got, want in zip(rows.tolist(), found, exact, strict=True):
-        wanted = want[want >= 0]
-        hits += int(np.isin(wanted, got[got != row]).sum())
-        total += len(wanted)
-    return hits / total if total else 1.0
 
 
 __all__ = [

@@ -27,9 +27,9 @@ import numpy.typing as npt
 
 from omendb_common.errors import CorruptionError
 from omendb_common.schema import Float32Array, Metric, VectorDType
-from omendb_engine.index.curve import CURVE_KS, RecallCurve, measure, sample_rows
+from omendb_engine.index.curve import CURVE_KS, SAMPLE_ROWS, RecallCurve, measure, sample_rows
 from omendb_engine.index.flat import scan
-from omendb_engine.index.metric import is_l2, to_index_space
+from omendb_engine.index.metric import is_l2, prepare_queries, to_index_space
 from omendb_engine.index.native import faiss
 
 I64Array = npt.NDArray[np.int64]
@@ -37,6 +37,8 @@ U8Array = npt.NDArray[np.uint8]
 
 CHUNK_ROWS = 4_096
 _RNG_SEED = 12_345
+# Fewer rows held back than this measure nothing.
+_HELD_MIN = 50
 _PARAMETERS_CACHED_MAX = 64
 # Candidates gathered at a time when results are restated.
 _RESCORED_ROWS = 16_384
@@ -272,90 +274,108 @@ def build_hnsw(
     Raises:
         BuildCancelledError: ``cancelled()`` was true.
     """
+    source = _Source(vectors, norms, metric, dtype)
     n = len(vectors)
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(threads)
     try:
-        index, storage, done = _start(vectors, norms, metric, dtype, m, reuse)
+        index, done = _start(source, m, reuse)
         index.hnsw.efConstruction = ef_construction
-        for start in range(done, n, chunk_rows):
-            if cancelled():
-                raise BuildCancelledError(f"{start} of {n} rows done")
-            stop = min(start + chunk_rows, n)
-            block = to_index_space(vectors[start:stop], norms[start:stop] if norms is not None else None, metric, dtype)
-            index.add_c(stop - start, faiss.swig_ptr(np.ascontiguousarray(block)))
-            progress(stop)
+        held = sample_rows(done, n, min(SAMPLE_ROWS, (n - done) // 4))
+        order = np.concatenate((np.setdiff1d(np.arange(done, n), held, assume_unique=True), held))
+        first_held = n - len(held)
+
+        def insert(start: int, stop: int) -> None:
+            for at in range(start, stop, chunk_rows):
+                if cancelled():
+                    raise BuildCancelledError(f"{at} of {n} rows done")
+                end = min(at + chunk_rows, stop)
+                block = source.space(order[at - done : end - done])
+                index.add_c(end - at, faiss.swig_ptr(block))
+                progress(end)
+
+        insert(done, first_held)
+        curve = _measure(index, source, order, done, held)
+        insert(first_held, n)
+        if len(held):
+            _restore_order(index, order, done)
         writer = faiss.VectorIOWriter()
         faiss.write_index(index, writer, faiss.IO_FLAG_SKIP_STORAGE)
-        graph = faiss.vector_to_array(writer.data)
-        codes = faiss.vector_to_array(storage.codes) if needs_codes(metric, dtype) else None
-        del index, storage, writer  # the curve is measured on what will be served, without a second copy
-        if cancelled():
-            raise BuildCancelledError(f"{n} rows done")
-        curve = _measure(vectors, norms, metric, dtype, graph, codes)
     finally:
         faiss.omp_set_num_threads(before)
-    return HnswBuild(graph, codes, n, m, ef_construction, curve)
+    codes = encode_codes(vectors, norms, metric, dtype) if needs_codes(metric, dtype) else None
+    flat = None if codes is None else codes.reshape(-1).view(np.uint8)
+    return HnswBuild(faiss.vector_to_array(writer.data), flat, n, m, ef_construction, curve)
 
 
-def _start(
-    vectors: npt.NDArray[Any],
-    norms: Float32Array | None,
-    metric: Metric,
-    dtype: VectorDType,
-    m: int,
-    reuse: tuple[U8Array, int] | None,
-) -> tuple[Any, Any, int]:
-    """An index to add rows to, its store, and how many rows it has already."""
-    dimension = vectors.shape[1]
-    storage = _storage(dimension, metric, dtype)
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The stored rows that a graph is built over."""
+
+    vectors: npt.NDArray[Any]
+    norms: Float32Array | None
+    metric: Metric
+    dtype: VectorDType
+
+    def space(self, rows: I64Array) -> Float32Array:
+        """Some rows as they are compared, float32 and C-contiguous."""
+        norms = self.norms[rows] if self.norms is not None else None
+        return np.ascontiguousarray(to_index_space(self.vectors[rows], norms, self.metric, self.dtype))
+
+
+def _start(source: _Source, m: int, reuse: tuple[U8Array, int] | None) -> tuple[Any, int]:
+    """An index to add rows to, and how many rows it has already."""
+    dimension = source.vectors.shape[1]
+    storage = _storage(dimension, source.metric, source.dtype)
+    done = 0
     if reuse is None:
         index = faiss.IndexHNSWFlat(dimension, m, storage.metric_type)
-        index.own_fields = False
-        done = 0
     else:
         graph, done = reuse
         index = _read_graph(graph, dimension, done, "index.hnsw", copy=True)
         for start in range(0, done, CHUNK_ROWS):
-            part = slice(start, min(start + CHUNK_ROWS, done))
-            block = to_index_space(vectors[part], norms[part] if norms is not None else None, metric, dtype)
-            storage.add_c(len(block), faiss.swig_ptr(np.ascontiguousarray(block)))
+            block = source.space(np.arange(start, min(start + CHUNK_ROWS, done)))
+            storage.add_c(len(block), faiss.swig_ptr(block))
         # A fresh generator would repeat the levels of the first rows for the new ones.
         index.hnsw.rng = faiss.RandomGenerator(_RNG_SEED + done)
     index.storage = storage
     index.own_fields = False
-    return index, storage, done
+    index.referenced_objects = [storage]  # Faiss has a bare pointer
+    return index, done
 
 
-def _measure(
-    vectors: npt.NDArray[Any],
-    norms: Float32Array | None,
-    metric: Metric,
-    dtype: VectorDType,
-    graph: U8Array,
-    codes: U8Array | None,
-) -> RecallCurve:
-    n = len(vectors)
-    if n < 2:
+def _restore_order(index: Any, order: I64Array, done: int) -> None:
+    """Number the nodes by row again, after rows were inserted in ``order``."""
+    node_of_row = np.arange(done + len(order))
+    node_of_row[order] = np.arange(done, done + len(order))
+    index.hnsw.permute_entries(faiss.swig_ptr(node_of_row))
+
+
+def _measure(index: Any, source: _Source, order: I64Array, done: int, held: I64Array) -> RecallCurve:
+    """The recall curve with the rows held back as queries, over the rows inserted so far."""
+    inserted = int(index.ntotal)
+    if inserted < 2:
         return RecallCurve({})
-    rows = sample_rows(n)
-    queries = np.ascontiguousarray(
-        to_index_space(vectors[rows], norms[rows] if norms is not None else None, metric, dtype)
-    )
-    most = min(max(CURVE_KS), n - 1)
-    _, found = scan(vectors, queries, most + 1, metric, dtype=dtype, norms=norms)
-    others = _without_self(found, rows, most)
-    truth = {k: others[:, :k] for k in CURVE_KS if k <= most}
-    index = load_hnsw(graph, vectors, metric, dtype, curve=RecallCurve({}), norms=norms, codes=codes)
-    return measure(rows, queries, truth, lambda q, k, ef: index.search(q, k, ef=ef)[1], n)
+    if len(held) < _HELD_MIN:
+        # Too few new rows to hold some back: ask between rows instead, which is harder than real queries.
+        sample = sample_rows(0, inserted)
+        queries = source.space(sample) + source.space(np.roll(sample, len(sample) // 2))
+        queries = prepare_queries(queries / np.float32(2), source.metric)
+    else:
+        queries = source.space(held)
+    mask = np.zeros(len(source.vectors), np.bool_)
+    row_of_node = np.concatenate((np.arange(done), order))[:inserted]
+    mask[row_of_node] = True
+    k = min(max(CURVE_KS), inserted)
+    _, truth = scan(source.vectors, queries, k, source.metric, dtype=source.dtype, norms=source.norms, mask=mask)
 
+    def search(asked: Float32Array, k: int, ef: int) -> I64Array:
+        values, nodes = np.empty((len(asked), k), np.float32), np.empty((len(asked), k), np.int64)
+        outputs = (faiss.swig_ptr(values), faiss.swig_ptr(nodes))
+        index.search_c(len(asked), faiss.swig_ptr(asked), k, *outputs, faiss.SearchParametersHNSW(efSearch=ef))
+        return np.where(nodes < 0, -1, row_of_node[nodes])
 
-def _without_self(found: I64Array, rows: I64Array, k: int) -> I64Array:
-    """Drop each query's own row, or the last one when it is not there (dot product need not find itself)."""
-    own = found == rows[:, None]
-    own[:, -1] |= ~own.any(axis=1)
-    others: I64Array = found[~own].reshape(len(found), k)
-    return others
+    return measure(queries, truth, search)
 
 
 __all__ = [

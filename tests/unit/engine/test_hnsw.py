@@ -133,6 +133,9 @@ def test_a_build_can_be_stopped_and_reports_progress() -> None:
     with pytest.raises(BuildCancelledError):
         build_hnsw(rows, "l2", 16, 40, chunk_rows=500, progress=seen.append, cancelled=lambda: len(seen) == 3)
     assert seen == [500, 1_000, 1_500]
+    seen.clear()
+    build_hnsw(rows, "l2", 4, 10, chunk_rows=1_500, progress=seen.append)
+    assert seen == [1_500, N - 200, N]
 
 
 def test_a_build_leaves_the_threads_setting_alone() -> None:
@@ -158,7 +161,7 @@ def test_the_curve_is_honest_about_queries_from_outside() -> None:
     _, truth = scan(rows, outside, 10, "l2")
     for target in (0.9, 0.95, 0.99):
         _, found = index.search(outside, 10, ef=index.effort_for(target, 10))
-        assert recall(found, truth) >= target - 0.01
+        assert recall(found, truth) >= target
 
 
 def test_a_graph_of_other_vectors_is_refused(l2: tuple[npt.NDArray[Any], HnswBuild]) -> None:

@@ -45,16 +45,16 @@ CURVE = RecallCurve({10: ((16, 0.9), (32, 0.96), (64, 0.98), (128, 0.999)), 100:
 
 
 def test_effort_holds_back_half_of_the_allowed_error() -> None:
-    assert CURVE.effort_for(0.95, 10) == 64  # 0.96 would do in the sample, but not outside
-    assert CURVE.effort_for(0.9, 10) == 32
+    assert CURVE.effort_for(0.95, 10) == 56  # 0.96 would do in the sample, but not outside
+    assert CURVE.effort_for(0.9, 10) == 30
     assert CURVE.effort_for(0.5, 10) == 16
 
 
 def test_effort_between_and_beyond_the_measured_ks() -> None:
     efforts = [CURVE.effort_for(0.95, k) for k in (1, 10, 20, 50, 100, 200, 1000)]
     assert efforts == sorted(efforts)
-    assert efforts[0] == efforts[1] == 64
-    assert efforts[4:] == [256, 512, 2_560]
+    assert efforts[0] == efforts[1] == 56
+    assert efforts[4:] == [230, 460, 2_300]
     assert CURVE.effort_for(0.95, 60) >= 60
 
 
@@ -68,20 +68,23 @@ def test_curve_survives_json() -> None:
 
 
 def test_measured_recall_never_falls_with_effort() -> None:
-    truth = {10: np.tile(np.arange(1, 11), (2, 1))}
+    truth = np.tile(np.arange(10), (2, 1))
     answers = iter([5, 3, 8, 10])
 
     def search(queries: Any, k: int, ef: int) -> Any:
-        hits = next(answers)
         found = np.full((2, k), -1, np.int64)
-        found[:, :hits] = np.arange(1, hits + 1)
+        hits = next(answers)
+        found[:, :hits] = np.arange(hits)
         return found
 
-    curve = measure(np.array([0, 0]), np.zeros((2, 4), np.float32), truth, search, 100)
-    assert [recall for _, recall in curve.points[10]] == [0.5, 0.5, 0.8, 1.0]
+    curve = measure(np.zeros((2, 4), np.float32), truth, search)
+    assert curve.points == {10: ((16, 0.5), (24, 0.5), (32, 0.8), (48, 1.0))}
 
 
 def test_sample_is_spread_and_within_bounds() -> None:
-    assert sample_rows(5).tolist() == [0, 1, 2, 3, 4]
-    rows = sample_rows(1_000_000)
-    assert rows[0] == 0 and rows[-1] == 999_999 and len(rows) == 200
+    assert sample_rows(0, 5).tolist() == [0, 1, 2, 3, 4]
+    assert sample_rows(7, 7, 0).tolist() == []
+    rows = sample_rows(500, 1_000_000)
+    assert rows[0] == 500
+    assert rows[-1] == 999_999
+    assert len(rows) == 200
