@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
+import sys
 
 COMMANDS = {
     "compare": "OmenDB beside its peers",
@@ -26,6 +28,8 @@ def main() -> None:
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     arguments = parser.parse_args()
+    # An ended benchmark must end its workers and remove what it wrote, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     arguments.run(arguments)
 
 

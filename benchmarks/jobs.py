@@ -43,14 +43,15 @@ def run_job(job: Job, timeout_s: float, *, wrapper: tuple[str, ...] = ()) -> dic
             start_new_session=True,
         )
         failed = None
-        with MemoryWatch(process.pid) as watch:
-            try:
+        try:
+            with MemoryWatch(process.pid) as watch:
                 code = process.wait(timeout_s)
-                if code:
-                    failed = f"exit {code}"
-            except subprocess.TimeoutExpired:
-                failed = f"no end after {timeout_s:.0f} s"
-        _end_group(process)
+            if code:
+                failed = f"exit {code}"
+        except subprocess.TimeoutExpired:
+            failed = f"no end after {timeout_s:.0f} s"
+        finally:
+            _end_group(process)
     result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"peer": job.peer}
     result["peak_memory"], result["peak_anonymous"] = watch.peak.resident, watch.peak.anonymous
     if failed:
