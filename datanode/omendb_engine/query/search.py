@@ -11,12 +11,17 @@ from omendb_common.filters import Filter, canonical_key
 from omendb_common.schema import Float32Array, VectorField
 from omendb_engine.index.flat import scan
 from omendb_engine.index.metric import native_to_distance
+from omendb_engine.index.native import faiss
 from omendb_engine.parts import AnyPart, BufferPart, I32Array, I64Array, SegmentPart, Snapshot
 from omendb_engine.payload.statistics import may_match
 from omendb_engine.query.filter import evaluate
 from omendb_engine.query.plan import Plan, Strategy, choose
 from omendb_engine.query.rowset import RowSet
 from omendb_engine.resources import Resources
+
+# Few queries end sooner on one thread: a team of threads waits for its slowest member, and on a busy machine
+# that is a time slice (measured on two loaded cores: 0.5 ms against 50 ms for one scan of 10,000 rows).
+_ONE_THREAD_QUERIES_MAX = 4
 
 
 @dataclass(slots=True)
@@ -100,6 +105,18 @@ def allowed_rows(part: AnyPart, condition: Filter | None, resources: Resources, 
 
 def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> Nearest:
     """The ``k`` nearest live rows of each query over all parts."""
+    if len(request.queries) > _ONE_THREAD_QUERIES_MAX:
+        return _nearest(snapshot, request, resources, work)
+    # A thread count is per calling thread, so this touches nobody else; the caller gets back what it had.
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        return _nearest(snapshot, request, resources, work)
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> Nearest:
     found: list[tuple[int, Float32Array, I64Array]] = []
     for number, part in enumerate(snapshot.parts):
         hits = _search_part(part, request, resources, work)
