@@ -121,7 +121,7 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 def progress(quiet: bool = False) -> Progress:
-    """A progress bar on standard error, so that standard output stays clean."""
+    """A progress bar on standard error, if that is a terminal; standard output stays clean."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -131,7 +131,7 @@ def progress(quiet: bool = False) -> Progress:
         TimeRemainingColumn(),
         console=err,
         transient=True,
-        disable=quiet,
+        disable=quiet or not err.is_terminal,
     )
 
 

@@ -159,7 +159,7 @@ def test_export_of_mixed_kinds_and_mixed_ids(tmp_path: Path) -> None:
 
 def test_search_by_vector_by_id_and_by_file(stored: Path, tmp_path: Path) -> None:
     [found] = ok_json("search", stored, "--vector", json.dumps(VECTORS[4].tolist()), "-k", 3)
-    assert [h["id"] for h in found["hits"]][0] == "p04" and len(found["hits"]) == 3
+    assert found["hits"][0]["id"] == "p04" and len(found["hits"]) == 3
     assert found["hits"][0]["metadata"] == {"kind": "even", "rank": 4} and "latency_ms" in found["performance"]
     [found] = ok_json("search", stored, "--id", "p07", "-k", 2, "--filter", '{"kind": "odd"}', "--exact")
     assert found["hits"][0]["id"] == "p07" and found["hits"][1]["metadata"]["kind"] == "odd"

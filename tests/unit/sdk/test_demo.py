@@ -29,7 +29,7 @@ def test_the_demo_runs_end_to_end() -> None:
 def test_the_data_ships_with_the_repository(tmp_path: Path) -> None:
     corpus = read_corpus(find_data(None))
     assert corpus.vectors.shape == (10_000, 384) and len(corpus.filters) == 7
-    with pytest.raises(NotFoundError, match="meta.json"):
+    with pytest.raises(NotFoundError, match=r"meta\.json"):
         find_data(tmp_path)
 
 
