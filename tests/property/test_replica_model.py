@@ -22,8 +22,17 @@ from omendb_common.ids import IdColumn, PointId
 from omendb_common.payload import columns_from_rows
 from omendb_common.schema import METRICS, VECTOR_DTYPES, Metric, VectorDType, VectorField
 from omendb_engine.folder import Folder
+from omendb_engine.query.answer import Picked
 from omendb_engine.replica import Replica
-from tests.unit.engine.engine_cases import NAME, check_invariants, open_folder, schema_of, settings_of, state_of
+from tests.unit.engine.engine_cases import (
+    NAME,
+    check_invariants,
+    open_folder,
+    schema_of,
+    settings_of,
+    state_of,
+    state_of_picked,
+)
 
 DIMENSION = 3
 INTS: list[PointId] = list(range(12))
@@ -79,6 +88,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         self.model: dict[PointId, tuple[npt.NDArray[Any], npt.NDArray[np.float32], Payload]] = {}
         self.folder: Folder | None = None
         self.int_max = -1
+        self.held: Any = None
         self.cursor: str | None = None
         self.seen: set[PointId] = set()
         self.stable: set[PointId] | None = None
@@ -191,6 +201,40 @@ class ReplicaMachine(RuleBasedStateMachine):
     def merge(self) -> None:
         self.replica.maintenance.merge_one(idle=True)
 
+    @rule(data=st.data(), seal=st.booleans(), job=st.sampled_from(["merge", "index", "seal"]))
+    def write_beside_a_job(self, data: st.DataObject, seal: bool, job: str) -> None:
+        """Points change between the making of files and the swap that puts them in force."""
+        maintenance = self.replica.maintenance
+        write, build = maintenance._write, maintenance._build_index
+
+        def meanwhile() -> None:
+            maintenance._write, maintenance._build_index = write, build  # type: ignore[method-assign]
+            self.delete(data)
+            self.upsert(data, [1, 2], False)
+            if seal and job != "seal":
+                self.replica.flush()
+
+        def write_then_change(*arguments: Any) -> Any:
+            out = write(*arguments)
+            meanwhile()
+            return out
+
+        def build_then_change(*arguments: Any, **options: Any) -> Any:
+            out = build(*arguments, **options)
+            meanwhile()
+            return out
+
+        if job == "index":
+            maintenance._build_index = build_then_change  # type: ignore[method-assign]
+            maintenance.index_one(hurry=True)
+        else:
+            maintenance._write = write_then_change  # type: ignore[method-assign]
+            if job == "merge":
+                maintenance.merge_one(idle=True)
+            else:
+                maintenance.seal_one()
+        maintenance._write, maintenance._build_index = write, build  # type: ignore[method-assign]
+
     @rule()
     def index(self) -> None:
         self.replica.maintenance.index_one(hurry=True)
@@ -274,11 +318,28 @@ class ReplicaMachine(RuleBasedStateMachine):
             if exact:
                 np.testing.assert_allclose(got, np.sort(truth)[: len(hits)], atol=2e-5 * size, rtol=1e-5)
 
-    @rule(limit=st.sampled_from([1, 2, 5, 100]), condition=st.none())
-    def scroll(self, limit: int, condition: None) -> None:
+    @rule()
+    def hold(self) -> None:
+        self.held = (self.replica.snapshot(), state_of(self.replica))
+
+    @precondition(lambda self: self.held is not None)
+    @rule()
+    def look_again(self) -> None:
+        """A snapshot shows what it showed when it was taken, whatever became of its files."""
+        snapshot, before = self.held
+        assert snapshot.live == len(before)
+        universe = list(dict.fromkeys([*self.ids, *before, *self.model]))
+        located = snapshot.locate(*IdColumn.of(universe).hashes())
+        assert {universe[i] for i in np.flatnonzero(located.found)} == before.keys()
+        where = np.flatnonzero(located.found)
+        picked = Picked(snapshot, located.part[where], located.row[where])
+        assert state_of_picked(picked, self.replica.schema) == before
+
+    @rule(limit=st.sampled_from([1, 2, 5, 100]))
+    def scroll(self, limit: int) -> None:
         if self.stable is None:
             self.stable, self.seen, self.cursor = set(self.model), set(), None
-        page = self.replica.scroll(self.cursor, limit, condition)
+        page = self.replica.scroll(self.cursor, limit)
         ids = page.picked.ids().to_list()
         assert len(ids) <= limit and set(ids) <= self.model.keys()
         assert not self.seen & set(ids), "a page repeats a point"
