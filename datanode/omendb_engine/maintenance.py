@@ -88,7 +88,7 @@ class Maintenance:
         self._stopped = threading.Event()
         self._wake = wake
         self._changed = threading.Event()
-        self._hurried = False
+        self._hurries = 0
         self._building = (0, 0)
         self._last_error: str | None = None
         self.remove_garbage()
@@ -116,7 +116,7 @@ class Maintenance:
     def stop(self) -> None:
         """Cancel what can be cancelled and wait for the rest."""
         self.cancel()
-        for lock in (self._indexing, self._merging, self._sealing):
+        for lock in (self._indexing, self._merging, self._sealing, self._structure):
             with lock:
                 pass
 
@@ -137,19 +137,19 @@ class Maintenance:
 
     def _freeze_active(self) -> None:
         active = self._store.active
-        if not active.n and not active.kills:
+        if not active.n and not active.kills and not active.tombstones:
             return
         capacity = buffer_rows(self._schema, self._settings)
-        size = self._store.buffer_bytes(capacity)
         try:
-            self._budget.reserve(BUFFERS, size)
+            self._budget.reserve(BUFFERS, self._store.buffer_bytes(capacity))
         except ResourceExhaustedError:
-            return  # no room for a second buffer: writes are refused until a seal makes some
+            capacity = 0  # no room for a second buffer before this one is sealed: until then writes are refused
         self._store.freeze(capacity)
 
     def hurry(self, on: bool) -> None:
-        """Treat the replica as idle while somebody waits for its index."""
-        self._hurried = on
+        """Treat the replica as idle while somebody waits for its index; each ``True`` is taken back by a ``False``."""
+        with self._structure:
+            self._hurries += 1 if on else -1
         self.wake()
 
     def wait_for_change(self, timeout_s: float) -> None:
@@ -164,7 +164,7 @@ class Maintenance:
     @property
     def idle(self) -> bool:
         """Whether no write came for the index delay, or somebody waits."""
-        return self._hurried or self._replica.quiet_s() >= self._settings.index.index_delay_s
+        return self._hurries > 0 or self._replica.quiet_s() >= self._settings.index.index_delay_s
 
     # -- seal --------------------------------------------------------------------------------------
 
@@ -175,15 +175,27 @@ class Maintenance:
             pass
 
     def seal_if_due(self) -> bool:
-        """Seal a buffer that writes left behind: enough rows for an index, or a log that takes long to replay."""
+        """Seal a buffer that writes left behind: enough rows for an index, or deletions for a purge, or a long log."""
         log_is_long = self._replica.log_bytes_since(self._manifest.checkpoint_lsn) > self._log_bytes_max
         if log_is_long and not self._store.frozen():
             self._replica.exclusively(self._freeze_active)
             return self.seal_one()
-        if self.idle and self._store.active.n > self._settings.index.flat_rows_max:
+        if self.idle and (self._store.active.n > self._settings.index.flat_rows_max or self._purge_is_pending()):
             self._replica.exclusively(self._freeze_active)
             return self.seal_one()
         return False
+
+    def _purge_is_pending(self) -> bool:
+        """Whether a segment would be purged of dead rows if the manifest knew of all of them."""
+        percent = self._settings.compaction.purge_dead_percent
+        parts = [p for p in self._store.snapshot.parts if isinstance(p, SegmentPart)]
+        full = [p for p in parts if p.dead.count and p.dead.count * 100 >= p.n * percent]
+        with self._structure:
+            return any(p.dead.count > self._dead_in_manifest(p) for p in full)
+
+    def _dead_in_manifest(self, part: SegmentPart) -> int:
+        known = self._checkpoint_dead.get(part.part_id)
+        return part.dead.count if known is None else known.count
 
     def seal_one(self) -> bool:
         """Turn the oldest frozen buffer into a segment and move the checkpoint past it."""
@@ -205,7 +217,7 @@ class Maintenance:
                     self._commit(refs, dead, checkpoint_lsn=buffer.end_lsn)
                     part = SegmentPart(written[1], self._schema, Deletes.none(written[0].rows)) if written else None
                     old = [buffer.part_id]
-                    self._replica.exclusively(lambda: self._store.replace(old, part, build.row_maps))
+                    self._swap(lambda: self._store.replace(old, part, build.row_maps))
             finally:
                 self._busy_segments.discard(segment_id)
             self._budget.release(BUFFERS, buffer.reserved_bytes)
@@ -266,11 +278,14 @@ class Maintenance:
             return True
 
     def _choose(self, idle: bool) -> tuple[int, ...]:
-        sizes = [
-            SegmentSize(p.part_id, p.n, p.dead.count, p.segment.index is not None)
-            for p in self._store.snapshot.parts
-            if isinstance(p, SegmentPart)
-        ]
+        # A merge leaves out what is dead in the manifest. To count later deaths would be to merge for nothing, again
+        # and again until the buffer that remembers them is sealed.
+        with self._structure:
+            sizes = [
+                SegmentSize(p.part_id, p.n, self._dead_in_manifest(p), p.segment.index is not None)
+                for p in self._store.snapshot.parts
+                if isinstance(p, SegmentPart)
+            ]
         return self._compaction.choose(sizes, idle=idle)
 
     def _inputs(self, chosen: tuple[int, ...]) -> list[tuple[SegmentPart, Deletes]]:
@@ -328,7 +343,7 @@ class Maintenance:
             self._commit(refs, dead, checkpoint_lsn=self._manifest.checkpoint_lsn)
             part = SegmentPart(written[1], self._schema, dead[segment_id]) if written is not None else None
             order = [p.part_id for p in self._store.snapshot.parts if p.part_id in gone]
-            self._replica.exclusively(lambda: self._store.replace(order, part, build.row_maps))
+            self._swap(lambda: self._store.replace(order, part, build.row_maps))
 
     # -- index -------------------------------------------------------------------------------------
 
@@ -356,7 +371,8 @@ class Maintenance:
     def _index(self, part: SegmentPart) -> None:
         build = self._build_index(part.segment, self._spec(part.segment), None, cancelled=lambda: self._gone(part))
         key = {(0, self._schema.vectors[0].name): build}
-        self._busy_segments.add(part.part_id)
+        with self._structure:  # or a removal of garbage that has listed the folder already takes the new files away
+            self._busy_segments.add(part.part_id)
         try:
             index_hash = write_index(self._disk, self._path, part.part_id, key)
             segment = part.segment.with_index(index_hash)
@@ -369,7 +385,7 @@ class Maintenance:
                 ]
                 self._commit(refs, self._checkpoint_dead, checkpoint_lsn=self._manifest.checkpoint_lsn)
                 swapped = SegmentPart(segment, self._schema, part.dead)
-                self._replica.exclusively(lambda: self._store.swap_segment(swapped))
+                self._swap(lambda: self._store.swap_segment(swapped))
         finally:
             self._busy_segments.discard(part.part_id)
 
@@ -450,12 +466,23 @@ class Maintenance:
         )
         try:
             self._manifest = self._manifests.commit(manifest)
-        except OmenDBError as error:
+            self._checkpoint_dead = dict(dead)
+        except OSError:
+            raise  # the old manifest stands
+        except BaseException as error:
             self._replica.fail(error)
             raise
-        self._checkpoint_dead = dict(dead)
         self._changed.set()
         self._replica.drop_log(min(m.checkpoint_lsn for m in self._manifests.kept))
+
+    def _swap(self, action: Callable[[], None]) -> None:
+        """Put the parts of the manifest just committed in force."""
+        try:
+            self._replica.exclusively(action)
+        except BaseException as error:
+            # Manifest and memory differ (say, by Ctrl-C in ``flush``): the next commit would name rows twice.
+            self._replica.fail(error)
+            raise
 
     def retire_one(self) -> bool:
         """When idle, push out old generations that alone hold on to segments, so that their space comes back."""
