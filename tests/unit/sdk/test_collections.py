@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -189,3 +191,9 @@ def test_bad_arguments_of_open_create_nothing(tmp_path: Path, arguments: dict[st
     for path in ("", None, 3):
         with pytest.raises(InvalidArgumentError, match="path"):
             omendb.open(path)  # type: ignore[arg-type]
+
+
+def test_a_throwaway_database_that_nobody_closed_goes_with_the_program() -> None:
+    program = "import omendb; db = omendb.DB(); db.add_batch([[1.0, 2.0]]); print(db.path)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert not Path(done.stdout.strip()).parent.exists() and done.stderr == ""
