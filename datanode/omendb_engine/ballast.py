@@ -6,6 +6,7 @@ it gives deletes and compaction, which free space in the end, the little that th
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +23,7 @@ _MIB = 1 << 20
 
 
 class Ballast:
-    """The file ``ballast`` in a replica's folder. Calls must not overlap.
+    """The file ``ballast`` in a replica's folder. Thread-safe.
 
     Its name is not fsynced: a ballast that a power cut takes away is made again at the next ``establish``.
     """
@@ -30,6 +31,7 @@ class Ballast:
     def __init__(self, disk: Disk, folder: str) -> None:
         self._disk = disk
         self._path = f"{folder}/{BALLAST_NAME}"
+        self._lock = threading.Lock()
 
     @property
     def size_bytes(self) -> int:
@@ -46,8 +48,10 @@ class Ballast:
             OSError: for anything else than a full disk.
         """
         target = min(2 * segment_bytes, limit_bytes)
-        if self.size_bytes >= target:
-            return True
+        with self._lock:
+            return self.size_bytes >= target or self._grow(target)
+
+    def _grow(self, target: int) -> bool:
         file = self._disk.open(self._path, "rw" if self._disk.exists(self._path) else "create")
         try:
             file.allocate(target)
@@ -65,16 +69,17 @@ class Ballast:
 
     def release(self) -> int:
         """Give the space back to the volume; returns how many bytes that was."""
-        held = self.size_bytes
-        if held:
-            file = self._disk.open(self._path, "rw")
-            try:
-                file.truncate(0)
-                # Some file systems hand blocks out again only once their release is committed.
-                file.sync()
-            finally:
-                file.close()
-        return held
+        with self._lock:
+            held = self.size_bytes
+            if held:
+                file = self._disk.open(self._path, "rw")
+                try:
+                    file.truncate(0)
+                    # Some file systems hand blocks out again only once their release is committed.
+                    file.sync()
+                finally:
+                    file.close()
+            return held
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,12 +54,22 @@ class GroupCommit(Generic[P]):
             self._leading = True
         try:
             while not operation.done:
-                self._process(self._take())
+                self._run(self._take())
         finally:
             with self._condition:
                 self._leading = False
                 self._condition.notify_all()
         self._settle(operation)
+
+    def _run(self, group: list[P]) -> None:
+        try:
+            self._process(group)
+        except BaseException as error:
+            # Whoever waits for this group would wait for ever.
+            for operation in group:
+                if not operation.done:
+                    operation.error, operation.done = error, True
+            raise
 
     def run_exclusive(self, action: Callable[[], None]) -> None:
         """Run ``action`` with no group in progress."""

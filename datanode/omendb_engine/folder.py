@@ -14,15 +14,26 @@ import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Literal, cast
 
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.config import EngineSettings
 from omendb_common.disk import Disk, RealDisk, make_folder
-from omendb_common.errors import DatabaseClosedError, InvalidArgumentError, NotFoundError, ReadOnlyError
+from omendb_common.errors import (
+    CorruptionError,
+    DatabaseClosedError,
+    InvalidArgumentError,
+    NotFoundError,
+    OmenDBError,
+    Outcome,
+    ReadOnlyError,
+    UnavailableError,
+)
 from omendb_common.schema import CollectionSchema, check_collection_name
 from omendb_engine.catalog import CATALOG_NAME, Catalog, read_catalog, write_catalog
+from omendb_engine.disk_errors import disk_error, translated
 from omendb_engine.follower import Follower
 from omendb_engine.lock import LOCK_NAME, WriterLock
 from omendb_engine.replica import Replica
@@ -98,10 +109,10 @@ class Folder:
             make_folder(disk, path)
             held = WriterLock(path) if lock else None
         try:
-            if mode == "rw" and not disk.exists(f"{path}/{CATALOG_NAME}"):
-                make_folder(disk, f"{path}/{COLLECTIONS}")
-                write_catalog(disk, path, Catalog(new_uuid(), {}))
-            return Folder(path, mode, settings, disk, clock or SystemClock(), held, new_uuid)
+            with translated("opening the database"):
+                if mode == "rw" and not disk.exists(f"{path}/{CATALOG_NAME}"):
+                    _begin(disk, path, new_uuid)
+                return Folder(path, mode, settings, disk, clock or SystemClock(), held, new_uuid)
         except BaseException:
             if held is not None:
                 held.release()
@@ -187,7 +198,8 @@ class Folder:
         with self._guard:
             self._check_writable()
             catalog = self._catalog.added(name, schema.uuid)
-            Replica.create(self._disk, self._replica_path(schema.uuid), schema, self._clock)
+            with translated("creating a collection"):
+                Replica.create(self._disk, self._replica_path(schema.uuid), schema, self._clock)
             self._put_catalog(catalog)
             opened = self._open(name)
             assert isinstance(opened, Replica)
@@ -198,11 +210,21 @@ class Folder:
         with self._guard:
             self._check_writable()
             replica_uuid = self._catalog.uuid_of(name)
-            self._put_catalog(self._catalog.removed(name))
-            opened = self._replicas.pop(replica_uuid, None)
-        if opened is not None:
-            opened.close()
-        remove_path(self._disk, self._replica_path(replica_uuid))
+            opened = self._replicas.get(replica_uuid)
+            try:
+                self._put_catalog(self._catalog.removed(name))
+            except UnavailableError as error:
+                if error.outcome == "unknown" and isinstance(opened, Replica):
+                    # It may be gone at the next start, so it must not promise anything any more.
+                    opened.fail(error)
+                raise
+            self._replicas.pop(replica_uuid, None)
+        # What cannot be removed now is an orphan, which the next start removes.
+        with suppress(OmenDBError):
+            if opened is not None:
+                opened.close()
+        with suppress(OSError):
+            remove_path(self._disk, self._replica_path(replica_uuid))
 
     def rename(self, old: str, new: str) -> None:
         """Give a collection another name; handles stay valid."""
@@ -216,8 +238,19 @@ class Folder:
         return replace(schema, uuid=self._new_uuid())
 
     def _put_catalog(self, catalog: Catalog) -> None:
-        write_catalog(self._disk, self.path, catalog)
+        try:
+            write_catalog(self._disk, self.path, catalog)
+        except OSError as error:
+            outcome: Outcome = "none" if self._catalog_stands() else "unknown"
+            raise disk_error(error, "writing the catalog", outcome=outcome) from error
         self._catalog = catalog
+
+    def _catalog_stands(self) -> bool:
+        """Whether the catalog on disk is certainly still the one in memory."""
+        try:
+            return read_catalog(self._disk, self.path) == self._catalog
+        except (OmenDBError, OSError):
+            return False
 
     def _follow_catalog(self) -> None:
         """A reader looks again: the writer may have made or dropped collections."""
@@ -250,14 +283,33 @@ class Folder:
                 opened.maintenance.cancel()
         if self._workers is not None:
             self._workers.stop()
+        failures: list[OmenDBError] = []
         try:
             for opened in replicas:
-                opened.close()
+                try:
+                    opened.close()
+                except OmenDBError as error:  # the others are closed all the same
+                    failures.append(error)
         finally:
             if self._prepare is not None:
                 self._prepare.shutdown()
             if self._lock is not None:
                 self._lock.release()
+        if failures:
+            raise failures[0]
+
+
+def _begin(disk: Disk, path: str, new_uuid: NewUuid) -> None:
+    """Make an empty database. No collection was ever made before there was a catalog, so none may be here."""
+    folder = f"{path}/{COLLECTIONS}"
+    make_folder(disk, folder)
+    if disk.listdir(folder):
+        raise CorruptionError(
+            "the catalog is missing, and there are collections",
+            path=f"{path}/{CATALOG_NAME}",
+            mend="restore it from a backup, or run omendb repair",
+        )
+    write_catalog(disk, path, Catalog(new_uuid(), {}))
 
 
 def _check_place(disk: Disk, path: str, mode: Mode) -> None:

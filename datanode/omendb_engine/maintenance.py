@@ -222,7 +222,14 @@ class Maintenance:
                 self._busy_segments.discard(segment_id)
             self._budget.release(BUFFERS, buffer.reserved_bytes)
             self.remove_garbage()
+            self._keep_ballast()
             return True
+
+    def _keep_ballast(self) -> None:
+        try:
+            self._replica.keep_ballast()
+        except OSError as error:
+            self.note_error(error)
 
     def _seal_meanwhile(self) -> None:
         """Between two steps of a build that takes minutes: writes must not wait for it, whatever thread does it."""
@@ -257,10 +264,8 @@ class Maintenance:
         with self._merging:
             if self.stopped:
                 return False
-            if self._replica.disk_is_high():
-                return False  # a merge writes before it frees
             chosen = self._choose(self.idle if idle is None else idle)
-            if not chosen:
+            if not chosen or (self._replica.disk_is_high() and not self._frees(chosen)):
                 return False
             parts = self._inputs(chosen)
             size = sum(p.n for p, _ in parts) * vector_row_bytes(self._schema)
@@ -287,6 +292,13 @@ class Maintenance:
                 if isinstance(p, SegmentPart)
             ]
         return self._compaction.choose(sizes, idle=idle)
+
+    def _frees(self, chosen: tuple[int, ...]) -> bool:
+        """Whether a merge on a nearly full disk gives back more than it takes, and fits: it writes before it frees."""
+        parts = [p for p in self._store.snapshot.parts if isinstance(p, SegmentPart) and p.part_id in chosen]
+        size = sum(p.segment.bytes_on_disk for p in parts)
+        live = sum(p.segment.bytes_on_disk * (p.n - p.dead.count) // max(p.n, 1) for p in parts)
+        return live * 2 <= size and live * 2 <= self._replica.free_disk_bytes()
 
     def _inputs(self, chosen: tuple[int, ...]) -> list[tuple[SegmentPart, Deletes]]:
         """The chosen segments with their dead rows as of the manifest; a graph that can be grown comes first."""
@@ -500,9 +512,8 @@ class Maintenance:
     def remove_garbage(self) -> None:
         """Remove files that no kept manifest names. Readers keep what they have mapped."""
         with self._structure:
-            paths = self._manifests.garbage(keep_segments=self._busy_segments)
             try:
-                self._manifests.remove(paths)
+                self._manifests.remove(self._manifests.garbage(keep_segments=self._busy_segments))
             except OSError as error:
                 self.note_error(error)
 

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ from omendb_common.schema import BATCH_BODY_BYTES_MAX, CollectionSchema
 from omendb_engine.apply import take_batch
 from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, WriteKind
 from omendb_engine.commit import GroupCommit
+from omendb_engine.disk_errors import disk_error, translated
 from omendb_engine.folding import last_occurrences
 from omendb_engine.maintenance import Maintenance
 from omendb_engine.parts import BufferPart, Snapshot
@@ -297,11 +299,12 @@ class Replica(Reader):
         if not ready:
             return
         try:
-            first = self._log(ready)
-            for offset, operation in enumerate(ready):
-                self._apply(operation, first + offset)
-        except ResourceExhaustedError as error:  # the log found no space before it wrote a byte
-            self._ballast.release()
+            try:
+                self._log_and_apply(ready)
+            except ResourceExhaustedError as error:  # the log found no space before it wrote a byte
+                ready = self._deletes_alone(ready, error)
+                self._log_and_apply(ready)
+        except ResourceExhaustedError as error:
             _fail(ready, error)
         except WalFailedError as error:
             self.fail(error)
@@ -312,6 +315,21 @@ class Replica(Reader):
             _fail(ready, self._failed_error(error))
             raise
 
+    def _log_and_apply(self, ready: Sequence[_Operation]) -> None:
+        if ready:
+            first = self._log(ready)
+            for offset, operation in enumerate(ready):
+                self._apply(operation, first + offset)
+
+    def _deletes_alone(self, ready: Sequence[_Operation], error: ResourceExhaustedError) -> list[_Operation]:
+        """On a full disk throw off the ballast, and let only those have the space who free some in the end."""
+        freed = 0
+        with suppress(OSError):
+            freed = self._ballast.release()
+        deletes = [o for o in ready if o.batch.op is Op.DELETE] if freed else []
+        _fail([o for o in ready if o not in deletes], error)
+        return deletes
+
     def _admitted(self, operation: _Operation) -> bool:
         """Checks that need the state just before the operation; False when it failed."""
         batch = operation.batch
@@ -319,10 +337,11 @@ class Replica(Reader):
             self._guard.check(_KINDS[batch.op], operation.size)
             if operation.solo:
                 self._check_existing(operation)
+        except OSError as error:
+            operation.error, operation.done = disk_error(error, "asking the volume for its space"), True
         except OmenDBError as error:
             operation.error, operation.done = error, True
-            return False
-        return True
+        return not operation.done
 
     def _check_existing(self, operation: _Operation) -> None:
         ids = operation.batch.ids
@@ -430,34 +449,37 @@ class Replica(Reader):
     def flush(self) -> None:
         """Turn everything written so far into segments, now."""
         self._check_writable()
-        self.maintenance.flush()
+        with translated("sealing"):
+            self.maintenance.flush()
 
     def compact(self) -> None:
         """Seal, merge and clean all that the policy would when idle, now."""
         self.flush()
-        while self.maintenance.merge_one(idle=True):
-            pass
+        with translated("merging"):
+            while self.maintenance.merge_one(idle=True):
+                pass
 
     def wait_until_indexed(self, timeout_s: float) -> bool:
         """Seal, merge and index everything; whether that was done within ``timeout_s`` seconds."""
         self._check_writable()
         deadline = self._clock.mono_s() + timeout_s
-        self.maintenance.flush()
-        self.maintenance.hurry(True)
-        try:
-            while not self.maintenance.settled():
-                left = deadline - self._clock.mono_s()
-                if left <= 0:
-                    return False
-                self._check_writable()
-                if self.settings.workers.background_threads == 0:
-                    self.maintenance.work()
-                else:
-                    self.maintenance.wake()
-                    self.maintenance.wait_for_change(min(left, 0.05))
-            return True
-        finally:
-            self.maintenance.hurry(False)
+        with translated("indexing"):
+            self.maintenance.flush()
+            self.maintenance.hurry(True)
+            try:
+                while not self.maintenance.settled():
+                    left = deadline - self._clock.mono_s()
+                    if left <= 0:
+                        return False
+                    self._check_writable()
+                    if self.settings.workers.background_threads == 0:
+                        self.maintenance.work()
+                    else:
+                        self.maintenance.wake()
+                        self.maintenance.wait_for_change(min(left, 0.05))
+                return True
+            finally:
+                self.maintenance.hurry(False)
 
     def stats(self) -> ReplicaStats:
         """Numbers about this replica."""
@@ -541,6 +563,15 @@ class Replica(Reader):
         """Bytes of log after a position: what a start would replay."""
         return self._wal.bytes_since(lsn)
 
+    def keep_ballast(self) -> None:
+        """Hold space in reserve once the log has outgrown its first file; a small database stays small."""
+        if self._wal.rotations and not self.disk_is_high():
+            self._ballast.establish(self._wal.segment_bytes, self.settings.storage.ballast_bytes)
+
+    def free_disk_bytes(self) -> int:
+        """Space left on the volume."""
+        return self.disk.usage(self.path).free_bytes
+
     def drop_log(self, through_lsn: int) -> None:
         """Remove log segments that no kept manifest needs."""
         self._wal.drop_through(through_lsn)
@@ -551,11 +582,13 @@ class Replica(Reader):
             return
         self.maintenance.stop()
         self._closed = True
-        if self._failure is None:
+        try:
+            # After a failure of the log this syncs nothing, and only closes the files.
             self._commits.run_exclusive(self._wal.close)
-        for part in self._store.snapshot.parts:
-            if isinstance(part, BufferPart):
-                self.resources.budget.release(BUFFERS, part.buffer.reserved_bytes)
+        finally:
+            for part in self._store.snapshot.parts:
+                if isinstance(part, BufferPart):
+                    self.resources.budget.release(BUFFERS, part.buffer.reserved_bytes)
 
 
 def _fail(group: Sequence[_Operation], error: BaseException) -> None:

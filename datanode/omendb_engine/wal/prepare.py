@@ -89,7 +89,8 @@ class SegmentPreparer:
         self._executor = executor
         self._next_seq = next_seq
         self._size_max = _round_up(settings.segment_bytes)
-        self._next_size = min(_round_up(settings.first_segment_bytes), self._size_max)
+        self._first_size = min(_round_up(settings.first_segment_bytes), self._size_max)
+        self._next_size = self._first_size
         self._ready: Future[BlankSegment] | None = None
 
     def prepare_ahead(self) -> None:
@@ -116,7 +117,16 @@ class SegmentPreparer:
             # Full a while ago need not be full now: try once more in that case.
             with suppress(DiskFullError):
                 return self._grown(ready.result(), needed_bytes)
-        return self._make(*self._plan(needed_bytes))
+        try:
+            return self._make(*self._plan(needed_bytes))
+        except DiskFullError:
+            # There may still be room for just this, and a delete that goes through makes more.
+            self._next_size = self._first_size
+            seq, size = self._plan(0)
+            smallest = _round_up(needed_bytes)
+            if smallest >= size:
+                raise
+            return self._make(seq, smallest)
 
     def discard(self) -> None:
         """Remove the segment that was made and not needed."""

@@ -96,6 +96,7 @@ class WalWriter:
         self._total_bytes = sum(span.used_bytes for span in self._spans)
         self._milestones = _milestones(self._spans)
         self._first_of_run = True
+        self._rotations = 0
         self._commit_file: DiskFile | None = None
         self._published: CommitPoint | None = None
         self._preparer = SegmentPreparer(
@@ -129,6 +130,11 @@ class WalWriter:
     def segment_bytes(self) -> int:
         """Size of the current segment file; 0 before the first append."""
         return self._size
+
+    @property
+    def rotations(self) -> int:
+        """Segments that this writer went through so far, the current one not counted."""
+        return self._rotations
 
     def append(self, entries: Sequence[WalEntry]) -> int:
         """Write one group; returns its last lsn. It is not durable before ``sync``.
@@ -287,6 +293,7 @@ class WalWriter:
             self._total_bytes += HEADER_PAGE_BYTES
             self._spans.append(SegmentSpan(blank.seq, header.first_lsn, self._last_lsn, HEADER_PAGE_BYTES))
             if old is not None:
+                self._rotations += 1
                 # Everything in it is durable; what close may still complain of concerns nobody.
                 with suppress(OSError):
                     old.close()
