@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,11 +53,15 @@ SMALL: Mapping[str, Any] = {
 
 
 class BusyDisk(SimDisk):
-    """A simulated disk on which other things can be made to happen in the middle of a build."""
+    """A simulated disk on which other things can be made to happen in the middle of a build.
+
+    ``failed_syncs``: paths of the files and folders whose sync failed, in order.
+    """
 
     def __init__(self, seed: int = 0, *, capacity_bytes: int | None = None, image: Image | None = None) -> None:
         super().__init__(seed, capacity_bytes=capacity_bytes, image=image)
         self._waiting: list[tuple[str, Callable[[], object]]] = []
+        self.failed_syncs: list[str] = []
 
     def meanwhile(self, part: str, act: Callable[[], object]) -> None:
         """Run ``act`` once, before the next file is written whose path has ``part`` in it."""
@@ -70,6 +73,22 @@ class BusyDisk(SimDisk):
             self._waiting.remove(item)
             item[1]()
         return super().write_file(path, parts)
+
+    def sync_node(self, node: int, path: str, kind: str) -> None:
+        """See ``SimDisk``."""
+        try:
+            super().sync_node(node, path, kind)
+        except OSError:
+            self.failed_syncs.append(path)
+            raise
+
+    def sync_dir(self, path: str) -> None:
+        """See ``Disk``."""
+        try:
+            super().sync_dir(path)
+        except OSError:
+            self.failed_syncs.append(path)
+            raise
 
 
 class SimClock:
@@ -124,7 +143,7 @@ class Session:
         changes: settings that differ from ``SMALL``.
 
     ``tolerant``: errors are collected in ``refused`` and not raised, as a program does that goes on as far as it can.
-    ``acked_at``: the disk's position at the last acknowledgement.
+    ``late_acks``: writes acknowledged although a sync of their log had failed since the database was opened.
     """
 
     def __init__(
@@ -137,7 +156,9 @@ class Session:
         self.known: set[PointId] = set()
         self.refused: list[OmenDBError | OSError] = []
         self.tolerant = False
-        self.acked_at = 0
+        self.late_acks = 0
+        self._renamed: dict[str, str] = {}
+        self._failed_before = 0
         self._seed = seed
         self._folder: Folder | None = None
 
@@ -156,20 +177,32 @@ class Session:
 
     def open(self) -> Session:
         """Open the database, and see which operations of unknown outcome took effect."""
-        with self._tolerated():
-            self._folder = open_folder(self.disk, self.settings, seed=self._seed)
+        self._failed_before = len(self.disk.failed_syncs)
+        self._try_opening()
         if self.is_open and self.history.steps and not self.tolerant:
             self.check(settle=True)
         return self
+
+    def _try_opening(self) -> None:
+        try:
+            self._folder = open_folder(self.disk, self.settings, seed=self._seed)
+        except (OmenDBError, OSError) as error:
+            if not self.tolerant:
+                raise
+            self.refused.append(error)
 
     def close(self) -> None:
         """Close the database; everything acknowledged is durable then."""
         if self._folder is None:
             return
         folder, self._folder = self._folder, None
-        with self._tolerated():
+        try:
             folder.close()
             self.history.promise_all(self.disk.position)
+        except (OmenDBError, OSError) as error:
+            if not self.tolerant:
+                raise
+            self.refused.append(error)
 
     def abandon(self) -> None:
         """The process dies here: nothing is closed, what the system was given stays."""
@@ -196,6 +229,7 @@ class Session:
         schema = CollectionSchema("", fields or (FIELD,), dict(options or {}))
         return self._note(
             f"create {name}",
+            name,
             lambda state: {**state, name: {}},
             lambda: self.folder.create(name, self.folder.new_schema(schema)),
         )
@@ -203,13 +237,18 @@ class Session:
     def drop(self, name: str) -> bool:
         """Drop a collection; whether it was acknowledged."""
         return self._note(
-            f"drop {name}", lambda state: {n: c for n, c in state.items() if n != name}, lambda: self.folder.drop(name)
+            f"drop {name}",
+            name,
+            lambda state: {n: c for n, c in state.items() if n != name},
+            lambda: self.folder.drop(name),
         )
 
     def rename(self, old: str, new: str) -> bool:
         """Rename a collection; whether it was acknowledged."""
+        self._renamed[old] = new
         return self._note(
             f"rename {old} {new}",
+            old,
             lambda state: {(new if n == old else n): c for n, c in state.items()},
             lambda: self.folder.rename(old, new),
         )
@@ -248,6 +287,7 @@ class Session:
         ids, payload = IdColumn.of([r.point_id for r in rows]), columns_from_rows([r.payload for r in rows])
         return self._note(
             f"upsert {len(rows)}",
+            name,
             self._inserting(rows, name),
             lambda: self.replica(name).upsert(ids, _stack(rows), payload, len(rows), create_only=create_only),
         )
@@ -261,6 +301,7 @@ class Session:
         payload = columns_from_rows([r.payload for r in rows])
         return self._note(
             f"automatic {count}",
+            name,
             self._inserting(rows, name),
             lambda: self.replica(name).upsert(None, _stack(rows), payload, count),
         )
@@ -268,7 +309,7 @@ class Session:
     def _inserting(self, rows: Sequence[Row], name: str) -> Effect:
         points = {r.point_id: Point.of(r.vectors, r.payload) for r in rows}
         self.known |= set(points)
-        return lambda state: _changed(state, name, lambda old: {**old, **points})
+        return lambda state: self._changed(state, name, lambda old: {**old, **points})
 
     def update(
         self,
@@ -293,7 +334,8 @@ class Session:
 
         return self._note(
             f"update {len(ids)}",
-            lambda state: _changed(state, name, update),
+            name,
+            lambda state: self._changed(state, name, update),
             lambda: self.replica(name).update(IdColumn.of(list(ids)), arrays, columns, unset=unset),
         )
 
@@ -302,7 +344,8 @@ class Session:
         gone = set(ids)
         return self._note(
             f"delete {len(ids)}",
-            lambda state: _changed(state, name, lambda old: {i: p for i, p in old.items() if i not in gone}),
+            name,
+            lambda state: self._changed(state, name, lambda old: {i: p for i, p in old.items() if i not in gone}),
             lambda: self.replica(name).delete(IdColumn.of(list(ids))),
         )
 
@@ -313,7 +356,10 @@ class Session:
         text = json.dumps({"tag": tag})[1:-1]
         return self._note(
             f"delete tag {tag}",
-            lambda state: _changed(state, name, lambda old: {i: p for i, p in old.items() if text not in p.payload}),
+            name,
+            lambda state: self._changed(
+                state, name, lambda old: {i: p for i, p in old.items() if text not in p.payload}
+            ),
             lambda: self.replica(name).delete_where(condition),
         )
 
@@ -325,40 +371,45 @@ class Session:
 
     def sync(self, name: str = DEFAULT) -> None:
         """Make everything acknowledged durable."""
-        with self._tolerated():
-            self.replica(name).sync()
+        if self._try(lambda: self.replica(name).sync()):
             self.history.promise_all(self.disk.position)
 
     def flush(self, name: str = DEFAULT) -> None:
         """Seal everything."""
-        with self._tolerated():
-            self.replica(name).flush()
+        self._try(lambda: self.replica(name).flush())
 
     def compact(self, name: str = DEFAULT) -> None:
         """Seal and merge."""
-        with self._tolerated():
-            self.replica(name).compact()
+        self._try(lambda: self.replica(name).compact())
 
     def work(self, name: str = DEFAULT, *, jobs: int = 100) -> int:
         """Do background jobs until none is left; returns how many there were."""
         done = 0
-        with self._tolerated():
-            while done < jobs and self.replica(name).maintenance.work():
-                done += 1
+        while done < jobs and self._try(lambda: self.replica(name).maintenance.work()):
+            done += 1
         return done
 
     # -- inside
 
-    @contextmanager
-    def _tolerated(self) -> Iterator[None]:
+    def _changed(self, state: State, name: str, change: Callable[[Collection], Collection]) -> State:
+        """The state with one collection changed, by whatever name it goes there; one that is not there stays away."""
+        if name not in state:
+            name = self._renamed.get(name, name)
+        return {**state, name: change(state[name])} if name in state else state
+
+    def _try(self, act: Callable[[], bool | None]) -> bool:
+        """Do it; whether it was done. Its error is collected when told to."""
+        if self._folder is None and self.tolerant:
+            return False
         try:
-            yield
+            return act() is not False
         except (OmenDBError, OSError) as error:
             if not self.tolerant:
                 raise
             self.refused.append(error)
+            return False
 
-    def _note(self, label: str, effect: Effect, act: Callable[[], object]) -> bool:
+    def _note(self, label: str, name: str, effect: Effect, act: Callable[[], object]) -> bool:
         """Do it, and note what came of it; whether it was acknowledged."""
         if self._folder is None and self.tolerant:
             return False
@@ -374,17 +425,16 @@ class Session:
         step.acked = True
         if not isinstance(answer, WriteResult) or answer.durability == "fsync":
             step.promised = self.disk.position
-        self.acked_at = self.disk.position
+        self.late_acks += isinstance(answer, WriteResult) and self._log_failed(name)
         return True
+
+    def _log_failed(self, name: str) -> bool:
+        log = f"{self.replica(name).path}/wal"
+        return any(path.startswith(log) for path in self.disk.failed_syncs[self._failed_before :])
 
 
 def _stack(rows: Sequence[Row]) -> dict[str, npt.NDArray[Any]]:
     return {name: np.stack([r.vectors[name] for r in rows]) for name in rows[0].vectors}
-
-
-def _changed(state: State, name: str, change: Callable[[Collection], Collection]) -> State:
-    """The state with one collection changed; a collection that is not there stays away."""
-    return {**state, name: change(state[name])} if name in state else state
 
 
 def _maybe_applied(error: OmenDBError | OSError) -> bool:

@@ -39,7 +39,8 @@ def cut_power(workload: Workload, seed: int, limit: int, outcome: Outcome) -> in
     session = run_workload(workload, seed)
     rng = dice("R3", workload.name, seed)
     count = 0
-    for count, survivor in enumerate(session.disk.crash_states(limit, rng), 1):
+    for survivor in session.disk.crash_states(limit, rng):
+        count += 1
         for problem in problems_of(session, survivor, deep=rng.random() * _DEEP_EVERY < 1):
             assert survivor.crash is not None
             outcome.violated(f"{workload.name}, seed {seed}, {survivor.crash}: {problem}")

@@ -1,0 +1,141 @@
+"""Fail the n-th call of a kind, for every n: run a workload through it, then see what is left.
+
+A run ends in five looks: what the still open database says, whether it works again once the fault is gone, what a new
+process finds, what a power cut would have left, and what the deep check says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+
+from omendb_chaos.oracle import State, Violation, match, observe
+from omendb_chaos.rows.outcome import dice
+from omendb_chaos.session import DEFAULT, PATH, BusyDisk, Session, open_folder
+from omendb_chaos.sim.disk import SimDisk
+from omendb_chaos.sim.faults import Fault
+from omendb_chaos.workloads import WORKLOADS, Workload
+from omendb_common.errors import OmenDBError
+from omendb_engine.folder import COLLECTIONS
+from omendb_engine.segment.check import check_replica_files
+
+# What no operation may ever end in, whatever the disk does.
+UNTYPED = (AssertionError, ValueError, IndexError, KeyError, TypeError, AttributeError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A failure to be planned: the ``nth`` call of ``kinds``, once or from then on."""
+
+    kinds: Collection[str]
+    nth: int
+    error: int
+    sticky: bool = False
+
+    def on(self, disk: SimDisk) -> Fault:
+        """Plan it."""
+        return disk.faults.fail(self.kinds, self.nth, self.error, sticky=self.sticky)
+
+
+def chosen(names: Collection[str]) -> list[Workload]:
+    """The workloads of these names."""
+    found = [w for w in WORKLOADS if w.name in names]
+    assert len(found) == len(names), f"unknown among {sorted(names)}"
+    return found
+
+
+def calls_of(workload: Workload, kinds: Collection[str], seed: int) -> int:
+    """How many calls of these kinds the workload makes when nothing fails."""
+    session = run_through(workload, seed, None)
+    return sum(session.disk.faults.calls[kind] for kind in kinds)
+
+
+def run_through(workload: Workload, seed: int, planned: Planned | None, **settings: object) -> Session:
+    """Run a workload on a disk that fails once, or from then on, going on as far as it goes."""
+    disk = BusyDisk(seed)
+    session = Session(disk, {**workload.changes, **settings}, seed=seed)
+    session.tolerant = planned is not None
+    if planned is not None:
+        planned.on(disk)
+    session.open()
+    session.create(DEFAULT, *workload.fields)
+    workload.run(session)
+    return session
+
+
+def problems_after(session: Session, *, power_cuts: int = 3, seed: int = 0) -> Iterator[str]:
+    """Everything that is wrong after a run; the fault is over when this is called."""
+    if session.is_open:
+        yield from _problems_alive(session)
+    session.abandon()
+    yield from _problems_reopened(session)
+    yield from _problems_after_power_cut(session, power_cuts, seed)
+
+
+def _problems_alive(session: Session) -> Iterator[str]:
+    try:
+        session.check()
+    except Violation as problem:
+        yield f"while open: {problem}"
+    except OmenDBError as error:
+        yield f"while open, reads failed: {type(error).__name__}: {error}"
+    session.tolerant = False
+    for name in session.folder.names():
+        if not session.replica(name).failed:
+            yield from _guarded(lambda name=name: _works_again(session, name), f"{name!r} did not work again")  # type: ignore[misc]
+
+
+def _works_again(session: Session, name: str) -> None:
+    fields = session.replica(name).schema.vectors
+    for ids in ([900, 901], [901, 902]):
+        if not session.upsert(session.rows(ids, fields=fields), name):
+            raise Violation(f"an upsert was refused: {session.refused[-1]}")
+        session.flush(name)
+    session.compact(name)
+    session.work(name)
+    session.check()
+
+
+def _guarded(act: Callable[[], object], doing: str) -> Iterator[str]:
+    try:
+        act()
+    except Violation as problem:
+        yield f"{doing}: {problem}"
+    except (OmenDBError, OSError, *UNTYPED) as error:
+        yield f"{doing}: {type(error).__name__}: {error}"
+
+
+def _problems_reopened(session: Session) -> Iterator[str]:
+    """A new process finds what was acknowledged; what it finds stays."""
+    survivor = session.disk.copy()
+    found: list[State] = []
+
+    def look() -> None:
+        folder = open_folder(survivor, session.settings)
+        found.append(observe(folder, sorted(session.known, key=str)))
+        match(session.history, found[0])
+        folder.close()
+        again = observe(open_folder(survivor.copy(), session.settings), sorted(session.known, key=str))
+        if again != found[0]:
+            raise Violation("the second opening found something else than the first")
+
+    yield from _guarded(look, "reopened")
+    folder = f"{PATH}/{COLLECTIONS}"
+    for uuid in survivor.listdir(folder) if survivor.exists(folder) else []:
+        for finding in check_replica_files(survivor, f"{folder}/{uuid}"):
+            yield f"check: {finding.path}: {finding.problem}"
+
+
+def _problems_after_power_cut(session: Session, count: int, seed: int) -> Iterator[str]:
+    for survivor in session.disk.crash_states(count, dice("sweep", seed, session.disk.position)):
+        crash = survivor.crash
+        assert crash is not None
+
+        def look(survivor: SimDisk = survivor, at: int = crash.at) -> None:
+            folder = open_folder(survivor, session.settings)
+            match(session.history, observe(folder, sorted(session.known, key=str)), at)
+
+        yield from _guarded(look, f"power cut ({crash.label} at {crash.at} of {session.disk.position})")
+
+
+__all__ = ["UNTYPED", "Planned", "calls_of", "chosen", "problems_after", "run_through"]
