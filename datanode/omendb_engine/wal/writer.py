@@ -47,6 +47,9 @@ from omendb_engine.wal.record import (
 _MARK_BYTES = record_bytes(0)
 # How finely ``bytes_since`` remembers where an lsn lies.
 _MILESTONE_BYTES = 64 << 10
+# The next segment is begun when this one is half full, so that a small database stays small, or after this much,
+# because writing zeros takes as long as writing records.
+_AHEAD_BYTES = 4 << 20
 
 
 class WalWriter:
@@ -153,7 +156,7 @@ class WalWriter:
             if file is None or self._used + total + _MARK_BYTES > self._size:
                 file = self._rotate(total)
             self._write(file, entries, total)
-            if self._used * 2 > self._size:
+            if self._used > min(self._size // 2, _AHEAD_BYTES):
                 self._preparer.prepare_ahead()
             return self._last_lsn
 

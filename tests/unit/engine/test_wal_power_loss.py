@@ -9,9 +9,10 @@ from contextlib import suppress
 import pytest
 
 from omendb_chaos.sim.disk import SimDisk
-from omendb_engine.wal.prepare import WalFailedError
+from omendb_engine.wal.prepare import SegmentPreparer, WalFailedError
+from omendb_engine.wal.record import SegmentHeader, encode_segment_header
 from omendb_engine.wal.writer import WalWriter
-from tests.unit.engine.wal_cases import append, check, new_disk, open_writer, scan
+from tests.unit.engine.wal_cases import FOLDER, IDENTITY, SMALL, append, check, new_disk, open_writer, scan
 
 # (operations done when it was acknowledged, last lsn acknowledged)
 Acknowledged = list[tuple[int, int]]
@@ -125,3 +126,21 @@ def test_dropped_segments_may_come_back_in_any_order() -> None:
         resumed.drop_through(15)
         resumed.close()
         check(list(scan(survivor, after_lsn=15))[:-1], 16, 21)
+
+
+def test_a_process_killed_between_a_header_and_its_fsync_leaves_no_trap() -> None:
+    disk = new_disk()
+    writer = open_writer(disk)
+    append(writer, 100)
+    writer.sync()
+    end = scan(disk).end
+    blank = SegmentPreparer(disk, FOLDER, SMALL, next_seq=2, executor=None).take(0)
+    header = SegmentHeader(IDENTITY, 2, 2, 1, end.last_lsn, end.last_crc)
+    blank.file.pwrite([encode_segment_header(header)], 0)
+    # Killed here. The page cache shows the header, so the next run builds on it.
+    writer = open_writer(disk, incarnation=1)
+    append(writer, 100)
+    acknowledged: Acknowledged = []
+    acknowledge(disk, writer, acknowledged)
+    for survivor in disk.crash_states(300, random.Random(1)):
+        check_survivor(survivor, promised(survivor, acknowledged))

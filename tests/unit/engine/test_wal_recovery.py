@@ -8,13 +8,26 @@ import pytest
 
 from omendb_chaos.sim import rot
 from omendb_chaos.sim.disk import SimDisk
+from omendb_common.checksum import Buffer
 from omendb_common.errors import CorruptionError, OmenDBError
 from omendb_engine.wal.prepare import WalSettings
-from omendb_engine.wal.record import COMMIT_NAME, HEADER_BYTES, HEADER_PAGE_BYTES, RecordType, WalEntry, record_bytes
+from omendb_engine.wal.record import (
+    COMMIT_NAME,
+    HEADER_BYTES,
+    HEADER_PAGE_BYTES,
+    RecordType,
+    SegmentFlag,
+    SegmentHeader,
+    WalEntry,
+    encode_record,
+    record_bytes,
+)
 from tests.unit.engine.wal_cases import (
     FOLDER,
+    IDENTITY,
     append,
     check,
+    entry,
     new_disk,
     open_writer,
     scan,
@@ -324,3 +337,20 @@ def test_bytes_that_imitate_records_do_not_end_the_search_for_real_ones() -> Non
     assert len(list(found)) == 1
     assert found.end.torn is not None
     assert found.end.torn.offset == begin
+
+
+def test_a_record_that_follows_another_history_is_not_read() -> None:
+    disk = new_disk()
+    writer = open_writer(disk)
+    append(writer, 100)
+    writer.sync()
+    salt = SegmentHeader(IDENTITY, 1, 1, 0, 0, 0, SegmentFlag.AFTER_OPEN).salt
+    crc = scan(disk).end.last_crc
+    for prev_crc, lsn, records in ((crc, 2, 2), (crc ^ 1, 2, 1), (crc, 3, 1)):
+        parts: list[Buffer] = []
+        encode_record(entry(lsn), lsn=lsn, prev_crc=prev_crc, durable_lsn=1, salt=salt, out=parts)
+        disk.damage(segment_path(1), HEADER_PAGE_BYTES + record_bytes(100), b"".join(map(bytes, parts)))
+        try:
+            assert len(list(scan(disk))) == records
+        except CorruptionError:
+            assert lsn == 3

@@ -8,7 +8,7 @@ import pytest
 
 from omendb_chaos.sim.disk import SimDisk
 from omendb_common.errors import CorruptionError
-from omendb_engine.wal.prepare import WalSettings
+from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.reader import read_commit
 from omendb_engine.wal.record import COMMIT_NAME, CommitPoint, RecordType
 from omendb_engine.wal.tail import WalGapError, WalTail
@@ -211,3 +211,17 @@ def test_a_new_run_mends_the_commit_file() -> None:
         disk.write_file(f"{FOLDER}/{COMMIT_NAME}", [garbage])
         open_writer(disk).close()
         check(open_tail(disk).poll(), 1, 2)
+
+
+def test_what_could_not_be_synced_is_never_published() -> None:
+    disk = new_disk()
+    writer = open_writer(disk)
+    append(writer, 10)
+    writer.sync()
+    tail = open_tail(disk)
+    check(tail.poll(), 1, 1)
+    append(writer, 10)
+    disk.faults.fail("datasync")
+    with pytest.raises(WalFailedError):
+        writer.sync()
+    assert tail.poll() == []
