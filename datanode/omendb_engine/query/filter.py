@@ -18,7 +18,7 @@ import numpy.typing as npt
 from omendb_common.filters import And, Compare, Contains, Exists, Filter, In, IsNull, Not, Or, StartsWith
 from omendb_common.payload import Kind
 from omendb_engine.payload.conditions import ELEMENT_KINDS, Condition, Leaf, condition_for, meet_all
-from omendb_engine.payload.scan import Mask, scan, valid_mask
+from omendb_engine.payload.scan import Mask, compare, scan, valid_mask, values_of_buffer
 from omendb_engine.payload.sorted_index import SortedIndex, Spans
 from omendb_engine.payload.store import ColumnStore
 from omendb_engine.query.rowset import SPARSE_FRACTION, RowSet
@@ -110,6 +110,11 @@ class _Probe:
             mask = self.index.text_mask(self.condition, rows)
             if mask is not None:
                 return mask
+        if self.kind in ("i", "f", "t") and self.condition is not None:
+            # Straight from the column's buffer where it is whole and has no nulls: a fifth of the cost of a take.
+            first = next(iter(self.store.chunks(self.path, self.kind)), None)
+            if first is not None and len(first) == self.store.n and not first.null_count:
+                return compare(values_of_buffer(first, self.kind)[rows], self.condition)
         values = self.store.gather(self.path, self.kind, rows)
         return np.zeros(len(rows), np.bool_) if values is None else self._scan(values)
 
