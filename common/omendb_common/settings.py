@@ -129,10 +129,15 @@ class IndexSettings(_Group):
 
     kind: str = _setting(
         "auto",
-        "auto: flat up to flat_rows_max rows, hnsw above; a collection may say otherwise",
+        "auto: flat below flat_rows_max rows, hnsw from there on; a collection may say otherwise",
         choices=("auto", "flat", "hnsw"),
     )
-    flat_rows_max: int = _setting(10_000, "up to here an exact scan is faster than any graph", low=0, high=100_000_000)
+    flat_rows_max: int = _setting(
+        10_000,
+        "segments of fewer rows are scanned exactly, which is faster there than any graph",
+        low=0,
+        high=100_000_000,
+    )
     hnsw_m: int = _setting(16, "links per node; more means better recall and a bigger index", low=4, high=128)
     hnsw_ef_construction: int = _setting(128, "candidates looked at per insertion into the graph", low=8, high=4096)
     index_delay_s: float = _setting(

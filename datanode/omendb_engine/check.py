@@ -5,6 +5,7 @@ from __future__ import annotations
 from omendb_common.disk import Disk
 from omendb_common.errors import CorruptionError, FormatVersionError
 from omendb_engine.catalog import CATALOG_NAME, read_catalog
+from omendb_engine.lock import WriterLock
 from omendb_engine.recovery import identity_of
 from omendb_engine.segment.check import Finding, check_replica_files
 from omendb_engine.segment.manifest import ManifestStore
@@ -14,12 +15,25 @@ from omendb_engine.wal.record import COMMIT_NAME, decode_commit
 _COLLECTIONS = "collections"
 
 
-def check_folder(disk: Disk, path: str) -> list[Finding]:
-    """Read every byte of a database that nobody is writing; an empty list means sound.
+def check_folder(disk: Disk, path: str, *, lock: bool = False) -> list[Finding]:
+    """Read every byte of a database; an empty list means sound.
+
+    Args:
+        lock: hold the writer lock meanwhile, because files that a writer is changing look damaged.
 
     Raises:
+        DatabaseLockedError: a process writes to the database.
         OSError: a file could not be read.
     """
+    held = WriterLock(path) if lock else None
+    try:
+        return _check_folder(disk, path)
+    finally:
+        if held is not None:
+            held.release()
+
+
+def _check_folder(disk: Disk, path: str) -> list[Finding]:
     try:
         catalog = read_catalog(disk, path)
     except (CorruptionError, FormatVersionError) as error:

@@ -14,19 +14,11 @@ from omendb.backend import Answer, Float32, Int64, Performance, Points
 from omendb.records import shorten
 from omendb_common.ids import IdColumn, PointId
 from omendb_common.payload import columns_from_rows, split_name
-from omendb_common.schema import CollectionSchema, Metric, VectorField
+from omendb_common.schema import CollectionSchema, VectorField
+from omendb_common.scores import distance_to_score
 
 DEFAULT_COLUMNS = frozenset({"id", "distance", "score", "metadata"})
 _ROWS_SHOWN = 10
-
-
-def scores(metric: Metric, distances: Float32) -> Float32:
-    """Scores of distances, larger is better: cosine similarity, inner product, or 1 / (1 + Euclidean distance)."""
-    if metric == "cosine":
-        return np.float32(1.0) - distances
-    if metric == "dot":
-        return -distances
-    return np.float32(1.0) / (np.float32(1.0) + distances)
 
 
 class Hit:
@@ -116,7 +108,7 @@ class SearchResults(Sequence[Hit]):
     @property
     def scores(self) -> Float32:
         """The scores (k,), float32, falling."""
-        return scores(self._field.metric, self.distances)
+        return distance_to_score(self.distances, self._field.metric)
 
     @property
     def metadata(self) -> list[dict[str, Any]] | None:
@@ -152,7 +144,7 @@ class SearchResults(Sequence[Hit]):
         row = range(len(self))[index]
         distance = self.distances[row : row + 1]
         found = self._id_column().slice(row, row + 1).to_list()[0]
-        return Hit(self, row, found, float(distance[0]), float(scores(self._field.metric, distance)[0]))
+        return Hit(self, row, found, float(distance[0]), float(distance_to_score(distance, self._field.metric)[0]))
 
     def __iter__(self) -> Iterator[Hit]:
         columns = zip(self._id_column().to_list(), self.distances.tolist(), self.scores.tolist(), strict=True)
@@ -265,4 +257,4 @@ class EmptyAnswer:
         return NoPoints()
 
 
-__all__ = ["EmptyAnswer", "Hit", "NoPoints", "NoWork", "SearchResults", "payload_table", "scores"]
+__all__ = ["EmptyAnswer", "Hit", "NoPoints", "NoWork", "SearchResults", "payload_table"]

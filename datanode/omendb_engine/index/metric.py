@@ -86,18 +86,8 @@ def distance_to_native(distance: float, metric: Metric) -> float:
     return 1.0 - distance if metric == "cosine" else -distance
 
 
-def distance_to_score(distance: Float32Array, metric: Metric) -> Float32Array:
-    """Scores of distances, any shape; greater is better (see the table above)."""
-    if metric == "l2":
-        return np.float32(1) / (np.float32(1) + distance)
-    if metric == "cosine":
-        return np.float32(1) - distance
-    return np.negative(distance)
-
-
 __all__ = [
     "distance_to_native",
-    "distance_to_score",
     "is_l2",
     "native_to_distance",
     "normalise",

@@ -21,7 +21,8 @@ from omendb_common.schema import (
     Float32Array,
     VectorField,
 )
-from omendb_engine.index.metric import distance_to_score, prepare_queries
+from omendb_common.scores import distance_to_score
+from omendb_engine.index.metric import prepare_queries
 from omendb_engine.parts import AnyPart, SegmentPart, Snapshot
 from omendb_engine.query.answer import Performance, Picked, SearchAnswer
 from omendb_engine.query.rowset import RowSet

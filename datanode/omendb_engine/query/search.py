@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from omendb_common.filters import Filter, canonical_key
 from omendb_common.schema import Float32Array, VectorField

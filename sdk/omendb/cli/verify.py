@@ -22,13 +22,13 @@ from omendb_engine.repair import CollectionRepair, repair_folder
 def check(path: DatabasePath, json: AsJson = False) -> None:
     """Read every file of the database and verify every checksum and invariant; ends with 1 if any is broken.
 
-    Nobody should write to the database meanwhile.
+    Nobody can write to the database meanwhile; it is refused while somebody does.
     """
     folder = os.fspath(path)
     if not path.is_dir():
         raise NotFoundError("no database here", field=folder, bound="a database folder", mend="check the path")
     # Reads, not mappings: on a failing disk a mapping kills the process, a read raises.
-    findings = check_folder(RealDisk(no_mmap=True), folder)
+    findings = check_folder(RealDisk(no_mmap=True), folder, lock=True)
     if json:
         print_json({"sound": not findings, "findings": [dataclasses.asdict(finding) for finding in findings]})
     else:

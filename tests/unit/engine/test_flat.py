@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pytest
 
 from omendb_common.schema import METRICS, VECTOR_DTYPES, Metric, VectorDType
+from omendb_common.scores import distance_to_score
 from omendb_engine.index.flat import scan
 from omendb_engine.index.metric import (
     distance_to_native,
-    distance_to_score,
     native_to_distance,
     normalise,
     prepare_queries,
