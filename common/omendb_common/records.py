@@ -80,7 +80,7 @@ class _Sections:
 
     def add(self, name: str, data: npt.NDArray[Any] | memoryview, dtype: str, shape: Sequence[int]) -> None:
         if isinstance(data, np.ndarray):
-            data = memoryview(np.ascontiguousarray(data)).cast("B") if data.size else memoryview(b"")
+            data = np.ascontiguousarray(data).data.cast("B") if data.size else memoryview(b"")
         size = len(data)
         self.table.append([name, dtype, list(shape), self._end, size])
         self.buffers.append(data)
@@ -123,8 +123,9 @@ def encode_owned(batch: WriteBatch) -> tuple[list[Buffer], WriteBatch]:
     if batch.payload is None or not batch.payload.num_columns:
         return parts, batch
     # The payload is the last section; padding may follow it.
-    encoded = parts[-1] if not isinstance(parts[-1], bytes) else parts[-2]
-    return parts, replace(batch, payload=payload_from_ipc(memoryview(encoded)))
+    encoded = parts[-1] if isinstance(parts[-1], memoryview) else parts[-2]
+    assert isinstance(encoded, memoryview)
+    return parts, replace(batch, payload=payload_from_ipc(encoded))
 
 
 def body_bytes(parts: Sequence[Buffer]) -> int:

@@ -13,7 +13,8 @@ from omendb_common.schema import Float32Array, Metric
 def distance_to_score(distance: Float32Array, metric: Metric) -> Float32Array:
     """Scores of distances, any shape, float32."""
     if metric == "l2":
-        return np.divide(np.float32(1), np.float32(1) + distance)
+        out: Float32Array = np.float32(1) / (np.float32(1) + distance)
+        return out
     if metric == "cosine":
         return np.subtract(np.float32(1), distance)
     return np.negative(distance)

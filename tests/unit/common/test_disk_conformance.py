@@ -6,6 +6,7 @@ import errno
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def test_is_the_port(place: tuple[Disk, str]) -> None:
 
 def test_gather_write_of_any_buffers(place: tuple[Disk, str]) -> None:
     disk, folder = place
-    parts = [
+    parts: list[Any] = [
         b"abc",
         bytearray(b"de"),
         memoryview(b"fgh")[1:],
@@ -89,7 +90,7 @@ def test_open_modes(place: tuple[Disk, str]) -> None:
     disk, folder = place
     for mode in ("r", "rw"):
         with pytest.raises(FileNotFoundError):
-            disk.open(f"{folder}/f", mode)  # type: ignore[arg-type]
+            disk.open(f"{folder}/f", mode)
     with pytest.raises(FileNotFoundError):
         disk.open(f"{folder}/missing/f", "create")
     disk.open(f"{folder}/f", "create").close()

@@ -35,7 +35,7 @@ def brute(space: npt.NDArray[Any], queries: npt.NDArray[Any], metric: Metric) ->
     """Distances (m, n) in float64."""
     x, q = space.astype(np.float64), queries.astype(np.float64)
     if metric == "l2":
-        return np.linalg.norm(q[:, None] - x[None], axis=2)
+        return np.asarray(np.linalg.norm(q[:, None] - x[None], axis=2))
     inner = q @ x.T
     return 1 - inner if metric == "cosine" else -inner
 
@@ -136,7 +136,7 @@ def test_metric_arithmetic() -> None:
 def test_normalise_survives_extreme_lengths_and_zero() -> None:
     rows = np.array([[0, 0], [3e30, 4e30], [3e-30, 4e-30], [3, 4]], np.float32)
     unit, norms = normalise(rows)
-    np.testing.assert_allclose(unit, [[0, 0], [0.6, 0.8], [0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
+    np.testing.assert_allclose(unit, [[0.0, 0.0], [0.6, 0.8], [0.6, 0.8], [0.6, 0.8]], rtol=1e-6)
     np.testing.assert_allclose(norms, [0, 5e30, 5e-30, 5], rtol=1e-6)
 
 

@@ -109,7 +109,7 @@ def test_a_grown_graph_keeps_its_recall(l2: tuple[npt.NDArray[Any], HnswBuild]) 
     _, truth = scan(more, queries, 10, "l2")
     scores = [recall(load(b, more, "l2").search(queries, 10, ef=64)[1], truth) for b in (grown, fresh)]
     assert scores[0] > scores[1] - 0.03
-    index = faiss.deserialize_index(grown.graph, faiss.IO_FLAG_SKIP_STORAGE)
+    index: Any = faiss.deserialize_index(grown.graph, faiss.IO_FLAG_SKIP_STORAGE)
     levels = faiss.vector_to_array(index.hnsw.levels)
     assert len(levels) == 2 * N
     assert (levels[:N] != levels[N:]).any()  # not the same dice again

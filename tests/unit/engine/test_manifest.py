@@ -92,7 +92,12 @@ def test_falling_back_needs_the_log(tmp_path: Path, damage: str) -> None:
     assert caught.value.path == str(newest)
     asked: list[int] = []
     store = ManifestStore(DISK, str(tmp_path))
-    found = store.load(lambda manifest: not asked.append(manifest.checkpoint_lsn))
+
+    def covers(manifest: ReplicaManifest) -> bool:
+        asked.append(manifest.checkpoint_lsn)
+        return True
+
+    found = store.load(covers)
     assert found.generation == 3
     assert asked == [2]
     assert bool(store.problems) == (damage != "gone")
@@ -292,6 +297,7 @@ def test_a_document_counts_only_in_its_canonical_form() -> None:
     for other in others:
         with pytest.raises(CorruptionError):
             layout.unseal(other, "p", kind="replica", format_max=1)
-    for wrong in ({"kind": "segment"}, {"expected": "0" * 64}):
-        with pytest.raises(CorruptionError):
-            layout.unseal(data, "p", **{"kind": "replica", "format_max": 1, **wrong})
+    with pytest.raises(CorruptionError):
+        layout.unseal(data, "p", kind="segment", format_max=1)
+    with pytest.raises(CorruptionError):
+        layout.unseal(data, "p", kind="replica", format_max=1, expected="0" * 64)

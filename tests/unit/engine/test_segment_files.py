@@ -191,6 +191,7 @@ def test_a_leftover_is_swept_and_a_segment_is_never_overwritten(tmp_path: Path) 
 def test_wrong_columns_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     schema = schema_of()
     data = data_of(schema, 4)
+    assert data.payload is not None
     twice = IdColumn.of([1, 2, 1, 3])
     wrong: list[SegmentData] = [
         replace(data, n=5),
