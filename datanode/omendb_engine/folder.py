@@ -153,20 +153,21 @@ class Folder:
         replica_uuid = self._catalog.uuid_of(name)
         path = self._replica_path(replica_uuid)
         opened: Replica | Follower
-        if self.mode == "r":
-            opened = Follower(self._disk, path, replica_uuid, self.resources, self.settings, self._clock)
-        else:
-            assert self._workers is not None
-            opened = Replica.open(
-                self._disk,
-                path,
-                replica_uuid,
-                self.resources,
-                self.settings,
-                self._clock,
-                prepare=self._prepare,
-                wake=self._workers.wake,
-            )
+        with translated("opening a collection"):
+            if self.mode == "r":
+                opened = Follower(self._disk, path, replica_uuid, self.resources, self.settings, self._clock)
+            else:
+                assert self._workers is not None
+                opened = Replica.open(
+                    self._disk,
+                    path,
+                    replica_uuid,
+                    self.resources,
+                    self.settings,
+                    self._clock,
+                    prepare=self._prepare,
+                    wake=self._workers.wake,
+                )
         self._replicas[replica_uuid] = opened
         return opened
 
@@ -201,9 +202,22 @@ class Folder:
             with translated("creating a collection"):
                 Replica.create(self._disk, self._replica_path(schema.uuid), schema, self._clock)
             self._put_catalog(catalog)
-            opened = self._open(name)
+            try:
+                opened = self._open(name)
+            except OmenDBError as error:
+                self._take_back(name, error)
+                raise
             assert isinstance(opened, Replica)
             return opened
+
+    def _take_back(self, name: str, cause: OmenDBError) -> None:
+        """A collection that was made and cannot be opened goes again, so that its error tells the truth."""
+        try:
+            self._put_catalog(self._catalog.removed(name))
+        except OmenDBError:
+            raise UnavailableError(
+                f"the collection was made and could not be opened: {cause}", field=name, outcome="unknown"
+            ) from cause
 
     def drop(self, name: str) -> None:
         """Delete a collection: from the catalog first, then its files."""

@@ -326,6 +326,9 @@ class ManifestStore:
         """
         names = self._disk.listdir(self._path)
         out = [f"{self._path}/{name}" for name in names if name.endswith(layout.TEMPORARY_SUFFIX)]
+        # Left by a crash between a commit and the removal of what it replaced.
+        oldest = min((m.generation for m in self._kept), default=0)
+        out += [f"{self._path}/{manifest_name(g)}" for g in self._generations() if g < oldest]
         out += self._garbage_segments(set(keep_segments))
         named = {ref.deletes.name for m in self._kept for ref in m.segments if ref.deletes is not None}
         named |= set(keep_deletes)
@@ -357,8 +360,15 @@ class ManifestStore:
 
     def remove(self, paths: Collection[str]) -> None:
         """Remove what :meth:`garbage` listed; what is gone already is no error."""
-        for path in paths:
+        manifests = [path for path in paths if _NAME.match(path.rpartition("/")[2])]
+        for path in manifests:
             layout.remove_path(self._disk, path)
+        if manifests:
+            # Before the files that they name: a power cut must not bring back a manifest without its files.
+            self._disk.sync_dir(self._path)
+        for path in paths:
+            if path not in manifests:
+                layout.remove_path(self._disk, path)
 
 
 def _files_named(replica_path: str, ref: SegmentRef) -> list[str]:
