@@ -107,20 +107,26 @@ class SimClock:
         self._ticks += 1
         return self._ticks * 1e-3
 
+    def pass_time(self, seconds: float) -> None:
+        """Let so much time go by at once."""
+        self._ticks += int(seconds * 1000)
+
 
 def small_settings(changes: Mapping[str, Any] | None = None) -> EngineSettings:
     """Settings for a few rows, with some changed."""
     return settings_from({**SMALL, **(changes or {})})
 
 
-def open_folder(disk: SimDisk, settings: EngineSettings, *, seed: int = 0, path: str = PATH) -> Folder:
+def open_folder(
+    disk: SimDisk, settings: EngineSettings, *, seed: int = 0, path: str = PATH, clock: SimClock | None = None
+) -> Folder:
     """Open the database on a simulated disk."""
     uuids = random.Random(f"uuids {seed} {disk.position}")
     return Folder.open(
         path,
         settings=settings,
         disk=disk,
-        clock=SimClock(),
+        clock=clock or SimClock(),
         lock=False,
         new_uuid=lambda: str(uuid.UUID(int=uuids.getrandbits(128), version=4)),
     )
@@ -157,7 +163,9 @@ class Session:
         self.refused: list[OmenDBError | OSError] = []
         self.tolerant = False
         self.late_acks = 0
+        self.clock = SimClock()
         self._renamed: dict[str, str] = {}
+        self._fields: dict[str, tuple[VectorField, ...]] = {}
         self._failed_before = 0
         self._seed = seed
         self._folder: Folder | None = None
@@ -185,7 +193,7 @@ class Session:
 
     def _try_opening(self) -> None:
         try:
-            self._folder = open_folder(self.disk, self.settings, seed=self._seed)
+            self._folder = open_folder(self.disk, self.settings, seed=self._seed, clock=self.clock)
         except (OmenDBError, OSError) as error:
             if not self.tolerant:
                 raise
@@ -226,7 +234,8 @@ class Session:
 
     def create(self, name: str = DEFAULT, *fields: VectorField, options: Mapping[str, Any] | None = None) -> bool:
         """Create a collection; whether it was acknowledged."""
-        schema = CollectionSchema("", fields or (FIELD,), dict(options or {}))
+        self._fields[name] = fields or (FIELD,)
+        schema = CollectionSchema("", self._fields[name], dict(options or {}))
         return self._note(
             f"create {name}",
             name,
@@ -246,6 +255,7 @@ class Session:
     def rename(self, old: str, new: str) -> bool:
         """Rename a collection; whether it was acknowledged."""
         self._renamed[old] = new
+        self._fields[new] = self._fields.get(old, (FIELD,))
         return self._note(
             f"rename {old} {new}",
             old,
@@ -294,9 +304,13 @@ class Session:
 
     def upsert_automatic(self, count: int, name: str = DEFAULT) -> bool:
         """Insert points under ids that the engine makes up."""
-        if not self.has(name):
+        try:
+            first = self.replica(name).next_auto_id
+        except (OmenDBError, OSError, AssertionError) as error:
+            if not self.tolerant:
+                raise
+            assert not isinstance(error, AssertionError) or self._folder is None
             return False
-        first = self.replica(name).next_auto_id
         rows = self.rows(range(first, first + count))
         payload = columns_from_rows([r.payload for r in rows])
         return self._note(
@@ -321,9 +335,7 @@ class Session:
         name: str = DEFAULT,
     ) -> bool:
         """Change some fields of points: the same payload for all, fresh vectors when asked."""
-        if not self.has(name):
-            return False
-        specs = self.replica(name).schema.vectors
+        specs = self._fields.get(name, (FIELD,))
         fresh = [{f.name: self._vector(f) for f in specs} if vectors else {} for _ in ids]
         arrays = {f.name: np.stack([v[f.name] for v in fresh]) for f in specs} if vectors else None
         columns = columns_from_rows([payload] * len(ids)) if payload else None

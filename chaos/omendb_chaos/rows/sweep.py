@@ -6,11 +6,14 @@ process finds, what a power cut would have left, and what the deep check says.
 
 from __future__ import annotations
 
+import errno
+import traceback
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from omendb_chaos.oracle import State, Violation, match, observe
-from omendb_chaos.rows.outcome import dice
+from omendb_chaos.rows.outcome import Outcome, dice
 from omendb_chaos.session import DEFAULT, PATH, BusyDisk, Session, open_folder
 from omendb_chaos.sim.disk import SimDisk
 from omendb_chaos.sim.faults import Fault
@@ -63,6 +66,65 @@ def run_through(workload: Workload, seed: int, planned: Planned | None, **settin
     return session
 
 
+@dataclass(slots=True)
+class Swept:
+    """How much a sweep did: failures struck, by how many workloads, and how many were planned but not reached."""
+
+    workloads: int = 0
+    struck: int = 0
+    unreached: int = 0
+
+    def summary(self, what: str) -> str:
+        """In words."""
+        unreached = f" ({self.unreached} not reached)" if self.unreached else ""
+        return f"{self.struck} {what} over {self.workloads} workloads{unreached}"
+
+
+def sweep(
+    outcome: Outcome, names: Collection[str], kinds: Collection[str], error: int, *, per_workload: int | None = None
+) -> Swept:
+    """Fail the n-th call of ``kinds`` in each workload, once and from then on.
+
+    ``per_workload``: that many different n, spread evenly; None for every n.
+    """
+    done = Swept()
+    for workload in chosen(names):
+        done.workloads += 1
+        total = calls_of(workload, kinds, outcome.seed)
+        step = 1 if per_workload is None else max(1, total // per_workload)
+        for nth in range(1 + outcome.seed % step, total + 1, step):
+            for sticky in (False, True) if per_workload is None else ((nth // step) % 2 == 0,):
+                where = f"{workload.name}, call {nth} of {total}{' and all after' if sticky else ''}"
+                planned = Planned(kinds, nth, error, sticky)
+                try:
+                    session = run_through(workload, outcome.seed, planned)
+                except (Violation, *UNTYPED) as failure:
+                    outcome.violated(f"{where}: {_where(failure)}")
+                    continue
+                reached = session.disk.faults.calls.total() >= nth
+                done.struck += reached
+                done.unreached += not reached
+                for problem in _after(session, outcome.seed, error):
+                    outcome.violated(f"{where}: {problem}")
+    return done
+
+
+def _after(session: Session, seed: int, error: int) -> Iterator[str]:
+    if error == errno.ENOSPC and session.is_open:
+        # The disk is still full: reads must not mind.
+        try:
+            session.check()
+        except (Violation, OmenDBError, OSError) as problem:
+            yield f"while the disk is full: {problem}"
+    session.disk.faults.clear()
+    yield from problems_after(session, power_cuts=1, seed=seed)
+
+
+def _where(failure: BaseException) -> str:
+    frames = traceback.extract_tb(failure.__traceback__)
+    return f"{type(failure).__name__}: {failure} in {frames[-1].name}, {frames[-1].filename.rpartition('/')[2]}"
+
+
 def problems_after(session: Session, *, power_cuts: int = 3, seed: int = 0) -> Iterator[str]:
     """Everything that is wrong after a run; the fault is over when this is called."""
     if session.is_open:
@@ -80,9 +142,10 @@ def _problems_alive(session: Session) -> Iterator[str]:
     except OmenDBError as error:
         yield f"while open, reads failed: {type(error).__name__}: {error}"
     session.tolerant = False
+    session.clock.pass_time(10)
     for name in session.folder.names():
         if not session.replica(name).failed:
-            yield from _guarded(lambda name=name: _works_again(session, name), f"{name!r} did not work again")  # type: ignore[misc]
+            yield from _guarded(partial(_works_again, session, name), f"{name!r} did not work again")
 
 
 def _works_again(session: Session, name: str) -> None:
@@ -138,4 +201,4 @@ def _problems_after_power_cut(session: Session, count: int, seed: int) -> Iterat
         yield from _guarded(look, f"power cut ({crash.label} at {crash.at} of {session.disk.position})")
 
 
-__all__ = ["UNTYPED", "Planned", "calls_of", "chosen", "problems_after", "run_through"]
+__all__ = ["UNTYPED", "Planned", "Swept", "calls_of", "chosen", "problems_after", "run_through", "sweep"]
