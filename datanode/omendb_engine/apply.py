@@ -16,15 +16,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from omendb_common.ids import IdColumn, U64Array
-from omendb_common.payload import concat_batches, key_masks, overlay
+from omendb_common.ids import U64Array
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_engine.growing import GrowingBuffer, row_bytes
-from omendb_engine.overrides import BASE, FieldStamps, payload_field, vector_field
-from omendb_engine.parts import AnyPart, BufferPart, Located, Snapshot, take_payload
+from omendb_engine.overrides import FieldStamps
+from omendb_engine.parts import AnyPart, BufferPart, Located, Snapshot
+from omendb_engine.points import Points, base_stamps, keep_newer_fields, merge_update, stamped
 from omendb_engine.segment.deletes import Deletes
-from omendb_engine.vectors import Prepared, prepare
+from omendb_engine.vectors import prepare
+
+# An id and its stamp, and half as much again for the id's hash while it is looked up.
+TOMBSTONE_BYTES = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,24 @@ class Applied:
 
     count: int
     existed: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePlan:
+    """Points as an UPDATE leaves them, without their new stamps unless ``stamps`` has them row by row.
+
+    ``located``: where their stored versions are. ``existed``: points of the batch that are there.
+    """
+
+    points: Points | None
+    stamps: U64Array | None
+    located: Located
+    existed: int
+
+    @property
+    def payload_bytes(self) -> int:
+        """Memory that the merged payload takes."""
+        return 0 if self.points is None else self.points.payload_bytes
 
 
 class PartStore:
@@ -69,8 +90,8 @@ class PartStore:
         return [p for p in self.snapshot.parts[:-1] if isinstance(p, BufferPart)]
 
     def has_room(self, rows: int) -> bool:
-        """Whether the active buffer takes ``rows`` more."""
-        return rows <= self.active.room()
+        """Whether the active buffer takes ``rows`` more. One that only ever sees deletions is full of them some day."""
+        return rows <= self.active.room() and self.active.tombstone_rows < max(self.active.capacity, 1)
 
     def next_capacity(self, rows: int) -> int:
         """Rows the next buffer will have room for."""
@@ -79,6 +100,14 @@ class PartStore:
     def buffer_bytes(self, capacity: int) -> int:
         """Memory a buffer of ``capacity`` rows takes, without payload."""
         return capacity * row_bytes(self.schema)
+
+    def extra_bytes(self, batch: WriteBatch, plan: UpdatePlan | None) -> int:
+        """Memory that applying a batch takes beside the buffer's columns: its payload, or its tombstones."""
+        if batch.op is Op.DELETE:
+            return batch.rows * TOMBSTONE_BYTES
+        if plan is not None:
+            return plan.payload_bytes
+        return 0 if batch.payload is None else int(batch.payload.nbytes)
 
     def freeze(self, capacity: int) -> GrowingBuffer:
         """End the active buffer at the last applied operation and start another; returns the frozen one."""
@@ -122,17 +151,20 @@ class PartStore:
 
     # -- operations ----------------------------------------------------------------------------------
 
-    def apply(self, batch: WriteBatch, stamp: int, lsn: int, *, fresh: bool = False) -> Applied:
+    def apply(
+        self, batch: WriteBatch, stamp: int, lsn: int, *, fresh: bool = False, plan: UpdatePlan | None = None
+    ) -> Applied:
         """Apply one operation; the active buffer has room for it.
 
         Args:
             stamp: the batch's stamp; rows with stamps of their own carry them in ``batch.stamps``.
             fresh: no id of the batch exists (the engine made them up), so none is looked for.
+            plan: of an UPDATE, made since the operation before; None: made here.
         """
         if batch.op is Op.UPSERT:
             applied = self._upsert(batch, stamp, lsn, fresh)
         elif batch.op is Op.UPDATE:
-            applied = self._update(batch, stamp, lsn)
+            applied = self._update(plan or self.plan_update(batch, stamp), stamp, lsn)
         else:
             applied = self._delete(batch, stamp, lsn)
         self.max_stamp = max(self.max_stamp, stamp if batch.stamps is None else int(batch.stamps.max(initial=0)))
@@ -152,7 +184,8 @@ class PartStore:
         located: Located | None = None
         if not fresh:
             located = self.snapshot.locate(*batch.ids.hashes())
-        if not self._ordered(batch, stamp):
+        ordered = self._ordered(batch, stamp)
+        if not ordered:
             rows = self._winners(batch, stamps, located)
             if len(rows) < batch.rows:
                 batch = take_batch(batch, rows)
@@ -160,23 +193,23 @@ class PartStore:
                 located = Located(located.part[rows], located.row[rows]) if located is not None else None
         vectors = {f.name: prepare(f, batch.vectors[f.name]) for f in self.schema.vectors}
         existed = int(np.count_nonzero(located.found)) if located is not None else 0
-        return self._write(batch.ids, stamps, vectors, batch.payload, None, located, existed, lsn)
+        points = Points(batch.ids, stamps, vectors, batch.payload, FieldStamps.empty())
+        if existed and located is not None and not ordered:
+            points = self._under_updates(points, located)
+        return self._write(points, located, existed, lsn)
 
-    def _write(
-        self,
-        ids: IdColumn,
-        stamps: U64Array | int,
-        vectors: Mapping[str, Prepared],
-        payload: pa.RecordBatch | None,
-        overrides: FieldStamps | None,
-        located: Located | None,
-        existed: int,
-        lsn: int,
-    ) -> Applied:
-        snapshot = self.snapshot
+    def _under_updates(self, points: Points, located: Located) -> Points:
+        groups = self.snapshot.by_part(located)
+        sources = [(self.snapshot.parts[number], rows) for number, _, rows in groups]
+        stamps = points.stamps
+        mine = np.full(len(points.ids), stamps, np.uint64) if isinstance(stamps, int) else stamps
+        return keep_newer_fields(points, mine, sources, np.concatenate([where for _, where, _ in groups]))
+
+    def _write(self, points: Points, located: Located | None, existed: int, lsn: int) -> Applied:
+        snapshot, ids = self.snapshot, points.ids
         parts = self._kill(located) if existed and located is not None else list(snapshot.parts)
         if len(ids):
-            self.active.append(ids, stamps, vectors, payload, overrides)
+            self.active.append(ids, points.stamps, points.vectors, points.payload, points.overrides)
         last = parts[-1]
         assert isinstance(last, BufferPart)
         parts[-1] = last.grown(self.active.n)
@@ -204,49 +237,49 @@ class PartStore:
         parts = self._kill(located) if existed else list(self.snapshot.parts)
         values = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
         if batch.rows:
-            self.active.tombstones.append((batch.ids, values))
+            self.active.bury(batch.ids, values)
         self.snapshot = Snapshot(tuple(parts), lsn, self.snapshot.live - existed)
         return Applied(existed, existed)
 
-    def _update(self, batch: WriteBatch, stamp: int, lsn: int) -> Applied:
-        located = self.snapshot.locate(*batch.ids.hashes())
-        rows = np.flatnonzero(located.found)
-        if not len(rows):
-            self.skip(lsn)
-            return Applied(0, 0)
-        if len(rows) < batch.rows:
-            batch = take_batch(batch, rows)
-            located = Located(located.part[rows], located.row[rows])
-        groups = self.snapshot.by_part(located)
-        order = np.concatenate([where for _, where, _ in groups])
-        sources = [(self.snapshot.parts[number], rows_in) for number, _, rows_in in groups]
-        batch = take_batch(batch, order)
-        located = Located(located.part[order], located.row[order])
-        vectors = {f.name: self._updated_vectors(f.name, batch, sources) for f in self.schema.vectors}
-        payload = _updated_payload(batch, sources)
-        overrides = _updated_stamps(batch, stamp, sources)
-        return self._write(batch.ids, stamp, vectors, payload, overrides, located, batch.rows, lsn)
+    def plan_update(self, batch: WriteBatch, stamp: int | None = None) -> UpdatePlan:
+        """What an UPDATE would write, so that it can be refused before it is logged.
 
-    def _updated_vectors(self, name: str, batch: WriteBatch, sources: Sequence[tuple[AnyPart, Any]]) -> Prepared:
-        if name in batch.vectors:
-            return prepare(self.schema.vector(name), batch.vectors[name])
-        pieces = [part.vectors_at(name, rows) for part, rows in sources]
-        if len(pieces) == 1:
-            return pieces[0]
-        norms = [p.norms for p in pieces if p.norms is not None]
-        raw = [p.raw for p in pieces if p.raw is not None]
-        return Prepared(
-            np.concatenate([p.space for p in pieces]),
-            np.concatenate(norms) if norms else None,
-            np.concatenate(raw) if raw else None,
-        )
+        Args:
+            stamp: the batch's stamp; None when it will be newer than all that was applied.
+
+        Raises:
+            InvalidArgumentError: a merged payload is above a limit.
+            ResourceExhaustedError: a merged column is above 2 GiB.
+        """
+        stamps = batch.stamps
+        if stamps is None and stamp is not None and not self._ordered(batch, stamp):
+            stamps = np.full(batch.rows, stamp, np.uint64)
+        located = self.snapshot.locate(*batch.ids.hashes())
+        found = np.flatnonzero(located.found)
+        groups = self.snapshot.by_part(located)
+        if not groups:
+            return UpdatePlan(None, None, located, 0)
+        order = np.concatenate([where for _, where, _ in groups])
+        sources = [(self.snapshot.parts[number], rows) for number, _, rows in groups]
+        mine = None if stamps is None else stamps[order]
+        points, rows = merge_update(self.schema, sources, take_batch(batch, order), mine)
+        kept = Located(located.part[order[rows]], located.row[order[rows]])
+        return UpdatePlan(points, None if mine is None else mine[rows], kept, len(found))
+
+    def _update(self, plan: UpdatePlan, stamp: int, lsn: int) -> Applied:
+        if plan.points is None or not len(plan.points.ids):
+            self.skip(lsn)
+            return Applied(plan.existed, plan.existed)
+        points = stamped(plan.points, stamp if plan.stamps is None else plan.stamps)
+        self._write(points, plan.located, len(points.ids), lsn)
+        return Applied(plan.existed, plan.existed)
 
     def _winners(self, batch: WriteBatch, stamps: U64Array | int, located: Located | None) -> npt.NDArray[np.int64]:
-        """Rows whose stamp is above what their point carries (a live row's stamp, or a tombstone's)."""
+        """Rows whose stamp is above what their point carries (a live row's base stamp, or a tombstone's)."""
         held = np.zeros(batch.rows, np.uint64)
         if located is not None:
             for number, where, rows in self.snapshot.by_part(located):
-                held[where] = self.snapshot.parts[number].stamps_at(rows)
+                held[where] = base_stamps(self.snapshot.parts[number], rows)
         hi, lo = batch.ids.hashes()
         for part in self.snapshot.parts:
             np.maximum(held, part.tombstone_stamps(hi, lo), out=held)
@@ -266,38 +299,6 @@ def take_batch(batch: WriteBatch, rows: npt.NDArray[np.int64]) -> WriteBatch:
     )
 
 
-def _updated_payload(batch: WriteBatch, sources: Sequence[tuple[AnyPart, Any]]) -> pa.RecordBatch | None:
-    pieces = [(take_payload(part.columns(), rows), len(rows)) for part, rows in sources]
-    base = concat_batches([piece for piece, _ in pieces], [count for _, count in pieces])
-    update = base.select([]) if batch.payload is None else batch.payload
-    return overlay(base, update, _changed_keys(batch), batch.rows)
-
-
-def _changed_keys(batch: WriteBatch) -> dict[str, npt.NDArray[np.bool_]]:
-    """Which rows an UPDATE changes each top-level payload key of: where it gives a value, or removes one."""
-    masks = key_masks(batch.payload, batch.rows) if batch.payload is not None else {}
-    everyone = np.ones(batch.rows, np.bool_)
-    return {**masks, **dict.fromkeys(batch.keys, everyone)}
-
-
-def _updated_stamps(batch: WriteBatch, stamp: int, sources: Sequence[tuple[AnyPart, Any]]) -> FieldStamps:
-    everyone = np.arange(batch.rows)
-    changed = {payload_field(k): np.flatnonzero(mask) for k, mask in _changed_keys(batch).items()}
-    changed |= {vector_field(v): everyone for v in batch.vectors}
-    kept: list[FieldStamps] = []
-    first = 0
-    for part, rows in sources:
-        known = part.overrides().remap(rows)
-        has_base = np.zeros(len(rows), np.bool_)
-        has_base[known.rows[known.fields == BASE]] = True
-        bare = np.flatnonzero(~has_base)
-        kept.append(known.shifted(first))
-        kept.append(FieldStamps.constant(bare + first, BASE, part.stamps_at(rows[bare])))
-        first += len(rows)
-    fresh = FieldStamps.concat([FieldStamps.constant(rows, field, stamp) for field, rows in changed.items()])
-    return FieldStamps.concat([FieldStamps.concat(kept).minus(fresh), fresh])
-
-
 def _moved(row_map: npt.NDArray[np.int32], rows: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     mapped = row_map[rows].astype(np.int64)
     return np.asarray(mapped[mapped >= 0])
@@ -312,4 +313,4 @@ def _carry_kills(buffer: GrowingBuffer, new: AnyPart | None, row_maps: Mapping[i
                 buffer.record_kill(new.part_id, moved)
 
 
-__all__ = ["Applied", "PartStore", "take_batch"]
+__all__ = ["Applied", "PartStore", "UpdatePlan", "take_batch"]

@@ -49,6 +49,7 @@ class GrowingBuffer:
         self.vectors = VectorColumns(schema, capacity)
         self.kills: dict[int, list[npt.NDArray[np.int64]]] = {}
         self.tombstones: list[tuple[IdColumn, U64Array]] = []
+        self.tombstone_rows = 0
         self.dead_at_freeze = Deletes.none(0)
         self.reserved_bytes = capacity * row_bytes(schema)
         self._index = HashIndex(self.hi, self.lo, capacity)
@@ -87,6 +88,11 @@ class GrowingBuffer:
         self._index.insert(first, count)
         self.n = stop
         return first
+
+    def bury(self, ids: IdColumn, stamps: U64Array) -> None:
+        """Remember that ``ids`` were deleted at ``stamps``, u64 (n)."""
+        self.tombstones.append((ids, stamps))
+        self.tombstone_rows += len(ids)
 
     def record_kill(self, part_id: int, rows: npt.NDArray[np.int64]) -> None:
         """Remember that an operation of this buffer killed ``rows`` of an older part."""

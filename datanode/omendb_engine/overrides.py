@@ -18,11 +18,17 @@ import numpy.typing as npt
 from omendb_common.ids import U64Array
 
 BASE = ""
+_PAYLOAD = "payload:"
 
 
 def payload_field(key: str) -> str:
     """The override name of a top-level payload key."""
-    return f"payload:{key}"
+    return _PAYLOAD + key
+
+
+def payload_key(field: str) -> str | None:
+    """The top-level payload key of an override name, None for other fields."""
+    return field.removeprefix(_PAYLOAD) if field.startswith(_PAYLOAD) else None
 
 
 def vector_field(name: str) -> str:
@@ -80,6 +86,20 @@ class FieldStamps:
         """The same entries with ``by`` added to every row."""
         return FieldStamps((self.rows + by).astype(np.int32), self.fields, self.stamps)
 
+    def where(self, keep: npt.NDArray[np.bool_]) -> FieldStamps:
+        """The entries at which ``keep`` is true."""
+        return FieldStamps(self.rows[keep], self.fields[keep], self.stamps[keep])
+
+    def of_field(self, field: str) -> FieldStamps:
+        """The entries of one field."""
+        return self.where(np.asarray(self.fields == field, np.bool_))
+
+    def dense(self, n: int) -> U64Array:
+        """The stamp of each of ``n`` rows, 0 where it has none; for entries of one field."""
+        out = np.zeros(n, np.uint64)
+        out[self.rows] = self.stamps
+        return out
+
     def minus(self, other: FieldStamps) -> FieldStamps:
         """The entries whose (row, field) is not in ``other``."""
         if not len(self.rows) or not len(other.rows):
@@ -91,4 +111,4 @@ class FieldStamps:
         return FieldStamps(self.rows[keep], self.fields[keep], self.stamps[keep])
 
 
-__all__ = ["BASE", "FieldStamps", "payload_field", "vector_field"]
+__all__ = ["BASE", "FieldStamps", "payload_field", "payload_key", "vector_field"]

@@ -147,10 +147,11 @@ def replay(store: PartStore, record: WalRecord, resources: Resources) -> WriteBa
         capacity = store.next_capacity(rows)
         resources.budget.reserve(BUFFERS, store.buffer_bytes(capacity))
         store.freeze(capacity)
-    payload = batch.payload.nbytes if batch.payload is not None else 0
-    resources.budget.reserve(BUFFERS, payload)
-    store.active.reserved_bytes += payload
-    store.apply(batch, record.stamp, record.lsn)
+    plan = store.plan_update(batch, record.stamp) if batch.op is Op.UPDATE else None
+    extra = store.extra_bytes(batch, plan)
+    resources.budget.reserve(BUFFERS, extra)
+    store.active.reserved_bytes += extra
+    store.apply(batch, record.stamp, record.lsn, plan=plan)
     return batch
 
 

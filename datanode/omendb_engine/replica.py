@@ -8,7 +8,6 @@ to the log, THEN durable, THEN applied, THEN acknowledged. Everything else (seal
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -35,7 +34,7 @@ from omendb_common.hlc import HybridLogicalClock
 from omendb_common.ids import IdColumn
 from omendb_common.records import Buffer, Op, WriteBatch, body_bytes, encode_owned
 from omendb_common.schema import BATCH_BODY_BYTES_MAX, CollectionSchema
-from omendb_engine.apply import take_batch
+from omendb_engine.apply import UpdatePlan, take_batch
 from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, WriteKind
 from omendb_engine.commit import GroupCommit
 from omendb_engine.disk_errors import disk_error, translated
@@ -72,7 +71,10 @@ class WriteResult:
 class _Operation:
     """One write waiting for its group."""
 
-    __slots__ = ("auto", "batch", "create_only", "done", "error", "parts", "result", "size", "solo", "stamp")
+    __slots__ = (
+        *("auto", "batch", "create_only", "done", "error", "extra_bytes", "parts", "plan", "result", "size", "solo"),
+        "stamp",
+    )
 
     def __init__(
         self, batch: WriteBatch, parts: list[Buffer], *, auto: bool = False, create_only: bool = False
@@ -87,6 +89,8 @@ class _Operation:
         self.done = False
         self.error: BaseException | None = None
         self.result: WriteResult | None = None
+        self.plan: UpdatePlan | None = None
+        self.extra_bytes = 0
         self.stamp = 0
 
 
@@ -128,7 +132,6 @@ class Replica(Reader):
         self._failure: BaseException | None = None
         self._closed = False
         self._next_auto_id = self._store.next_auto_id
-        self._auto_lock = threading.Lock()
         self._last_write_s = clock.mono_s()
         self.maintenance = Maintenance(self, recovered, wake)
 
@@ -212,7 +215,8 @@ class Replica(Reader):
         self._check_writable()
         self._check_vectors(vectors, n)
         auto = ids is None
-        ids = self._automatic_ids(n) if ids is None else ids
+        # Automatic ids are drawn when the group is formed: until then other writers may use ids of their own.
+        ids = IdColumn(np.zeros(max(n, 0), np.uint64), None) if ids is None else ids
         if len(ids) != n:
             raise InvalidArgumentError(f"{len(ids)} ids for {n} vectors", field="ids", bound=f"{n} ids")
         batch = WriteBatch(Op.UPSERT, ids, vectors, payload)
@@ -305,6 +309,7 @@ class Replica(Reader):
                 ready = self._deletes_alone(ready, error)
                 self._log_and_apply(ready)
         except ResourceExhaustedError as error:
+            self._give_back(ready)
             _fail(ready, error)
         except WalFailedError as error:
             self.fail(error)
@@ -327,7 +332,9 @@ class Replica(Reader):
         with suppress(OSError):
             freed = self._ballast.release()
         deletes = [o for o in ready if o.batch.op is Op.DELETE] if freed else []
-        _fail([o for o in ready if o not in deletes], error)
+        others = [o for o in ready if o not in deletes]
+        self._give_back(others)
+        _fail(others, error)
         return deletes
 
     def _admitted(self, operation: _Operation) -> bool:
@@ -337,6 +344,13 @@ class Replica(Reader):
             self._guard.check(_KINDS[batch.op], operation.size)
             if operation.solo:
                 self._check_existing(operation)
+            if operation.auto:
+                self._draw_ids(batch.ids)
+            elif batch.op is Op.UPSERT:
+                self._next_auto_id = max(self._next_auto_id, batch.ids.int_max() + 1)
+            elif batch.op is Op.UPDATE:
+                # Made before the log has it: a merge that is refused later would be refused at every recovery.
+                operation.plan = self._store.plan_update(batch)
         except OSError as error:
             operation.error, operation.done = disk_error(error, "asking the volume for its space"), True
         except OmenDBError as error:
@@ -366,9 +380,17 @@ class Replica(Reader):
             self.resources.budget.reserve(BUFFERS, self._store.buffer_bytes(capacity))
             self._store.freeze(capacity)
             self.maintenance.wake()
-        payload = sum(o.batch.payload.nbytes for o in ready if o.batch.payload is not None)
-        self.resources.budget.reserve(BUFFERS, payload)
-        self._store.active.reserved_bytes += payload
+        for operation in ready:
+            operation.extra_bytes = self._store.extra_bytes(operation.batch, operation.plan)
+        extra = sum(o.extra_bytes for o in ready)
+        self.resources.budget.reserve(BUFFERS, extra)
+        self._store.active.reserved_bytes += extra
+
+    def _give_back(self, operations: Sequence[_Operation]) -> None:
+        """Release what ``_make_room`` took for operations that were not logged."""
+        extra = sum(o.extra_bytes for o in operations)
+        self._store.active.reserved_bytes -= extra
+        self.resources.budget.release(BUFFERS, extra)
 
     def _log(self, ready: Sequence[_Operation]) -> int:
         """Append the group and make it as durable as asked; returns its first LSN."""
@@ -384,28 +406,21 @@ class Replica(Reader):
         return last - len(ready) + 1
 
     def _apply(self, operation: _Operation, lsn: int) -> None:
-        applied = self._store.apply(operation.batch, operation.stamp, lsn, fresh=operation.auto)
-        if not operation.auto:
-            self._raise_auto_ids(operation.batch.ids)
+        applied = self._store.apply(operation.batch, operation.stamp, lsn, fresh=operation.auto, plan=operation.plan)
         operation.result = WriteResult(operation.batch.ids, applied.count, operation.stamp, lsn, self.durability)
         operation.done = True
         self._last_write_s = self._clock.mono_s()
 
-    def _automatic_ids(self, n: int) -> IdColumn:
-        with self._auto_lock:
-            first = self._next_auto_id
-            if first + n > 1 << 64:
-                raise InvalidArgumentError(
-                    "an id near 2**64 is in use, no automatic ids are left above it", field="ids", mend="give ids"
-                )
-            self._next_auto_id = first + n
-        return IdColumn(np.arange(first, first + n, dtype=np.uint64), None)
-
-    def _raise_auto_ids(self, ids: IdColumn) -> None:
-        above = ids.int_max() + 1
-        if above > self._next_auto_id:
-            with self._auto_lock:
-                self._next_auto_id = max(self._next_auto_id, above)
+    def _draw_ids(self, ids: IdColumn) -> None:
+        """Fill in automatic ids: above every integer id of the operations before."""
+        assert ids.ints is not None
+        first, stop = self._next_auto_id, self._next_auto_id + len(ids)
+        if stop > 1 << 64:
+            raise InvalidArgumentError(
+                "an id near 2**64 is in use, no automatic ids are left above it", field="ids", mend="give ids"
+            )
+        ids.ints[:] = np.arange(len(ids), dtype=np.uint64) + np.uint64(first)
+        self._next_auto_id = stop
 
     # -- checks ------------------------------------------------------------------------------------
 
