@@ -1,0 +1,68 @@
+"""R4: every byte of every file of a database is changed in three ways; every change must be noticed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from omendb_chaos.rows.fixture import Fixture, build, kinds_of_files, noticed, served
+from omendb_chaos.rows.outcome import Budget, Outcome, dice
+
+_SMALL_STEP = 97
+# A change in so many is also served to a user who checks nothing: refused or right, never wrong.
+_SERVED_EVERY = {"small": 3, "full": 40}
+
+
+def run(seed: int, budget: Budget) -> Outcome:
+    """Change bytes, one at a time."""
+    outcome = Outcome("R4", seed, budget)
+    fixture = build(seed)
+    rng = dice("R4", seed)
+    counts: Counter[str] = Counter()
+    unnoticed: Counter[str] = Counter()
+    files = fixture.files()
+    for path in files:
+        original = fixture.disk.peek(path)
+        step = 1 if budget == "full" else _SMALL_STEP
+        for offset in range(seed % step, len(original), step):
+            for value in sorted({original[offset] ^ (1 << rng.randrange(8)), 0, 255} - {original[offset]}):
+                how = _tried(fixture, path, offset, value, original[offset])
+                counts[how or "unnoticed"] += 1
+                if how in (None, "WRONG CONTENT"):
+                    unnoticed[path] += 1
+                    outcome.violated(
+                        f"{path} byte {offset} {original[offset]:#04x} -> {value:#04x}: {how or 'unnoticed'}"
+                    )
+                if rng.randrange(_SERVED_EVERY[budget]) == 0:
+                    counts["served"] += 1
+                    problem = _served(fixture, path, offset, value, original[offset])
+                    if problem is not None:
+                        outcome.violated(f"{path} byte {offset} -> {value:#04x}: {problem}")
+    size = sum(fixture.disk.size(path) for path in files)
+    changes = counts["check"] + counts["refused"] + counts["unnoticed"] + counts["WRONG CONTENT"]
+    outcome.notes.append(f"files: {', '.join(kinds_of_files(files))}")
+    outcome.notes.append(f"bytes proven unused: {dict(unnoticed) or 'none'}")
+    outcome.figure = (
+        f"{changes} single-byte changes in {len(files)} files of {size} bytes, "
+        f"{changes - counts['unnoticed'] - counts['WRONG CONTENT']} noticed, {counts['served']} also served, "
+        f"{len(outcome.violations)} violations"
+    )
+    return outcome
+
+
+def _tried(fixture: Fixture, path: str, offset: int, value: int, original: int) -> str | None:
+    fixture.disk.damage(path, offset, bytes([value]))
+    try:
+        return noticed(fixture, path)
+    finally:
+        fixture.disk.damage(path, offset, bytes([original]))
+
+
+def _served(fixture: Fixture, path: str, offset: int, value: int, original: int) -> str | None:
+    fixture.disk.damage(path, offset, bytes([value]))
+    try:
+        return served(fixture)
+    finally:
+        fixture.disk.damage(path, offset, bytes([original]))
+
+
+__all__ = ["run"]
