@@ -53,11 +53,11 @@ def calls_of(workload: Workload, kinds: Collection[str], seed: int) -> int:
     return sum(session.disk.faults.calls[kind] for kind in kinds)
 
 
-def run_through(workload: Workload, seed: int, planned: Planned | None, **settings: object) -> Session:
+def run_through(workload: Workload, seed: int, planned: Planned | None, *, tolerant: bool = False) -> Session:
     """Run a workload on a disk that fails once, or from then on, going on as far as it goes."""
     disk = BusyDisk(seed)
-    session = Session(disk, {**workload.changes, **settings}, seed=seed)
-    session.tolerant = planned is not None
+    session = Session(disk, workload.changes, seed=seed)
+    session.tolerant = tolerant or planned is not None
     if planned is not None:
         planned.on(disk)
     session.open()
