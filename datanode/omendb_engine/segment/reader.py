@@ -1,8 +1,9 @@
 """A segment as readers see it: immutable, mapped, and verified before any byte of it is believed.
 
-Opening checks the manifest's hash and every file's size; keys and statistics are verified then as well, the
-big files (vectors, payload, index) once, whole, when first used. After ``close`` no new part can be read, and
-what was handed out stays valid: arrays keep their mapping alive.
+Opening checks the manifest's hash and every file's size, and maps every file: a snapshot is read to its end
+though a merge has removed the names meanwhile. Keys and statistics are verified then as well, the big files
+(vectors, payload, index) once, whole, when first used. After ``close`` no new part can be read, and what was handed
+out stays valid: arrays keep their mapping alive.
 """
 
 from __future__ import annotations
@@ -68,15 +69,20 @@ class Files:
         self._disk = disk
         self.folder = folder
         self.entries = entries
+        self._maps: dict[str, memoryview] = {}
 
     def path(self, name: str) -> str:
         """Path of a file."""
         return f"{self.folder}/{name}"
 
-    def check_sizes(self) -> None:
-        """CorruptionError unless every file is there with its size; touches no content."""
+    def pin(self) -> None:
+        """Map every file; CorruptionError unless it is there with its size. No content is looked at."""
         for name, entry in self.entries.items():
             layout.check_size(self._disk, self.path(name), entry)
+            try:
+                self._maps[name] = self._disk.map(self.path(name))
+            except FileNotFoundError:
+                raise CorruptionError("the file is missing", path=self.path(name)) from None
 
     def view(self, name: str) -> memoryview:
         """The verified content of a file, mapped; CorruptionError when any byte differs."""
@@ -84,6 +90,18 @@ class Files:
         entry = self.entries.get(name)
         if entry is None:
             raise CorruptionError("the segment's manifest does not name the file", path=path)
+        if name not in self._maps:
+            return self.fresh_view(name)
+        if self._disk.exists(path):
+            # To read a map past the end of its file is not an error but the end of the process.
+            layout.check_size(self._disk, path, entry)
+        view = self._maps[name]
+        layout.verify(view, entry, path)
+        return view
+
+    def fresh_view(self, name: str) -> memoryview:
+        """The verified content as it is on disk now."""
+        path, entry = self.path(name), self.entries[name]
         layout.check_size(self._disk, path, entry)
         view = self._disk.map(path)
         layout.verify(view, entry, path)
@@ -116,6 +134,7 @@ class Segment:
         self._tombstones = _Lazy(self._read_tombstones)
         self._overrides = _Lazy(self._read_overrides)
         self._document = _Lazy(self._read_index_document)
+        self._index_files = _Lazy(self._read_index_files)
         self._indexes = {name: _Lazy(self._index_reader(name)) for name in self._fields}
 
     @staticmethod
@@ -134,9 +153,9 @@ class Segment:
         if (int(body["segment_id"]), int(body["rows"])) != (ref.segment_id, ref.rows):
             raise CorruptionError("the manifest of another segment", path=path, offset=0)
         segment = Segment(disk, replica_path, ref, body, cache)
-        segment._files.check_sizes()
+        segment._files.pin()
         if ref.index_hash is not None:
-            segment._index_files().check_sizes()
+            segment._index_files.get().pin()
         if verify:
             segment._keys.get()
             segment._stats.get()
@@ -311,9 +330,10 @@ class Segment:
             ref.min_stamp, ref.max_stamp,
         )  # fmt: skip
         other._document = _Lazy(other._read_index_document)
+        other._index_files = _Lazy(other._read_index_files)
         other._indexes = {name: _Lazy(other._index_reader(name)) for name in self._fields}
         if index_hash is not None:
-            other._index_files().check_sizes()
+            other._index_files.get().pin()
         return other
 
     def _read_index_document(self) -> IndexDocument:
@@ -321,7 +341,7 @@ class Segment:
         assert self.ref.index_hash is not None
         return read_index_document(self._disk, self._replica_path, self.id, self.ref.index_hash)
 
-    def _index_files(self) -> Files:
+    def _read_index_files(self) -> Files:
         return Files(self._disk, self._files.folder, self._document.get().files)
 
     def _index_reader(self, name: str) -> Callable[[], HnswIndex]:
@@ -330,7 +350,7 @@ class Segment:
     def _read_index(self, name: str) -> HnswIndex:
         self._check_open()
         described = self._document.get().indexes[name]
-        files = self._index_files()
+        files = self._index_files.get()
         field = self._spec(name)
         graph = np.frombuffer(files.view(described.graph), np.uint8)
         codes = None if described.codes is None else np.frombuffer(files.view(described.codes), np.uint8)
@@ -352,7 +372,7 @@ class Segment:
         if self.index_of(field) is None:
             return None
         described = self._document.get().indexes[field]
-        return np.frombuffer(self._index_files().view(described.graph), np.uint8)
+        return np.frombuffer(self._index_files.get().view(described.graph), np.uint8)
 
     def _spec(self, name: str) -> VectorField:
         field = self._fields[name]
@@ -371,11 +391,11 @@ class Segment:
         problems: list[CorruptionError] = []
         groups = [self._files]
         if self.ref.index_hash is not None:
-            groups.append(self._index_files())
+            groups.append(self._index_files.get())
         for files in groups:
             for name in files.entries:
                 try:
-                    files.view(name)
+                    files.fresh_view(name)
                 except CorruptionError as error:
                     problems.append(error)
         return problems

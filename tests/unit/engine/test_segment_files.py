@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -242,7 +243,7 @@ def test_index_files(tmp_path: Path) -> None:
         open_segment(tmp_path, replace(ref, index_hash=digest))
 
 
-def test_big_files_are_verified_once_and_by_block(tmp_path: Path) -> None:
+def test_big_files_are_verified_once_and_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = schema_of(VectorField(64))
     ref = write_segment(DISK, str(tmp_path), 1, data_of(schema, 2_000), schema=schema)
     path = tmp_path / "segments/segment_000001/vectors.arrow"
@@ -258,21 +259,47 @@ def test_big_files_are_verified_once_and_by_block(tmp_path: Path) -> None:
     content[200_000] ^= 1
     path.write_bytes(content)
     segment.vectors()
-    reads: list[str] = []
+    checked: list[str] = []
+    verify = layout.verify
 
-    class Counting(RealDisk):
-        def map(self, path: str) -> memoryview:
-            reads.append(path)
-            return super().map(path)
+    def counting(view: memoryview, entry: layout.FileEntry, path: str) -> None:
+        checked.append(path)
+        verify(view, entry, path)
 
-    fresh = Segment.open(Counting(), str(tmp_path), ref, cache=ColumnCache(1000), verify=False)
-    assert reads == []
+    monkeypatch.setattr(layout, "verify", counting)
+    fresh = Segment.open(DISK, str(tmp_path), ref, cache=ColumnCache(1000), verify=False)
+    assert checked == []
     threads = [threading.Thread(target=fresh.vectors) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(reads) == 1
+    assert len(checked) == 1
+
+
+def test_files_that_are_gone_are_read_all_the_same(tmp_path: Path) -> None:
+    """A merge removes the names of files that a snapshot may be about to read for the first time."""
+    schema = schema_of()
+    ref = write_segment(DISK, str(tmp_path), 1, data_of(schema, 300), schema=schema)
+    twin = open_segment(tmp_path, ref)
+    index_hash = write_index(DISK, str(tmp_path), 1, {(0, ""): build_hnsw(twin.vectors(), "l2", 4, 8)})
+    segment = open_segment(tmp_path, replace(ref, index_hash=index_hash), verify=False)
+    later = twin.with_index(index_hash)
+    layout.remove_path(DISK, str(tmp_path))
+    for opened in (segment, later):
+        assert len(opened.ids) == 300 and opened.vectors().shape == (300, 8)
+        assert opened.columns.payloads(np.array([7])) == twin.columns.payloads(np.array([7])) != [{}]
+        assert opened.index is not None and opened.index.n == 300
+        assert opened.stats.n == 300 and opened.overrides() is None
+
+
+def test_a_file_cut_short_after_opening_is_noticed_before_it_is_read(tmp_path: Path) -> None:
+    schema = schema_of()
+    ref = write_segment(DISK, str(tmp_path), 1, data_of(schema, 5000), schema=schema)
+    segment = open_segment(tmp_path, ref)
+    os.truncate(tmp_path / "segments/segment_000001/vectors.arrow", 4096)
+    with pytest.raises(CorruptionError):
+        segment.vectors()
 
 
 def test_unverified_opening_still_checks_before_use(tmp_path: Path) -> None:
