@@ -22,6 +22,8 @@ OpenMode: TypeAlias = Literal["r", "rw", "create"]
 
 # Linux and macOS both accept 1024 buffers in one gather write.
 IOV_MAX = 1024
+# About two milliseconds of a disk that writes 2 GB/s, eight of one that writes 500 MB/s.
+PACE_BYTES = 4 << 20
 _ZEROS = bytes(1 << 20)
 
 
@@ -131,7 +133,7 @@ def write_new_file(disk: Disk, path: str, parts: Sequence[Buffer]) -> int:
     """``Disk.write_file`` in terms of the rest of the port."""
     file = disk.open(path, "create")
     try:
-        written = file.pwrite(parts, 0)
+        written = write_paced(file, parts)
         file.sync()
     except OSError:
         file.close()
@@ -141,6 +143,26 @@ def write_new_file(disk: Disk, path: str, parts: Sequence[Buffer]) -> int:
         raise
     file.close()
     return written
+
+
+def write_paced(file: DiskFile, parts: Sequence[Buffer]) -> int:
+    """Write every part from the file's start on, syncing as it goes; returns how many bytes that was.
+
+    A big file that reaches the disk in one flush holds up everybody's next fsync by all of its length; in steps
+    it holds them up by one step.
+    """
+    at = size = 0
+    group: list[memoryview] = []
+    for part in parts:
+        view = byte_view(part)
+        while size + len(view) > PACE_BYTES:
+            room = PACE_BYTES - size
+            at += file.pwrite([*group, view[:room]], at)
+            file.datasync()
+            group, size, view = [], 0, view[room:]
+        group.append(view)
+        size += len(view)
+    return at + file.pwrite(group, at)
 
 
 def replace_file(disk: Disk, path: str, parts: Sequence[Buffer]) -> int:
@@ -370,6 +392,7 @@ class RealDisk:
 
 __all__ = [
     "IOV_MAX",
+    "PACE_BYTES",
     "Buffer",
     "Disk",
     "DiskFile",
@@ -381,4 +404,5 @@ __all__ = [
     "parent_of",
     "replace_file",
     "write_new_file",
+    "write_paced",
 ]

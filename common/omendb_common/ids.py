@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -95,6 +95,25 @@ def _hash_strings(strs: pa.Array) -> tuple[U64Array, U64Array]:
     return _finalize(hi), _finalize(lo) | _ONE
 
 
+class IdSpan(NamedTuple):
+    """Bounds of a set of ids: integers in ``low``..``high`` (none when low > high), and whether strings."""
+
+    low: int
+    high: int
+    strings: bool
+
+    def meets(self, other: IdSpan) -> bool:
+        """Whether an id may be in both sets."""
+        return (self.strings and other.strings) or (self.low <= other.high and other.low <= self.high)
+
+    def joined(self, other: IdSpan) -> IdSpan:
+        """Bounds of both sets together."""
+        return IdSpan(min(self.low, other.low), max(self.high, other.high), self.strings or other.strings)
+
+
+NO_IDS = IdSpan(_INT_MAX, -1, False)
+
+
 class IdColumn:
     """A column of ids; immutable.
 
@@ -102,12 +121,13 @@ class IdColumn:
     mixed column, where ``strs`` is null at the rows whose id is in ``ints``.
     """
 
-    __slots__ = ("_hashes", "ints", "strs")
+    __slots__ = ("_hashes", "_span", "ints", "strs")
 
     def __init__(self, ints: U64Array | None, strs: pa.Array | None) -> None:
         self.ints = ints
         self.strs = strs
         self._hashes: tuple[U64Array, U64Array] | None = None
+        self._span: IdSpan | None = None
 
     def __len__(self) -> int:
         if self.ints is not None:
@@ -187,6 +207,15 @@ class IdColumn:
         if self.ints is None:
             return np.ones(len(self), np.bool_)
         return np.asarray(self.strs.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+
+    def span(self) -> IdSpan:
+        """Bounds of the ids, perhaps a little wide for a mixed column; computed once."""
+        if self._span is None:
+            low, high = NO_IDS.low, NO_IDS.high
+            if self.ints is not None and len(self.ints):
+                low, high = int(self.ints.min()), int(self.ints.max())
+            self._span = IdSpan(low, high, self.strs is not None and len(self.strs) > 0)
+        return self._span
 
     def int_max(self) -> int:
         """The greatest integer id, or -1 when there is none."""
@@ -333,4 +362,4 @@ def _check_lengths(array: pa.Array) -> None:
         raise InvalidArgumentError("an id is empty", field="ids", bound="at least 1 byte")
 
 
-__all__ = ["IdColumn", "PointId", "U64Array"]
+__all__ = ["NO_IDS", "IdColumn", "IdSpan", "PointId", "U64Array"]

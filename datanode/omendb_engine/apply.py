@@ -183,7 +183,7 @@ class PartStore:
         stamps: U64Array | int = stamp if batch.stamps is None else batch.stamps
         located: Located | None = None
         if not fresh:
-            located = self.snapshot.locate(*batch.ids.hashes())
+            located = self.snapshot.find(batch.ids)
         ordered = self._ordered(batch, stamp)
         if not ordered:
             rows = self._winners(batch, stamps, located)
@@ -227,7 +227,7 @@ class PartStore:
 
     def _delete(self, batch: WriteBatch, stamp: int, lsn: int) -> Applied:
         stamps: U64Array | int = stamp if batch.stamps is None else batch.stamps
-        located = self.snapshot.locate(*batch.ids.hashes())
+        located = self.snapshot.find(batch.ids)
         if not self._ordered(batch, stamp):
             rows = self._winners(batch, stamps, located)
             batch = take_batch(batch, rows)
@@ -254,7 +254,7 @@ class PartStore:
         stamps = batch.stamps
         if stamps is None and stamp is not None and not self._ordered(batch, stamp):
             stamps = np.full(batch.rows, stamp, np.uint64)
-        located = self.snapshot.locate(*batch.ids.hashes())
+        located = self.snapshot.find(batch.ids)
         found = np.flatnonzero(located.found)
         groups = self.snapshot.by_part(located)
         if not groups:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from omendb_common.ids import IdColumn, U64Array
+from omendb_common.ids import NO_IDS, IdColumn, U64Array
 from omendb_common.schema import CollectionSchema
 from omendb_engine.hash_index import HashIndex
 from omendb_engine.overrides import FieldStamps
@@ -24,8 +24,8 @@ from omendb_engine.payload.columns import ColumnStore, GrowingColumns
 from omendb_engine.segment.deletes import Deletes
 from omendb_engine.vectors import Prepared, VectorColumns, vector_row_bytes
 
-# id hash (16), stamp (8), index slots (4 bytes, two to four a row) and chain (4)
-_KEY_ROW_BYTES = 16 + 8 + 12 + 4
+# id hash (16), stamp (8), index slots (4 bytes, four to eight a row) and chain (4)
+_KEY_ROW_BYTES = 16 + 8 + 24 + 4
 
 
 def row_bytes(schema: CollectionSchema) -> int:
@@ -43,6 +43,7 @@ class GrowingBuffer:
         self.start_lsn = start_lsn
         self.end_lsn = start_lsn
         self.n = 0
+        self.span = NO_IDS
         self.hi: U64Array = np.empty(capacity, np.uint64)
         self.lo: U64Array = np.empty(capacity, np.uint64)
         self.stamps: U64Array = np.empty(capacity, np.uint64)
@@ -86,6 +87,7 @@ class GrowingBuffer:
             moved = FieldStamps((overrides.rows + first).astype(np.int32), overrides.fields, overrides.stamps)
             self._overrides.append(moved)
         self._index.insert(first, count)
+        self.span = self.span.joined(ids.span())
         self.n = stop
         return first
 

@@ -1,7 +1,8 @@
 """An open-addressing index from 128-bit id hashes to rows, probed a whole batch at a time.
 
 It belongs to one growing buffer, whose ``hi`` and ``lo`` columns hold the keys; the table itself stores
-only row numbers (4 bytes a slot, at most half full). A row that supersedes another of the same id is
+only row numbers (4 bytes a slot, at most a quarter full: a probe
+of a whole batch takes as many rounds as its unluckiest key). A row that supersedes another of the same id is
 chained to it through ``previous``, so that a reader whose snapshot ends before the newer row still finds
 the older one.
 
@@ -26,7 +27,7 @@ class HashIndex:
     __slots__ = ("_hi", "_lo", "_mask", "_slots", "previous")
 
     def __init__(self, hi: U64Array, lo: U64Array, capacity: int) -> None:
-        size = 1 << max(4, (2 * capacity - 1).bit_length())
+        size = 1 << max(4, (4 * capacity - 1).bit_length())
         self._slots: I32Array = np.full(size, -1, np.int32)
         self._mask = np.uint64(size - 1)
         self._hi = hi

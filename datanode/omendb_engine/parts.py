@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from omendb_common.ids import IdColumn, U64Array
+from omendb_common.ids import IdColumn, IdSpan, U64Array
 from omendb_common.payload import split_name
 from omendb_common.schema import CollectionSchema, Float32Array
 from omendb_engine.growing import GrowingBuffer
@@ -42,6 +42,11 @@ class BufferPart:
     def part_id(self) -> int:
         """The buffer's number; negative, so that it never meets a segment's."""
         return self.buffer.part_id
+
+    @property
+    def span(self) -> IdSpan:
+        """Bounds of the ids, of later rows too."""
+        return self.buffer.span
 
     def lookup(self, hi: U64Array, lo: U64Array) -> I32Array:
         """The newest visible row of each id hash, -1 where there is none; the row may be dead."""
@@ -130,6 +135,11 @@ class SegmentPart:
         """Rows in the segment, dead ones included."""
         return self.segment.n
 
+    @property
+    def span(self) -> IdSpan:
+        """Bounds of the ids."""
+        return self.segment.ids.span()
+
     def lookup(self, hi: U64Array, lo: U64Array) -> I32Array:
         """The row of each id hash, -1 where there is none; the row may be dead."""
         return self.segment.lookup(hi, lo)
@@ -217,7 +227,11 @@ class Snapshot:
     lsn: int
     live: int
 
-    def locate(self, hi: U64Array, lo: U64Array) -> Located:
+    def find(self, ids: IdColumn) -> Located:
+        """Find the live row of each id; parts that can hold none of them are not asked."""
+        return self.locate(*ids.hashes(), ids.span())
+
+    def locate(self, hi: U64Array, lo: U64Array, span: IdSpan | None = None) -> Located:
         """Find the live row of each id hash; this is the id table's authority (invariant I4)."""
         count = len(hi)
         part_of = np.full(count, -1, np.int32)
@@ -225,7 +239,7 @@ class Snapshot:
         pending: I64Array | None = None  # None: all of them
         for number in range(len(self.parts) - 1, -1, -1):
             part = self.parts[number]
-            if part.n == part.dead.count:
+            if part.n == part.dead.count or (span is not None and not span.meets(part.span)):
                 continue
             rows = part.lookup(hi, lo) if pending is None else part.lookup(hi[pending], lo[pending])
             hit = rows >= 0

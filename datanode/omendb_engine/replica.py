@@ -359,7 +359,7 @@ class Replica(Reader):
 
     def _check_existing(self, operation: _Operation) -> None:
         ids = operation.batch.ids
-        found = self._store.snapshot.locate(*ids.hashes()).found
+        found = self._store.snapshot.find(ids).found
         if operation.create_only and found.any():
             taken = ids.take(np.flatnonzero(found)[:3]).to_list()
             raise AlreadyExistsError(

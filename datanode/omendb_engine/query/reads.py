@@ -116,7 +116,7 @@ class Reader(ABC):
     def get(self, ids: IdColumn) -> tuple[Picked, npt.NDArray[np.int64]]:
         """The points that exist, in the order asked, and their positions in ``ids``."""
         snapshot = self.snapshot()
-        located = snapshot.locate(*ids.hashes())
+        located = snapshot.find(ids)
         where = np.flatnonzero(located.found)
         return Picked(snapshot, located.part[where], located.row[where]), where
 

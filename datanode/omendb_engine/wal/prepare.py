@@ -11,7 +11,7 @@ from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
 
-from omendb_common.disk import Disk, DiskFile
+from omendb_common.disk import PACE_BYTES, Disk, DiskFile
 from omendb_common.errors import DiskFullError, ReplicaFailedError
 from omendb_engine.wal.record import HEADER_PAGE_BYTES, segment_name
 
@@ -157,6 +157,10 @@ class SegmentPreparer:
             raise disk_full(error) if is_full(error) else log_failed(error, "creating a log segment") from error
         blank = BlankSegment(seq, path, file, size)
         try:
+            for step in range(PACE_BYTES, size, PACE_BYTES):
+                # In steps, because a commit's fdatasync waits for whatever is being flushed beside it.
+                file.allocate(step)
+                file.datasync()
             file.allocate(size)
             file.sync()
         except OSError as error:
