@@ -105,13 +105,14 @@ class Run:
 
     def _warm_up(self) -> None:
         """Write and search a few rows of a throwaway database: what loads on first use is not a write's time."""
-        folder = Path(self._job.folder).parent / "warm-up"
+        folder = Path(self._job.folder).parent / f"warm-up-{time.time_ns()}"
         batch = next(self._set.batches(WARM_UP_ROWS))
         self._adapter.create(folder, self._set.space, self._job.mode)
         self._adapter.insert(self._adapter.prepare(batch))
         self._adapter.search(batch.vectors[0], K, self._effort, None)
         self._adapter.close()
-        shutil.rmtree(folder)
+        # Some close in the background and still write: what is left goes with the job's folder.
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _ingest(self) -> dict[str, Any]:
         adapter, job = self._adapter, self._job
