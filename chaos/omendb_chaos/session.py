@@ -414,12 +414,15 @@ class Session:
         if self._folder is None and self.tolerant:
             return False
         try:
-            return act() is not False
+            done = act() is not False
         except (OmenDBError, OSError) as error:
             if not self.tolerant:
                 raise
             self.refused.append(error)
             return False
+        if not self.tolerant:
+            self.check()  # what happens behind the writes must never show
+        return done
 
     def _note(self, label: str, name: str, effect: Effect, act: Callable[[], object]) -> bool:
         """Do it, and note what came of it; whether it was acknowledged."""

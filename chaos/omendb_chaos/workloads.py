@@ -143,6 +143,16 @@ def rotate(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
+def rotate_and_flush(s: Session) -> None:
+    """Log files become unnecessary and go, one after the other."""
+    for start in range(0, 40, 5):
+        s.upsert(s.rows(range(start, start + 5), text_bytes=5000))
+        if start in (20, 35):
+            s.flush()
+    s.delete([1, 2])
+
+
+@_workload(_NO_INDEX)
 def large_record(s: Session) -> None:
     """A record larger than a log file gets one of its own."""
     s.upsert(s.rows(range(3)))

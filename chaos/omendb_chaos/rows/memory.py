@@ -84,15 +84,19 @@ def _problems(session: Session) -> Iterator[str]:
         # Not found is what must follow when a collection could not be made.
         if not isinstance(error, ResourceExhaustedError | NotFoundError | AlreadyExistsError):
             yield f"refused with {type(error).__name__}: {error}"
-    if not session.is_open:
-        return
-    session.check()
+    if session.is_open:
+        session.check()
+        yield from leaks(session)
+        session.open()
+
+
+def leaks(session: Session) -> Iterator[str]:
+    """Memory that is still reserved after closing."""
     budget = session.folder.resources.budget
     session.close()
     if budget.used_bytes:
         yield f"{budget.used_bytes} bytes are still reserved after closing: {budget.account()}"
     session.tolerant = False
-    session.open()
 
 
-__all__ = ["Refusals", "refusing", "run"]
+__all__ = ["Refusals", "leaks", "refusing", "run"]

@@ -51,6 +51,8 @@ def run_workload(workload: Workload, seed: int) -> Session:
     """The session after a workload."""
     session = workload.session(seed)
     workload.run(session)
+    if session.is_open:
+        session.check()
     return session
 
 
