@@ -301,6 +301,9 @@ else:
     _sync = os.fsync
     _datasync = os.fdatasync
 
+# A map holds a descriptor, of which a process has few: small files are read.
+_MAP_BYTES_MIN = 64 << 10
+
 _FLAGS: dict[OpenMode, int] = {
     "r": os.O_RDONLY,
     "rw": os.O_RDWR,
@@ -331,6 +334,12 @@ class RealDisk:
             length = os.fstat(fd).st_size
             if length == 0:
                 return memoryview(b"")
+            if length < _MAP_BYTES_MIN:
+                # Anonymous memory, because it is aligned like a map.
+                copy = mmap.mmap(-1, length)
+                if os.preadv(fd, [copy], 0) != length:
+                    raise OSError(errno.EIO, "the read came up short", path)
+                return memoryview(copy).toreadonly()
             return memoryview(mmap.mmap(fd, length, access=mmap.ACCESS_READ))
         finally:
             os.close(fd)

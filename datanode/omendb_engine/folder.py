@@ -35,7 +35,7 @@ from omendb_common.schema import CollectionSchema, check_collection_name
 from omendb_engine.catalog import CATALOG_NAME, Catalog, read_catalog, write_catalog
 from omendb_engine.disk_errors import disk_error, translated
 from omendb_engine.follower import Follower
-from omendb_engine.lock import LOCK_NAME, WriterLock
+from omendb_engine.lock import ALIVE_NAME, LOCK_NAME, WriterLock, writer_is_alive
 from omendb_engine.replica import Replica
 from omendb_engine.resources import Resources
 from omendb_engine.segment.layout import remove_path
@@ -58,6 +58,7 @@ class Folder:
         clock: Clock,
         lock: WriterLock | None,
         new_uuid: NewUuid,
+        writer_alive: Callable[[], bool],
     ) -> None:
         self.path = path
         self.mode: Mode = mode
@@ -67,6 +68,7 @@ class Folder:
         self._clock = clock
         self._lock = lock
         self._new_uuid = new_uuid
+        self._writer_alive = writer_alive
         self._guard = threading.RLock()
         self._closed = False
         self._replicas: dict[str, Replica | Follower] = {}
@@ -112,7 +114,8 @@ class Folder:
             with translated("opening the database"):
                 if mode == "rw" and not disk.exists(f"{path}/{CATALOG_NAME}"):
                     _begin(disk, path, new_uuid)
-                return Folder(path, mode, settings, disk, clock or SystemClock(), held, new_uuid)
+                alive = (lambda: writer_is_alive(path)) if lock else (lambda: False)
+                return Folder(path, mode, settings, disk, clock or SystemClock(), held, new_uuid, alive)
         except BaseException:
             if held is not None:
                 held.release()
@@ -155,7 +158,16 @@ class Folder:
         opened: Replica | Follower
         with translated("opening a collection"):
             if self.mode == "r":
-                opened = Follower(self._disk, path, replica_uuid, self.resources, self.settings, self._clock)
+                opened = Follower(
+                    self._disk,
+                    path,
+                    replica_uuid,
+                    self.resources,
+                    self.settings,
+                    self._clock,
+                    writer_alive=self._writer_alive,
+                    listed=lambda: replica_uuid in read_catalog(self._disk, self.path).collections.values(),
+                )
             else:
                 assert self._workers is not None
                 opened = Replica.open(
@@ -187,8 +199,7 @@ class Folder:
         """
         with self._guard:
             self._check_open()
-            if name not in self._catalog.collections:
-                self._follow_catalog()
+            self._follow_catalog()
             replica_uuid = self._catalog.uuid_of(name)
             found = self._replicas.get(replica_uuid)
             return cast(Replica, self._open(name) if found is None else found)
@@ -339,7 +350,7 @@ def _check_place(disk: Disk, path: str, mode: Mode) -> None:
         return
     if mode == "r":
         raise NotFoundError("no database here", field=path, mend='check the path, or open it with mode="rw" first')
-    strangers = [n for n in names if n not in (LOCK_NAME, COLLECTIONS) and not n.endswith(".tmp")]
+    strangers = [n for n in names if n not in (LOCK_NAME, ALIVE_NAME, COLLECTIONS) and not n.endswith(".tmp")]
     if strangers:
         raise InvalidArgumentError(
             f"the folder holds other things, such as {strangers[0]!r}",

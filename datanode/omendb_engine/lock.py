@@ -2,6 +2,9 @@
 
 It is an advisory ``flock`` on the file ``LOCK``, which the kernel gives up when the process ends however it
 ends, so that no stale lock is ever left behind. The file holds the writer's pid for the error message.
+
+A second one, on the file ``WRITER``, tells readers whether there is a writer. They ask by taking it for an instant,
+which must not get in the way of a writer that is about to start: so that one waits for it, and ``LOCK`` is left alone.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 from omendb_common.errors import DatabaseLockedError
 
 LOCK_NAME = "LOCK"
+ALIVE_NAME = "WRITER"
 
 
 class WriterLock:
@@ -35,12 +39,35 @@ class WriterLock:
             raise
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        self._alive_fd = os.open(f"{folder}/{ALIVE_NAME}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._alive_fd, fcntl.LOCK_EX)
 
     def release(self) -> None:
         """Give the lock up; twice is fine."""
         if self._fd >= 0:
-            os.close(self._fd)
+            for fd in (self._alive_fd, self._fd):
+                # A process forked meanwhile has the same lock: closing our descriptor alone would leave it locked.
+                fcntl.flock(fd, fcntl.LOCK_UN)
+                os.close(fd)
             self._fd = -1
+
+
+def writer_is_alive(folder: str) -> bool:
+    """Whether a process has the folder open for writing; True when that cannot be told."""
+    try:
+        fd = os.open(f"{folder}/{ALIVE_NAME}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _read_pid(fd: int) -> int | None:
@@ -58,4 +85,4 @@ def _locked(folder: str, pid: int | None) -> DatabaseLockedError:
     )
 
 
-__all__ = ["LOCK_NAME", "WriterLock"]
+__all__ = ["ALIVE_NAME", "LOCK_NAME", "WriterLock", "writer_is_alive"]

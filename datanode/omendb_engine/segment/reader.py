@@ -43,21 +43,24 @@ _uids = itertools.count(1)
 
 
 class _Lazy(Generic[T]):
-    """A value made once, by the first thread that asks; an error is not remembered."""
+    """A value made once, by the first thread that asks; an error is not remembered.
 
-    __slots__ = ("_lock", "_make", "_value")
+    How to make it is said by who asks: kept here, it would tie a segment into a circle that only the garbage
+    collector undoes, and until then the space of files that a merge removed would stay taken.
+    """
 
-    def __init__(self, make: Callable[[], T]) -> None:
-        self._make = make
+    __slots__ = ("_lock", "_value")
+
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._value: T | None = None
 
-    def get(self) -> T:
+    def get(self, make: Callable[[], T]) -> T:
         value = self._value
         if value is None:
             with self._lock:
                 if self._value is None:
-                    self._value = self._make()
+                    self._value = make()
                 value = self._value
         return value
 
@@ -127,15 +130,15 @@ class Segment:
         self._files = Files(disk, layout.segment_path(replica_path, ref.segment_id), layout.file_entries(body, path))
         self._fields = {str(f["name"]): f for f in body["fields"]}
         self._cache = cache
-        self._keys = _Lazy(self._read_keys)
-        self._vectors = {name: _Lazy(self._vectors_reader(name)) for name in self._fields}
-        self._columns = _Lazy(self._read_columns)
-        self._stats = _Lazy(self._read_stats)
-        self._tombstones = _Lazy(self._read_tombstones)
-        self._overrides = _Lazy(self._read_overrides)
-        self._document = _Lazy(self._read_index_document)
-        self._index_files = _Lazy(self._read_index_files)
-        self._indexes = {name: _Lazy(self._index_reader(name)) for name in self._fields}
+        self._keys: _Lazy[Keys] = _Lazy()
+        self._vectors: dict[str, _Lazy[Vectors]] = {name: _Lazy() for name in self._fields}
+        self._columns: _Lazy[ColumnStore] = _Lazy()
+        self._stats: _Lazy[SegmentStatistics] = _Lazy()
+        self._tombstones: _Lazy[Keys] = _Lazy()
+        self._overrides: _Lazy[Overrides] = _Lazy()
+        self._document: _Lazy[IndexDocument] = _Lazy()
+        self._index_files: _Lazy[Files] = _Lazy()
+        self._indexes: dict[str, _Lazy[HnswIndex]] = {name: _Lazy() for name in self._fields}
 
     @staticmethod
     def open(disk: Disk, replica_path: str, ref: SegmentRef, *, cache: ColumnCache, verify: bool = True) -> Segment:
@@ -155,12 +158,12 @@ class Segment:
         segment = Segment(disk, replica_path, ref, body, cache)
         segment._files.pin()
         if ref.index_hash is not None:
-            segment._index_files.get().pin()
+            segment._index_files.get(segment._read_index_files).pin()
         if verify:
-            segment._keys.get()
-            segment._stats.get()
-            segment._tombstones.get()
-            segment._overrides.get()
+            segment._keys.get(segment._read_keys)
+            segment._stats.get(segment._read_stats)
+            segment._tombstones.get(segment._read_tombstones)
+            segment._overrides.get(segment._read_overrides)
         return segment
 
     # Keys
@@ -168,41 +171,41 @@ class Segment:
     @property
     def ids(self) -> IdColumn:
         """Ids in row order."""
-        return self._keys.get()[0]
+        return self._keys.get(self._read_keys)[0]
 
     @property
     def stamps(self) -> U64Array:
         """Stamps in row order, u64 (n)."""
-        return self._keys.get()[1]
+        return self._keys.get(self._read_keys)[1]
 
     @property
     def hi(self) -> U64Array:
         """High halves of the id hashes in row order, u64 (n)."""
-        return self._keys.get()[2].hi
+        return self._keys.get(self._read_keys)[2].hi
 
     @property
     def lo(self) -> U64Array:
         """Low halves of the id hashes in row order, u64 (n)."""
-        return self._keys.get()[2].lo
+        return self._keys.get(self._read_keys)[2].lo
 
     @property
     def sorted_hi(self) -> U64Array:
         """``hi`` ascending, u64 (n)."""
-        return self._keys.get()[2].sorted_hi
+        return self._keys.get(self._read_keys)[2].sorted_hi
 
     @property
     def sorted_row(self) -> I32Array:
         """The row of each element of ``sorted_hi``, i32 (n)."""
-        return self._keys.get()[2].sorted_row
+        return self._keys.get(self._read_keys)[2].sorted_row
 
     @property
     def bloom(self) -> Bloom | None:
         """The filter in front of :meth:`lookup`."""
-        return self._keys.get()[2].bloom
+        return self._keys.get(self._read_keys)[2].bloom
 
     def lookup(self, hi: U64Array, lo: U64Array, masks: U64Array | None = None) -> I32Array:
         """Row of each id hash (m), -1 where absent; ``masks`` as in ``KeyTable.lookup``."""
-        return self._keys.get()[2].lookup(hi, lo, masks)
+        return self._keys.get(self._read_keys)[2].lookup(hi, lo, masks)
 
     def _read_keys(self) -> Keys:
         bloom = Bloom.decode(self._view(layout.BLOOM), self._files.path(layout.BLOOM))
@@ -221,14 +224,14 @@ class Segment:
 
     def vectors(self, field: str = "") -> npt.NDArray[Any]:
         """The stored vectors of a field, (n, d) in its dtype: a view of the mapped file."""
-        return self._vectors[field].get()[0]
+        return self._vectors_of(field)[0]
 
     def norms(self, field: str = "") -> Float32Array | None:
         """Original lengths (n) float32 of a cosine field's vectors, None for other metrics."""
-        return self._vectors[field].get()[1]
+        return self._vectors_of(field)[1]
 
-    def _vectors_reader(self, name: str) -> Callable[[], Vectors]:
-        return lambda: self._read_vectors(self._fields[name])
+    def _vectors_of(self, name: str) -> Vectors:
+        return self._vectors[name].get(lambda: self._read_vectors(self._fields[name]))
 
     def _read_vectors(self, field: Mapping[str, Any]) -> Vectors:
         file = str(field["file"])
@@ -246,12 +249,12 @@ class Segment:
     @property
     def columns(self) -> ColumnStore:
         """The payload."""
-        return self._columns.get()
+        return self._columns.get(self._read_columns)
 
     @property
     def stats(self) -> SegmentStatistics:
         """What lets a filter skip the segment."""
-        return self._stats.get()
+        return self._stats.get(self._read_stats)
 
     def _read_columns(self) -> ColumnStore:
         if layout.METADATA not in self._files.entries:
@@ -273,7 +276,7 @@ class Segment:
 
     def lookup_tombstones(self, hi: U64Array, lo: U64Array) -> U64Array:
         """Stamp of each id hash's tombstone here, 0 where there is none; u64 (m)."""
-        found = self._tombstones.get()
+        found = self._tombstones.get(self._read_tombstones)
         out = np.zeros(len(hi), np.uint64)
         if len(found[0]):
             rows = found[2].lookup(hi, lo)
@@ -283,12 +286,12 @@ class Segment:
 
     def tombstones(self) -> tuple[IdColumn, U64Array]:
         """Ids and stamps of all tombstones here."""
-        ids, stamps, _ = self._tombstones.get()
+        ids, stamps, _ = self._tombstones.get(self._read_tombstones)
         return ids, stamps
 
     def overrides(self) -> Overrides | None:
         """Per-field stamps, None when there are none."""
-        found = self._overrides.get()
+        found = self._overrides.get(self._read_overrides)
         return found if len(found) else None
 
     def _read_tombstones(self) -> Keys:
@@ -317,9 +320,9 @@ class Segment:
 
     def index_of(self, field: str) -> VectorIndex | None:
         """The index of a vector field, None while that is searched exactly."""
-        if self.ref.index_hash is None or field not in self._document.get().indexes:
+        if self.ref.index_hash is None or field not in self._document.get(self._read_index_document).indexes:
             return None
-        return self._indexes[field].get()
+        return self._indexes[field].get(lambda: self._read_index(field))
 
     def with_index(self, index_hash: str | None) -> Segment:
         """This segment with the index that ``write_index`` wrote (None: without any); shares everything else."""
@@ -329,11 +332,11 @@ class Segment:
             ref.segment_id, ref.rows, ref.manifest_hash, index_hash, ref.deletes, ref.size_bytes,
             ref.min_stamp, ref.max_stamp,
         )  # fmt: skip
-        other._document = _Lazy(other._read_index_document)
-        other._index_files = _Lazy(other._read_index_files)
-        other._indexes = {name: _Lazy(other._index_reader(name)) for name in self._fields}
+        other._document = _Lazy()
+        other._index_files = _Lazy()
+        other._indexes = {name: _Lazy() for name in self._fields}
         if index_hash is not None:
-            other._index_files.get().pin()
+            other._index_files.get(other._read_index_files).pin()
         return other
 
     def _read_index_document(self) -> IndexDocument:
@@ -342,15 +345,12 @@ class Segment:
         return read_index_document(self._disk, self._replica_path, self.id, self.ref.index_hash)
 
     def _read_index_files(self) -> Files:
-        return Files(self._disk, self._files.folder, self._document.get().files)
-
-    def _index_reader(self, name: str) -> Callable[[], HnswIndex]:
-        return lambda: self._read_index(name)
+        return Files(self._disk, self._files.folder, self._document.get(self._read_index_document).files)
 
     def _read_index(self, name: str) -> HnswIndex:
         self._check_open()
-        described = self._document.get().indexes[name]
-        files = self._index_files.get()
+        described = self._document.get(self._read_index_document).indexes[name]
+        files = self._index_files.get(self._read_index_files)
         field = self._spec(name)
         graph = np.frombuffer(files.view(described.graph), np.uint8)
         codes = None if described.codes is None else np.frombuffer(files.view(described.codes), np.uint8)
@@ -371,8 +371,8 @@ class Segment:
         """The verified bytes of a field's graph, to grow a new one from; None without an index."""
         if self.index_of(field) is None:
             return None
-        described = self._document.get().indexes[field]
-        return np.frombuffer(self._index_files.get().view(described.graph), np.uint8)
+        described = self._document.get(self._read_index_document).indexes[field]
+        return np.frombuffer(self._index_files.get(self._read_index_files).view(described.graph), np.uint8)
 
     def _spec(self, name: str) -> VectorField:
         field = self._fields[name]
@@ -383,7 +383,7 @@ class Segment:
     @property
     def bytes_on_disk(self) -> int:
         """Bytes of all files, those of the index included."""
-        index = self._document.get().size_bytes if self.ref.index_hash is not None else 0
+        index = self._document.get(self._read_index_document).size_bytes if self.ref.index_hash is not None else 0
         return self.ref.size_bytes + index
 
     def verify_all(self) -> list[CorruptionError]:
@@ -391,7 +391,7 @@ class Segment:
         problems: list[CorruptionError] = []
         groups = [self._files]
         if self.ref.index_hash is not None:
-            groups.append(self._index_files.get())
+            groups.append(self._index_files.get(self._read_index_files))
         for files in groups:
             for name in files.entries:
                 try:

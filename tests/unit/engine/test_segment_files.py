@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -343,3 +345,31 @@ def test_no_mmap_gives_the_same(tmp_path: Path) -> None:
     ref = write_segment(DISK, str(tmp_path), 1, data, schema=schema)
     segment = Segment.open(RealDisk(no_mmap=True), str(tmp_path), ref, cache=ColumnCache(1000))
     np.testing.assert_array_equal(segment.vectors(), data.vectors[""])
+
+
+def test_a_segment_nobody_holds_is_gone_at_once(tmp_path: Path) -> None:
+    """Its maps keep the space of removed files taken, so it must not wait for the garbage collector."""
+    schema = schema_of()
+    ref = write_segment(DISK, str(tmp_path), 1, data_of(schema, 3000), schema=schema)
+    segment = open_segment(tmp_path, ref)
+    index_hash = write_index(DISK, str(tmp_path), 1, {(0, ""): build_hnsw(segment.vectors(), "l2", 4, 8)})
+    indexed = segment.with_index(index_hash)
+    assert indexed.index is not None and indexed.columns.payloads(np.array([1]))
+    gone = [weakref.ref(segment), weakref.ref(indexed)]
+    gc.disable()
+    try:
+        del segment, indexed
+        assert [r() for r in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_small_segments_take_no_descriptors(tmp_path: Path) -> None:
+    schema = schema_of()
+    before = len(os.listdir("/proc/self/fd"))
+    opened = [
+        open_segment(tmp_path, write_segment(DISK, str(tmp_path), i, data_of(schema, 50), schema=schema))
+        for i in range(1, 30)
+    ]
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
+    assert all(len(s.vectors()) == 50 for s in opened)
