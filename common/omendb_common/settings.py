@@ -129,12 +129,12 @@ class IndexSettings(_Group):
 
     kind: str = _setting(
         "auto",
-        "auto: flat below flat_rows_max rows, hnsw from there on; a collection may say otherwise",
+        "auto: flat up to flat_rows_max rows, hnsw above; a collection may say otherwise",
         choices=("auto", "flat", "hnsw"),
     )
     flat_rows_max: int = _setting(
         10_000,
-        "segments of fewer rows are scanned exactly, which is faster there than any graph",
+        "segments up to this many rows are scanned exactly, which is faster there than any graph",
         low=0,
         high=100_000_000,
     )

@@ -41,6 +41,8 @@ _INDEX = "index build"
 _BUSY_DELAYS = 30
 # Deletes and small updates fill no buffer, but what they log must be replayed at the next start.
 _LOG_SEGMENTS_MAX = 4
+# Log that only older manifests need is worth a few small files to be rid of, once it is this long.
+_STALE_LOG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -497,17 +499,52 @@ class Maintenance:
             raise
 
     def retire_one(self) -> bool:
-        """When idle, push out old generations that alone hold on to segments, so that their space comes back."""
+        """When idle, push out an old generation that alone holds on to segments or to much log."""
+        if self.stopped or not self.idle:
+            return False
+        return self._retire()
+
+    def _retire(self) -> bool:
         with self._structure:
-            named = {r.segment_id for r in self._manifest.segments}
-            held = {r.segment_id for m in self._manifests.kept for r in m.segments}
-            if held <= named or self.stopped or not self.idle:
+            if not self._holds_stale_files():
                 return False
-            self._commit(
-                list(self._manifest.segments), self._checkpoint_dead, checkpoint_lsn=self._manifest.checkpoint_lsn
-            )
+            self._commit(list(self._manifest.segments), self._checkpoint_dead, checkpoint_lsn=self._covered_lsn())
         self.remove_garbage()
         return True
+
+    def _holds_stale_files(self) -> bool:
+        kept = self._manifests.kept
+        named = {r.segment_id for r in self._manifest.segments}
+        if any(r.segment_id not in named for m in kept for r in m.segments):
+            return True
+        oldest = min(m.checkpoint_lsn for m in kept)
+        log_bytes = self._replica.log_bytes_since
+        return log_bytes(oldest) - log_bytes(self._covered_lsn()) > _STALE_LOG_BYTES
+
+    def _covered_lsn(self) -> int:
+        """How far the log could be forgotten: past everything, when no operation waits for its seal."""
+        covered = self._manifest.checkpoint_lsn
+
+        def look() -> None:
+            # Between two groups: an operation applied while we look would be forgotten with the log.
+            nonlocal covered
+            active = self._store.active
+            if not (self._store.frozen() or active.n or active.kills or active.tombstones):
+                covered = max(covered, self._store.snapshot.lsn)
+
+        self._replica.exclusively(look)
+        return covered
+
+    def tidy(self) -> None:
+        """At a clean close, after :meth:`stop`: keep no file on disk that the newest manifest does not need."""
+        while self._retire():
+            pass
+        covered = self._covered_lsn()
+        if self._replica.log_bytes_since(0) > _STALE_LOG_BYTES and all(
+            m.checkpoint_lsn >= covered for m in self._manifests.kept
+        ):
+            self._replica.restart_log()
+            self._replica.drop_log(covered)
 
     def remove_garbage(self) -> None:
         """Remove files that no kept manifest names. Readers keep what they have mapped."""

@@ -587,6 +587,10 @@ class Replica(Reader):
         """Space left on the volume."""
         return self.disk.usage(self.path).free_bytes
 
+    def restart_log(self) -> None:
+        """Go on in a new log segment, so that the current one can be dropped."""
+        self.exclusively(self._wal.rotate)
+
     def drop_log(self, through_lsn: int) -> None:
         """Remove log segments that no kept manifest needs."""
         self._wal.drop_through(through_lsn)
@@ -596,6 +600,12 @@ class Replica(Reader):
         if self._closed:
             return
         self.maintenance.stop()
+        if self._failure is None:
+            try:
+                self.maintenance.tidy()
+            except (OmenDBError, OSError) as error:
+                # It costs space only; what matters is that the log is closed.
+                self.maintenance.note_error(error)
         self._closed = True
         try:
             # After a failure of the log this syncs nothing, and only closes the files.

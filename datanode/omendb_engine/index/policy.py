@@ -34,7 +34,7 @@ FLAT = IndexSpec("flat")
 class IndexPolicy:
     """Thresholds of the choice.
 
-    flat_rows_max: below this many rows an exact scan is fast enough (under 1 ms at 128 dimensions) and
+    flat_rows_max: up to this many rows an exact scan is fast enough (under 1 ms at 128 dimensions) and
         always right.
     preset: what a collection gets that asks for nothing.
     """
@@ -61,7 +61,7 @@ class IndexPolicy:
         ef_construction = _integer(
             options, "ef_construction", EF_CONSTRUCTION_MIN, EF_CONSTRUCTION_MAX, ef_construction
         )
-        if kind == "flat" or rows < 2 or (kind == "auto" and rows < self.flat_rows_max):
+        if kind == "flat" or rows < 2 or (kind == "auto" and rows <= self.flat_rows_max):
             return FLAT
         return IndexSpec("hnsw", m, max(ef_construction, m))
 

@@ -204,6 +204,18 @@ class WalWriter:
             with self._append_lock:
                 self._spans = kept + self._spans
 
+    def rotate(self) -> None:
+        """Go on in a new segment, so that ``drop_through`` can remove the one there is now.
+
+        Raises:
+            DiskFullError: no room for one; nothing was changed.
+            WalFailedError, DatabaseClosedError: as ``append``.
+        """
+        with self._append_lock:
+            self._check_usable()
+            if self._file is not None and self._used > HEADER_PAGE_BYTES:
+                self._rotate(0)
+
     def close(self) -> None:
         """Sync, write the mark that says so, cut the last segment to its used length, and close. Once is enough.
 

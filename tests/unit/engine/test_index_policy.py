@@ -17,9 +17,9 @@ def decide(rows: int, **options: Any) -> IndexSpec:
     return IndexPolicy().decide(rows, 128, "float32", "l2", options)
 
 
-def test_flat_below_ten_thousand_rows_and_a_graph_from_there_on() -> None:
-    assert decide(9_999) == FLAT
-    assert decide(10_000) == IndexSpec("hnsw", 16, 128)
+def test_flat_up_to_ten_thousand_rows_and_a_graph_above() -> None:
+    assert decide(10_000) == FLAT
+    assert decide(10_001) == IndexSpec("hnsw", 16, 128)
 
 
 def test_options_override_the_rule() -> None:
@@ -29,7 +29,7 @@ def test_options_override_the_rule() -> None:
     assert decide(50_000, preset="quality") == IndexSpec("hnsw", 32, 200)
     assert decide(50_000, preset="speed") == IndexSpec("hnsw", 16, 80)
     assert decide(50_000, M=64, ef_construction=40) == IndexSpec("hnsw", 64, 64)
-    assert IndexPolicy(flat_rows_max=5).decide(5, 8, "int8", "dot") == IndexSpec("hnsw", 16, 128)
+    assert IndexPolicy(flat_rows_max=5).decide(6, 8, "int8", "dot") == IndexSpec("hnsw", 16, 128)
 
 
 @pytest.mark.parametrize(
