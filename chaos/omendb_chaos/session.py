@@ -67,6 +67,10 @@ class BusyDisk(SimDisk):
         """Run ``act`` once, before the next file is written whose path has ``part`` in it."""
         self._waiting.append((part, act))
 
+    def calm_down(self) -> None:
+        """Forget what has not happened yet."""
+        self._waiting.clear()
+
     def write_file(self, path: str, parts: Sequence[Buffer]) -> int:
         """See ``Disk``."""
         for item in [w for w in self._waiting if w[0] in path]:
@@ -389,6 +393,10 @@ class Session:
     def flush(self, name: str = DEFAULT) -> None:
         """Seal everything."""
         self._try(lambda: self.replica(name).flush())
+
+    def is_sealing(self, name: str = DEFAULT) -> bool:
+        """Whether a seal is going on, in the middle of which another one cannot begin."""
+        return self.replica(name).maintenance._sealing.locked()
 
     def compact(self, name: str = DEFAULT) -> None:
         """Seal and merge."""

@@ -127,6 +127,7 @@ def _where(failure: BaseException) -> str:
 
 def problems_after(session: Session, *, power_cuts: int = 3, seed: int = 0) -> Iterator[str]:
     """Everything that is wrong after a run; the fault is over when this is called."""
+    session.disk.calm_down()
     if session.is_open:
         yield from _problems_alive(session)
     session.abandon()
