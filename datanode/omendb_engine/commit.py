@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
+from omendb_common.errors import UnavailableError
+
 
 class Pending(Protocol):
     """One queued operation."""
@@ -44,14 +46,26 @@ class GroupCommit(Generic[P]):
 
     def submit(self, operation: P) -> None:
         """Queue ``operation``, and return when it is done; its error, if any, is raised here."""
+        try:
+            if self._follow(operation):
+                self._lead(operation)
+        except BaseException:
+            self._withdraw(operation)
+            raise
+        self._settle(operation)
+
+    def _follow(self, operation: P) -> bool:
+        """Queue and wait; whether the caller must lead, because nobody else does and it is not done."""
         with self._condition:
             self._queue.append(operation)
             while self._leading and not operation.done:
                 self._condition.wait()
             if operation.done:
-                self._settle(operation)
-                return
+                return False
             self._leading = True
+            return True
+
+    def _lead(self, operation: P) -> None:
         try:
             while not operation.done:
                 self._run(self._take())
@@ -59,16 +73,26 @@ class GroupCommit(Generic[P]):
             with self._condition:
                 self._leading = False
                 self._condition.notify_all()
-        self._settle(operation)
+
+    def _withdraw(self, operation: P) -> None:
+        """A caller that was interrupted (Ctrl-C) gets its arrays back: nobody may write them any more."""
+        with self._condition:
+            if operation in self._queue:
+                self._queue.remove(operation)
+                return
+            # A leader has it. That takes as long as one write of the log.
+            while self._leading and not operation.done:
+                self._condition.wait()
 
     def _run(self, group: list[P]) -> None:
         try:
             self._process(group)
         except BaseException as error:
-            # Whoever waits for this group would wait for ever.
+            # Whoever waits for this group would wait for ever; and an interrupt is meant for the leader alone.
+            told = error if isinstance(error, Exception) else UnavailableError("interrupted", outcome="unknown")
             for operation in group:
                 if not operation.done:
-                    operation.error, operation.done = error, True
+                    operation.error, operation.done = told, True
             raise
 
     def run_exclusive(self, action: Callable[[], None]) -> None:
