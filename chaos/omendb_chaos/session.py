@@ -153,6 +153,7 @@ class Session:
         changes: settings that differ from ``SMALL``.
 
     ``tolerant``: errors are collected in ``refused`` and not raised, as a program does that goes on as far as it can.
+    ``watch`` is called after every acknowledgement and every job behind the writes.
     ``late_acks``: writes acknowledged although a sync of their log had failed since the database was opened.
     """
 
@@ -166,6 +167,7 @@ class Session:
         self.known: set[PointId] = set()
         self.refused: list[OmenDBError | OSError] = []
         self.tolerant = False
+        self.watch: Callable[[], None] = lambda: None
         self.late_acks = 0
         self.clock = SimClock()
         self._renamed: dict[str, str] = {}
@@ -430,6 +432,7 @@ class Session:
             return False
         if not self.tolerant:
             self.check()  # what happens behind the writes must never show
+            self.watch()
         return done
 
     def _note(self, label: str, name: str, effect: Effect, act: Callable[[], object]) -> bool:
@@ -448,6 +451,7 @@ class Session:
         step.acked = True
         if not isinstance(answer, WriteResult) or answer.durability == "fsync":
             step.promised = self.disk.position
+        self.watch()
         self.late_acks += isinstance(answer, WriteResult) and self._log_failed(name)
         return True
 

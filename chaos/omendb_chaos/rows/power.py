@@ -18,6 +18,7 @@ _STATES = {"small": 12, "full": 520}
 _ROUNDS = {"small": 1, "full": 2}
 # One state in so many is also opened twice, written to and deeply checked, which takes longer than all the rest.
 _DEEP_EVERY = 4
+_SECOND_CUTS = 4
 
 
 def run(seed: int, budget: Budget) -> Outcome:
@@ -79,10 +80,8 @@ def _deep_problems(session: Session, survivor: SimDisk, rng: random.Random) -> I
     first = observe(folder, known)
     if rng.random() < 0.5:
         folder.close()
-    # What recovery has shown must outlive the next power cut at once, so nothing unsynced may be needed for it.
-    for again in survivor.crash_states(4, rng):
-        if again.crash is None or again.crash.at < survivor.position:
-            continue
+    # A power cut in the middle of recovery, or after it, must change nothing of what recovery shows.
+    for again in survivor.crash_states(_SECOND_CUTS, rng):
         second = observe(open_folder(again, session.settings), known)
         if second != first:
             yield f"a second power cut ({again.crash}) changed what recovery had found"
