@@ -65,6 +65,7 @@ class Step:
 
     ``acked``: it was acknowledged, so it outlives the process. ``promised``: the position from which on it outlives a
     power cut; None while nothing was promised (not acknowledged, or with a durability that promises nothing yet).
+    ``refused``: the position at which the caller was told that it did not happen; until then it is in flight.
     """
 
     label: str
@@ -72,6 +73,17 @@ class Step:
     begun: int
     acked: bool = False
     promised: int | None = None
+    refused: int | None = None
+
+    def may_be_there(self, at: int | None) -> bool:
+        """Whether it may have taken effect after a power cut at ``at``, or now."""
+        if at is None:
+            return self.refused is None
+        return self.begun < at and (self.refused is None or at < self.refused)
+
+    def must_be_there(self, at: int | None) -> bool:
+        """Whether it was promised before a power cut at ``at``, or acknowledged."""
+        return self.acked if at is None else self.promised is not None and self.promised <= at
 
 
 @dataclass(slots=True)
@@ -92,22 +104,18 @@ class History:
             state = self.steps[n].effect(state)
         return state
 
-    def bounds(self, at: int | None) -> tuple[int, int]:
-        """Fewest and most operations that may be there after a power cut at ``at``; None: now, with no power cut."""
-        if at is None:
-            return max((n for n, s in enumerate(self.steps, 1) if s.acked), default=0), len(self.steps)
-        most = sum(step.begun < at for step in self.steps)
-        promised = [n for n, s in enumerate(self.steps, 1) if s.promised is not None and s.promised <= at]
-        return max(promised, default=0), most
-
     def candidates(self, at: int | None) -> Iterator[tuple[int, ...]]:
-        """Every allowed choice of operations that took effect, the most of them first."""
-        fewest, most = self.bounds(at)
-        for count in range(most, fewest - 1, -1):
-            unknown = [n for n in range(count) if not self.steps[n].acked]
+        """Every allowed choice of operations that took effect, the most of them first.
+
+        ``at``: the position of a power cut; None: now, with no power cut.
+        """
+        begun = [n for n, step in enumerate(self.steps) if step.may_be_there(at)]
+        fewest = max((count for count, n in enumerate(begun, 1) if self.steps[n].must_be_there(at)), default=0)
+        for count in range(len(begun), fewest - 1, -1):
+            unknown = [n for n in begun[:count] if not self.steps[n].acked]
             for left_out in range(len(unknown) + 1):
                 for choice in combinations(unknown, left_out):
-                    yield tuple(n for n in range(count) if n not in choice)
+                    yield tuple(n for n in begun[:count] if n not in choice)
 
     def promise_all(self, position: int) -> None:
         """Everything acknowledged so far is on stable storage from ``position`` on."""
@@ -134,9 +142,11 @@ def match(history: History, seen: State, at: int | None = None) -> tuple[int, ..
         if best is None or distance < best[0]:
             last = history.steps[applied[-1]].label if applied else "nothing"
             best = distance, f"after {len(applied)} ({last}): {difference(state, seen)}"
-    fewest, most = history.bounds(at)
+    allowed = list(map(len, history.candidates(at)))
     nearest = best[1] if best is not None else "nothing"
-    raise Violation(f"no {fewest}..{most} of {len(history.steps)} operations explain what is there; nearest {nearest}")
+    raise Violation(
+        f"no {min(allowed)}..{max(allowed)} of {len(history.steps)} operations explain what is there; nearest {nearest}"
+    )
 
 
 def _distance(expected: State, seen: State) -> int:

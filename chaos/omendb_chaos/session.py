@@ -396,6 +396,11 @@ class Session:
         """Seal everything."""
         self._try(lambda: self.replica(name).flush())
 
+    def retire(self, name: str = DEFAULT) -> None:
+        """Push out old generations until none holds on to files."""
+        while self._try(lambda: self.replica(name).maintenance.retire_one()):
+            continue
+
     def is_sealing(self, name: str = DEFAULT) -> bool:
         """Whether a seal is going on, in the middle of which another one cannot begin."""
         return self.replica(name).maintenance._sealing.locked()
@@ -446,7 +451,7 @@ class Session:
         except (OmenDBError, OSError) as error:
             self.refused.append(error)
             if not _maybe_applied(error):
-                self.history.steps.remove(step)
+                step.refused = self.disk.position
             return False
         step.acked = True
         if not isinstance(answer, WriteResult) or answer.durability == "fsync":

@@ -309,8 +309,7 @@ def retire(s: Session) -> None:
         s.upsert(s.rows(range(start, start + 3)))
         s.flush()
     s.compact()
-    while s.replica().maintenance.retire_one():
-        pass
+    s.retire()
     s.upsert(s.rows([50]))
 
 
