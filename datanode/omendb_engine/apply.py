@@ -19,6 +19,7 @@ import pyarrow as pa
 from omendb_common.ids import U64Array
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
+from omendb_engine.buffer_memory import BufferPool
 from omendb_engine.growing import GrowingBuffer, row_bytes
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.parts import AnyPart, BufferPart, Located, Snapshot
@@ -75,11 +76,12 @@ class PartStore:
         self._buffer_rows = buffer_rows
         self._next_buffer = -1
         live = sum(p.n - p.dead.count for p in segments)
+        self.pool = BufferPool(schema)
         self.active = self._new_buffer(buffer_rows, lsn)
         self.snapshot = Snapshot((*segments, BufferPart(self.active, 0, Deletes.none(0))), lsn, live)
 
     def _new_buffer(self, capacity: int, lsn: int) -> GrowingBuffer:
-        buffer = GrowingBuffer(self._next_buffer, self.schema, capacity, lsn)
+        buffer = GrowingBuffer(self._next_buffer, self.schema, capacity, lsn, self.pool)
         self._next_buffer -= 1
         return buffer
 

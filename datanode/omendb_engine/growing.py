@@ -8,6 +8,7 @@ killed: those are what its seal adds to the manifest's delete sets.
 
 from __future__ import annotations
 
+import weakref
 from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,7 @@ import pyarrow as pa
 
 from omendb_common.ids import NO_IDS, IdColumn, U64Array
 from omendb_common.schema import CollectionSchema
-from omendb_engine.hash_index import HashIndex
+from omendb_engine.buffer_memory import BufferMemory, BufferPool
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.payload.columns import ColumnStore, GrowingColumns
 from omendb_engine.segment.deletes import Deletes
@@ -34,9 +35,23 @@ def row_bytes(schema: CollectionSchema) -> int:
 
 
 class GrowingBuffer:
-    """At most ``capacity`` rows after log position ``start_lsn``."""
+    """At most ``capacity`` rows after log position ``start_lsn``.
 
-    def __init__(self, part_id: int, schema: CollectionSchema, capacity: int, start_lsn: int) -> None:
+    Its arrays go back to ``pool`` when the object dies: whoever holds a view of them must hold the buffer,
+    or a part or snapshot that shows it, for as long.
+    """
+
+    def __init__(
+        self,
+        part_id: int,
+        schema: CollectionSchema,
+        capacity: int,
+        start_lsn: int,
+        pool: BufferPool | None = None,
+    ) -> None:
+        memory = BufferMemory(schema, capacity) if pool is None else pool.take(capacity)
+        if pool is not None:
+            weakref.finalize(self, pool.give, memory).atexit = False
         self.part_id = part_id
         self.schema = schema
         self.capacity = capacity
@@ -44,16 +59,16 @@ class GrowingBuffer:
         self.end_lsn = start_lsn
         self.n = 0
         self.span = NO_IDS
-        self.hi: U64Array = np.empty(capacity, np.uint64)
-        self.lo: U64Array = np.empty(capacity, np.uint64)
-        self.stamps: U64Array = np.empty(capacity, np.uint64)
-        self.vectors = VectorColumns(schema, capacity)
+        self.hi: U64Array = memory.hi
+        self.lo: U64Array = memory.lo
+        self.stamps: U64Array = memory.stamps
+        self.vectors: VectorColumns = memory.vectors
         self.kills: dict[int, list[npt.NDArray[np.int64]]] = {}
         self.tombstones: list[tuple[IdColumn, U64Array]] = []
         self.tombstone_rows = 0
         self.dead_at_freeze = Deletes.none(0)
         self.reserved_bytes = capacity * row_bytes(schema)
-        self._index = HashIndex(self.hi, self.lo, capacity)
+        self._index = memory.index
         self._columns = GrowingColumns()
         self._ids: list[IdColumn] = []
         self._starts: list[int] = []

@@ -34,6 +34,11 @@ class HashIndex:
         self._lo = lo
         self.previous: I32Array = np.full(capacity, -1, np.int32)
 
+    def clear(self) -> None:
+        """Forget every row."""
+        self._slots.fill(-1)
+        self.previous.fill(-1)
+
     @property
     def nbytes(self) -> int:
         """Bytes of the table and the chains."""

@@ -129,6 +129,7 @@ class Maintenance:
 
     def relieve(self) -> None:
         """Memory is short: end the active buffer so that it can be sealed, and without workers seal here."""
+        self._store.pool.clear()
         if not self._store.frozen():
             self._replica.exclusively(self._freeze_active)
         if self._settings.workers.background_threads == 0:
@@ -182,7 +183,10 @@ class Maintenance:
         if log_is_long and not self._store.frozen():
             self._replica.exclusively(self._freeze_active)
             return self.seal_one()
-        if self.idle and (self._store.active.n > self._settings.index.flat_rows_max or self._purge_is_pending()):
+        if not self.idle:
+            return False
+        self._store.pool.clear()  # memory a pausing stream does not need goes back to the system
+        if self._store.active.n > self._settings.index.flat_rows_max or self._purge_is_pending():
             self._replica.exclusively(self._freeze_active)
             return self.seal_one()
         return False
