@@ -487,11 +487,11 @@ class Replica(Reader):
                     if left <= 0:
                         return False
                     self._check_writable()
-                    if self.settings.workers.background_threads == 0:
-                        self.maintenance.work()
-                    else:
+                    if self.settings.workers.background_threads:
                         self.maintenance.wake()
-                        self.maintenance.wait_for_change(min(left, 0.05))
+                    elif self.maintenance.work():
+                        continue
+                    self.maintenance.wait_for_change(min(left, 0.05))
                 return True
             finally:
                 self.maintenance.hurry(False)
