@@ -46,6 +46,11 @@ COLLECTIONS = "collections"
 NewUuid = Callable[[], str]
 
 
+def random_uuid() -> str:
+    """A new random uuid, as text."""
+    return str(uuid.uuid4())
+
+
 class Folder:
     """An open database folder. Thread-safe."""
 
@@ -87,7 +92,7 @@ class Folder:
         disk: Disk | None = None,
         clock: Clock | None = None,
         lock: bool = True,
-        new_uuid: NewUuid = lambda: str(uuid.uuid4()),
+        new_uuid: NewUuid = random_uuid,
     ) -> Folder:
         """Open the database in ``path``; with mode ``rw`` make it when there is none.
 
@@ -359,4 +364,4 @@ def _check_place(disk: Disk, path: str, mode: Mode) -> None:
         )
 
 
-__all__ = ["COLLECTIONS", "Folder", "Mode"]
+__all__ = ["COLLECTIONS", "Folder", "Mode", "random_uuid"]

@@ -7,7 +7,6 @@ database folder, where nothing touches them. A sound collection is left alone.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -22,7 +21,7 @@ from omendb_common.schema import CollectionSchema
 from omendb_engine.apply import take_batch
 from omendb_engine.catalog import CATALOG_NAME, Catalog, read_catalog, write_catalog
 from omendb_engine.check import check_replica
-from omendb_engine.folder import COLLECTIONS
+from omendb_engine.folder import COLLECTIONS, random_uuid
 from omendb_engine.lock import WriterLock
 from omendb_engine.replica import Replica
 from omendb_engine.resources import Resources
@@ -60,7 +59,7 @@ def repair_folder(
     disk: Disk | None = None,
     clock: Clock | None = None,
     lock: bool = True,
-    new_uuid: Callable[[], str] = lambda: str(uuid.uuid4()),
+    new_uuid: Callable[[], str] = random_uuid,
 ) -> RepairReport:
     """Repair every damaged collection of the database in ``path``.
 

@@ -228,7 +228,7 @@ class ReplicaMachine(RuleBasedStateMachine):
             maintenance._build_index = build_then_change  # type: ignore[method-assign]
             maintenance.index_one(hurry=True)
         else:
-            maintenance._write = write_then_change  # type: ignore[method-assign]
+            maintenance._write = write_then_change  # type: ignore[method-assign, assignment]
             if job == "merge":
                 maintenance.merge_one(idle=True)
             else:
