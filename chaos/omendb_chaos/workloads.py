@@ -38,7 +38,7 @@ WORKLOADS: list[Workload] = []
 
 def _workload(changes: Mapping[str, Any] | None = None, fields: tuple[VectorField, ...] = ()) -> Callable[[Run], Run]:
     def register(run: Run) -> Run:
-        WORKLOADS.append(Workload(run.__name__, run, changes or {}, fields))
+        WORKLOADS.append(Workload(run.__name__.lstrip("_"), run, changes or {}, fields))
         return run
 
     return register
@@ -54,35 +54,35 @@ _NO_INDEX = {"index.kind": "flat"}
 
 
 @_workload()
-def append(s: Session) -> None:
+def _append(s: Session) -> None:
     """A few small batches."""
     for start in range(0, 18, 3):
         s.upsert(s.rows(range(start, start + 3)))
 
 
 @_workload()
-def append_single(s: Session) -> None:
+def _append_single(s: Session) -> None:
     """One point at a time."""
     for n in range(10):
         s.upsert(s.rows([n]))
 
 
 @_workload()
-def append_wide(s: Session) -> None:
+def _append_wide(s: Session) -> None:
     """Batches of many sectors, which a power cut may tear."""
     for start in range(0, 40, 10):
         s.upsert(s.rows(range(start, start + 10), text_bytes=600))
 
 
 @_workload()
-def overwrite(s: Session) -> None:
+def _overwrite(s: Session) -> None:
     """The same ids again and again."""
     for _ in range(6):
         s.upsert(s.rows(range(4)))
 
 
 @_workload()
-def deletes(s: Session) -> None:
+def _deletes(s: Session) -> None:
     """Points come and go and come back."""
     s.upsert(s.rows(range(8)))
     s.delete([1, 2, 3])
@@ -92,7 +92,7 @@ def deletes(s: Session) -> None:
 
 
 @_workload()
-def updates(s: Session) -> None:
+def _updates(s: Session) -> None:
     """Partial updates of payload and vectors, and keys removed."""
     s.upsert(s.rows(range(6)))
     s.update([0, 1], {"n": -1, "fresh": "yes"})
@@ -102,7 +102,7 @@ def updates(s: Session) -> None:
 
 
 @_workload()
-def refused(s: Session) -> None:
+def _refused(s: Session) -> None:
     """Operations that fail and must leave no trace, between others that do not."""
     s.upsert(s.rows(range(4)))
     s.upsert(s.rows([3, 4]), create_only=True)
@@ -111,7 +111,7 @@ def refused(s: Session) -> None:
 
 
 @_workload()
-def automatic_ids(s: Session) -> None:
+def _automatic_ids(s: Session) -> None:
     """Ids made up by the engine, which must never come twice."""
     s.upsert_automatic(3)
     s.upsert(s.rows([50]))
@@ -125,7 +125,7 @@ def automatic_ids(s: Session) -> None:
 
 
 @_workload()
-def text_ids(s: Session) -> None:
+def _text_ids(s: Session) -> None:
     """Strings as ids, and batches of both kinds."""
     s.upsert(s.rows(["a", "b", "naïve", "x" * 512]))
     s.upsert(s.rows([1, "1", "b"]))
@@ -136,14 +136,14 @@ def text_ids(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
-def rotate(s: Session) -> None:
+def _rotate(s: Session) -> None:
     """The log goes through several files."""
     for start in range(0, 30, 5):
         s.upsert(s.rows(range(start, start + 5), text_bytes=5000))
 
 
 @_workload(_NO_INDEX)
-def rotate_and_flush(s: Session) -> None:
+def _rotate_and_flush(s: Session) -> None:
     """Log files become unnecessary and go, one after the other."""
     for start in range(0, 40, 5):
         s.upsert(s.rows(range(start, start + 5), text_bytes=5000))
@@ -153,7 +153,7 @@ def rotate_and_flush(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
-def large_record(s: Session) -> None:
+def _large_record(s: Session) -> None:
     """A record larger than a log file gets one of its own."""
     s.upsert(s.rows(range(3)))
     s.upsert(s.rows(range(3, 7), text_bytes=24_000))
@@ -164,7 +164,7 @@ def large_record(s: Session) -> None:
 
 
 @_workload()
-def flush_once(s: Session) -> None:
+def _flush_once(s: Session) -> None:
     """A seal in the middle."""
     s.upsert(s.rows(range(6)))
     s.flush()
@@ -172,7 +172,7 @@ def flush_once(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
-def flush_often(s: Session) -> None:
+def _flush_often(s: Session) -> None:
     """More generations than are kept."""
     for start in range(0, 18, 3):
         s.upsert(s.rows(range(start, start + 3)))
@@ -180,7 +180,7 @@ def flush_often(s: Session) -> None:
 
 
 @_workload()
-def delete_sealed(s: Session) -> None:
+def _delete_sealed(s: Session) -> None:
     """Deletes, updates and overwrites of points in segments, sealed in their turn."""
     s.upsert(s.rows(range(12)))
     s.flush()
@@ -194,7 +194,7 @@ def delete_sealed(s: Session) -> None:
 
 
 @_workload(_TINY_BUFFER)
-def overflow(s: Session) -> None:
+def _overflow(s: Session) -> None:
     """Buffers that fill up and wait for their seal."""
     for start in range(0, 24, 4):
         s.upsert(s.rows(range(start, start + 4)))
@@ -205,7 +205,7 @@ def overflow(s: Session) -> None:
 
 
 @_workload(_TINY_BUFFER)
-def late_deletes_in_seal(s: Session) -> None:
+def _late_deletes_in_seal(s: Session) -> None:
     """Points die while the segment that holds them is being written."""
     s.upsert(s.rows(range(6)))
     s.upsert(s.rows(range(6, 10)))
@@ -219,7 +219,7 @@ def late_deletes_in_seal(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
-def merge(s: Session) -> None:
+def _merge(s: Session) -> None:
     """Small segments become one."""
     for start in range(0, 16, 4):
         s.upsert(s.rows(range(start, start + 4)))
@@ -229,7 +229,7 @@ def merge(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
-def late_writes_in_merge(s: Session) -> None:
+def _late_writes_in_merge(s: Session) -> None:
     """Points die, change and come back while their segments are being merged."""
     for start in range(0, 12, 4):
         s.upsert(s.rows(range(start, start + 4)))
@@ -246,7 +246,7 @@ def late_writes_in_merge(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
-def late_seal_in_merge(s: Session) -> None:
+def _late_seal_in_merge(s: Session) -> None:
     """Deaths are checkpointed by a seal while a merge of the same segments runs."""
     for start in range(0, 12, 4):
         s.upsert(s.rows(range(start, start + 4)))
@@ -266,7 +266,7 @@ def late_seal_in_merge(s: Session) -> None:
 
 
 @_workload()
-def index(s: Session) -> None:
+def _index(s: Session) -> None:
     """A segment gets its graph, with deaths before, while and after it is built."""
     s.upsert(s.rows(range(20)))
     s.flush()
@@ -279,7 +279,7 @@ def index(s: Session) -> None:
 
 
 @_workload({"compaction.merge_fanin": 2})
-def merge_indexed(s: Session) -> None:
+def _merge_indexed(s: Session) -> None:
     """Segments with graphs are merged into one with a graph."""
     for start in range(0, 36, 12):
         s.upsert(s.rows(range(start, start + 12)))
@@ -291,7 +291,7 @@ def merge_indexed(s: Session) -> None:
 
 
 @_workload()
-def purge(s: Session) -> None:
+def _purge(s: Session) -> None:
     """Everything is deleted and cleaned away."""
     s.upsert(s.rows(range(12)))
     s.flush()
@@ -303,7 +303,7 @@ def purge(s: Session) -> None:
 
 
 @_workload(_NO_INDEX)
-def retire(s: Session) -> None:
+def _retire(s: Session) -> None:
     """Old generations are pushed out so that their files go."""
     for start in range(0, 9, 3):
         s.upsert(s.rows(range(start, start + 3)))
@@ -314,7 +314,7 @@ def retire(s: Session) -> None:
 
 
 @_workload()
-def delete_by_filter(s: Session) -> None:
+def _delete_by_filter(s: Session) -> None:
     """A filter is resolved to ids before it is logged."""
     s.upsert(s.rows(range(12)))
     s.flush()
@@ -327,7 +327,7 @@ def delete_by_filter(s: Session) -> None:
 
 
 @_workload()
-def reopen_clean(s: Session) -> None:
+def _reopen_clean(s: Session) -> None:
     """Closed and opened between writes."""
     for start in range(0, 9, 3):
         s.upsert(s.rows(range(start, start + 3)))
@@ -337,7 +337,7 @@ def reopen_clean(s: Session) -> None:
 
 
 @_workload()
-def reopen_killed(s: Session) -> None:
+def _reopen_killed(s: Session) -> None:
     """The process dies between writes, and what it had not synced is synced by recovery."""
     for start in range(0, 12, 3):
         s.upsert(s.rows(range(start, start + 3)))
@@ -349,7 +349,7 @@ def reopen_killed(s: Session) -> None:
 
 
 @_workload()
-def opened_for_nothing(s: Session) -> None:
+def _opened_for_nothing(s: Session) -> None:
     """Opened and closed without a write."""
     s.upsert(s.rows(range(3)))
     for clean in (True, False, True, False):
@@ -361,7 +361,7 @@ def opened_for_nothing(s: Session) -> None:
 
 
 @_workload()
-def collections(s: Session) -> None:
+def _collections(s: Session) -> None:
     """Several collections, written in turn."""
     s.create("second")
     s.create("third", VectorField(3))
@@ -374,7 +374,7 @@ def collections(s: Session) -> None:
 
 
 @_workload()
-def drop(s: Session) -> None:
+def _drop(s: Session) -> None:
     """A collection with data goes, and its name is used again."""
     s.upsert(s.rows(range(5)))
     s.flush()
@@ -387,7 +387,7 @@ def drop(s: Session) -> None:
 
 
 @_workload()
-def rename(s: Session) -> None:
+def _rename(s: Session) -> None:
     """A collection changes its name between writes."""
     s.upsert(s.rows(range(4)))
     s.rename(DEFAULT, "other")
@@ -402,7 +402,7 @@ def rename(s: Session) -> None:
 
 
 @_workload(_UNSYNCED)
-def unsynced(s: Session) -> None:
+def _unsynced(s: Session) -> None:
     """Acknowledged before it is durable: a power cut may take the newest writes, in order."""
     for start in range(0, 18, 3):
         s.upsert(s.rows(range(start, start + 3)))
@@ -411,7 +411,7 @@ def unsynced(s: Session) -> None:
 
 
 @_workload({**_UNSYNCED, **_TINY_BUFFER})
-def unsynced_seals(s: Session) -> None:
+def _unsynced_seals(s: Session) -> None:
     """Seals, which must not get ahead of the log."""
     for start in range(0, 20, 4):
         s.upsert(s.rows(range(start, start + 4)))
@@ -422,14 +422,14 @@ def unsynced_seals(s: Session) -> None:
 
 
 @_workload({**_UNSYNCED, **_NO_INDEX})
-def unsynced_rotation(s: Session) -> None:
+def _unsynced_rotation(s: Session) -> None:
     """Log files follow each other without a sync in between that anybody asked for."""
     for start in range(0, 25, 5):
         s.upsert(s.rows(range(start, start + 5), text_bytes=5000))
 
 
 @_workload(_INTERVAL)
-def interval(s: Session) -> None:
+def _interval(s: Session) -> None:
     """Synced from time to time, and died in between."""
     for start in range(0, 12, 3):
         s.upsert(s.rows(range(start, start + 3)))
@@ -444,7 +444,7 @@ def interval(s: Session) -> None:
 
 
 @_workload(fields=(VectorField(4, "cosine"),))
-def cosine(s: Session) -> None:
+def _cosine(s: Session) -> None:
     """Vectors stored normalised, with their lengths."""
     s.upsert(s.rows(range(12)))
     s.flush()
@@ -455,7 +455,7 @@ def cosine(s: Session) -> None:
 
 
 @_workload(fields=(VectorField(4, "l2", "float16"),))
-def halves(s: Session) -> None:
+def _halves(s: Session) -> None:
     """Vectors of 16-bit floats."""
     fields = [VectorField(4, "l2", "float16")]
     s.upsert(s.rows(range(12), fields=fields))
@@ -467,7 +467,7 @@ def halves(s: Session) -> None:
 
 
 @_workload(fields=(VectorField(4, "dot", "int8"),))
-def integers(s: Session) -> None:
+def _integers(s: Session) -> None:
     """Vectors of bytes."""
     fields = [VectorField(4, "dot", "int8")]
     s.upsert(s.rows(range(10), fields=fields))
@@ -478,7 +478,7 @@ def integers(s: Session) -> None:
 
 
 @_workload(fields=(VectorField(4), VectorField(3, "cosine", "float32", "image")))
-def two_fields(s: Session) -> None:
+def _two_fields(s: Session) -> None:
     """Two vectors a point."""
     fields = [VectorField(4), VectorField(3, "cosine", "float32", "image")]
     s.upsert(s.rows(range(10), fields=fields))
@@ -492,7 +492,7 @@ def two_fields(s: Session) -> None:
 
 
 @_workload()
-def failed_sync(s: Session) -> None:
+def _failed_sync(s: Session) -> None:
     """A sync fails, the outcome is unknown until the database was opened again, and then it is settled."""
     s.upsert(s.rows(range(4)))
     s.disk.faults.fail("datasync", path_part="/wal/")
@@ -504,7 +504,7 @@ def failed_sync(s: Session) -> None:
 
 
 @_workload()
-def failed_seal(s: Session) -> None:
+def _failed_seal(s: Session) -> None:
     """The disk is full in the middle of a seal and a merge, which are tried again."""
     s.upsert(s.rows(range(10)))
     for part in ("vectors.arrow", "segments/segment", "manifest-", "CURRENT"):
@@ -549,19 +549,19 @@ def mixed(s: Session, operations: int = 30) -> None:
 
 
 @_workload({"buffer.buffer_rows_max": 10})
-def mixed_first(s: Session) -> None:
+def _mixed_first(s: Session) -> None:
     """Operations drawn by dice."""
     mixed(s)
 
 
 @_workload({"buffer.buffer_rows_max": 10, "compaction.merge_fanin": 2, **_NO_INDEX})
-def mixed_second(s: Session) -> None:
+def _mixed_second(s: Session) -> None:
     """Operations drawn by dice, with eager merges."""
     mixed(s)
 
 
 @_workload({"buffer.buffer_rows_max": 7, "compaction.merge_fanin": 2, "index.flat_rows_max": 4})
-def mixed_third(s: Session) -> None:
+def _mixed_third(s: Session) -> None:
     """Operations drawn by dice, with eager indexes."""
     mixed(s)
 
