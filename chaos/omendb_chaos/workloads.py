@@ -142,7 +142,7 @@ def _rotate(s: Session) -> None:
         s.upsert(s.rows(range(start, start + 5), text_bytes=5000))
 
 
-@_workload(_NO_INDEX)
+@_workload({**_NO_INDEX, "storage.ballast_bytes": 96 << 10})
 def _rotate_and_flush(s: Session) -> None:
     """Log files become unnecessary and go, one after the other."""
     for start in range(0, 40, 5):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from omendb_chaos.oracle import State, observe
 from omendb_chaos.session import DEFAULT, PATH, BusyDisk, Session, open_folder
@@ -107,13 +107,15 @@ def noticed_anywhere(fixture: Fixture) -> str | None:
         return "refused"
 
 
-def served(fixture: Fixture) -> str | None:
+def served(fixture: Fixture, *, verify_on_open: bool = True) -> str | None:
     """What a user gets from the damaged database when nobody checks it first: None when all is well, else in words.
 
     Fine are: refusing to open, refusing to read, and the right content.
     """
+    settings = fixture.session.settings
+    settings = replace(settings, storage=replace(settings.storage, verify_on_open=verify_on_open))
     try:
-        folder = open_folder(fixture.disk.copy(), fixture.session.settings)
+        folder = open_folder(fixture.disk.copy(), settings)
         if observe(folder, fixture.known) != fixture.truth:
             return "wrong content was served"
     except (CorruptionError, FormatVersionError):
