@@ -5,6 +5,7 @@ Nothing here runs by itself: background work is done when a workload asks for it
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import uuid
@@ -16,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from omendb_chaos.oracle import Collection, Effect, History, Point, State, Step, match, observe
-from omendb_chaos.sim.disk import SimDisk
+from omendb_chaos.sim.disk import SimDisk, SimFile
 from omendb_chaos.sim.oplog import Image
 from omendb_common.checksum import Buffer
 from omendb_common.config import EngineSettings, settings_from
+from omendb_common.disk import OpenMode
 from omendb_common.errors import OmenDBError, UnavailableError
 from omendb_common.filters import parse_filter
 from omendb_common.ids import IdColumn, PointId
@@ -61,11 +63,25 @@ class BusyDisk(SimDisk):
     def __init__(self, seed: int = 0, *, capacity_bytes: int | None = None, image: Image | None = None) -> None:
         super().__init__(seed, capacity_bytes=capacity_bytes, image=image)
         self._waiting: list[tuple[str, Callable[[], object]]] = []
+        self._creating = False
         self.failed_syncs: list[str] = []
 
     def meanwhile(self, part: str, act: Callable[[], object]) -> None:
         """Run ``act`` once, before the next file is written whose path has ``part`` in it."""
         self._waiting.append((part, act))
+
+    def open(self, path: str, mode: OpenMode) -> SimFile:
+        """See ``Disk``."""
+        self._creating = mode == "create"
+        return super().open(path, mode)
+
+    def enter(self, kind: str, path: str) -> None:
+        """See ``SimDisk``. Opening what is there needs no space."""
+        try:
+            super().enter(kind, path)
+        except OSError as error:
+            if kind != "open" or self._creating or error.errno != errno.ENOSPC:
+                raise
 
     def calm_down(self) -> None:
         """Forget what has not happened yet."""

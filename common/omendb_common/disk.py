@@ -191,7 +191,8 @@ def make_folder(disk: Disk, path: str) -> None:
     while not disk.exists(at):
         missing.append(at)
         at = parent_of(at)
-    disk.mkdir(path)
+    if missing:
+        disk.mkdir(path)
     for made in reversed(missing):
         disk.sync_dir(parent_of(made))
 

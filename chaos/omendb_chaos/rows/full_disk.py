@@ -86,6 +86,11 @@ def _problems_when_full(seed: int) -> Iterator[str]:
     if deleted < 40:
         yield f"only {deleted} deletes went through: {session.refused[-1]}"
     session.check()
+    session.reopen(clean=seed % 2 == 0)
+    if not session.is_open:
+        yield f"could not be opened on a full disk: {session.refused[-1]}"
+        return
+    session.check()
     hog.truncate(0)
     session.clock.pass_time(10)
     session.tolerant = False
