@@ -1,0 +1,227 @@
+"""Compaction: a policy that ends, merges that lose nothing, and no work for deletions that are not in a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from omendb_common.schema import VectorField
+from omendb_engine.compaction import CompactionPolicy, SegmentSize
+from omendb_engine.maintenance import Maintenance
+from tests.unit.engine.engine_cases import (
+    as_ids,
+    check_invariants,
+    open_replica,
+    put,
+    rows_of,
+    settings_of,
+    state_of,
+    vectors_of,
+)
+
+
+def sizes(*rows: int, dead: int = 0) -> list[SegmentSize]:
+    """Segments of some row counts, oldest first."""
+    return [SegmentSize(i, n, dead, False) for i, n in enumerate(rows, start=1)]
+
+
+@pytest.mark.parametrize(
+    ("segments", "idle", "expected"),
+    [
+        ([], True, ()),
+        (sizes(100), True, ()),
+        (sizes(100, 100, 100), False, ()),  # below the fan-in, and not idle
+        (sizes(100, 100, 100), True, (1, 2, 3)),
+        (sizes(100, 100, 100, 100), False, (1, 2, 3, 4)),
+        (sizes(100, 1000, 100, 100, 100), False, (1, 3, 4, 5)),  # one tier at a time
+        (sizes(10_000, 100, 100), True, (2, 3)),  # a tail that is not worth the rewriting of the big one
+        (sizes(10_000, 1_000), True, (1, 2)),
+        (sizes(10_000, 999), True, ()),
+        (sizes(60_000, 60_000), True, ()),  # together above the largest segment
+        ([SegmentSize(1, 100, 19, False), *sizes()], False, ()),
+        ([SegmentSize(1, 100, 20, False)], False, (1,)),
+        ([SegmentSize(1, 100, 100, False)], False, (1,)),
+        ([SegmentSize(1, 0, 0, False)], True, ()),
+    ],
+)
+def test_what_is_merged(segments: list[SegmentSize], idle: bool, expected: tuple[int, ...]) -> None:
+    assert CompactionPolicy(rows_max=100_000, fanin=4, busy_segments=3).choose(segments, idle=idle) == expected
+
+
+def test_a_stream_is_left_the_disk_until_there_are_many_segments() -> None:
+    policy = CompactionPolicy(fanin=4, busy_segments=16)
+    assert policy.choose(sizes(*[100] * 16), idle=False) == ()
+    assert len(policy.choose(sizes(*[100] * 17), idle=False)) == 17
+    assert policy.choose([*sizes(*[100] * 15), SegmentSize(99, 100, 60, False)], idle=False) == (99,)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 100)), max_size=25),
+    fanin=st.integers(2, 5),
+    idle=st.booleans(),
+    appended=st.integers(0, 60),
+)
+def test_it_comes_to_rest_and_stays_within_its_bounds(
+    rows: list[tuple[int, int]], fanin: int, idle: bool, appended: int
+) -> None:
+    """Every choice is carried out as a merge would; there must be an end to it."""
+    policy = CompactionPolicy(rows_max=5000, fanin=fanin)
+    state = [SegmentSize(i, n, n * dead // 100, False) for i, (n, dead) in enumerate(rows, start=1)]
+    next_id, live, written = len(state) + 1, sum(s.live for s in state), 0
+    for step in range(2000):
+        if step < appended:
+            state.append(SegmentSize(next_id, 50, 0, False))
+            next_id, live = next_id + 1, live + 50
+        chosen = policy.choose(state, idle=idle)
+        if not chosen and step >= appended:
+            break
+        merged = [s for s in state if s.segment_id in chosen]
+        assert len(merged) == len(chosen) and chosen == tuple(sorted(chosen))
+        total = sum(s.live for s in merged)
+        assert len(merged) == 1 or total <= policy.rows_max
+        assert len(merged) != 1 or merged[0].dead, "a segment rewritten for nothing"
+        written += total
+        state = [s for s in state if s.segment_id not in chosen]
+        if total:
+            state.append(SegmentSize(next_id, total, 0, False))
+            next_id += 1
+    else:
+        raise AssertionError("it never comes to rest")
+    assert sum(s.live for s in state) == live
+    if idle and live <= policy.rows_max:
+        assert len(state) <= 2, "an idle collection keeps a tail of small segments"
+    assert written <= live * 24 + 1, "rows are rewritten more often than tiers explain"
+
+
+def test_a_purge_waits_for_the_manifest_and_happens_once(tmp_path: Path) -> None:
+    """Deleted rows that only the log knows cannot be left out by a merge: doing it all the same would never end."""
+    folder, replica = open_replica(tmp_path / "db", settings_of(rows=50, fanin=4, delay_s=3600.0))
+    put(replica, range(50))
+    replica.flush()
+    maintenance = replica.maintenance
+    replica.delete(as_ids(range(25)))
+    assert not maintenance.merge_one(idle=False) and not maintenance.merge_one(idle=True)
+    assert not maintenance.seal_if_due(), "not while writes go on"
+    maintenance.hurry(True)
+    assert maintenance.seal_if_due(), "an idle replica writes the deletions down"
+    assert maintenance.merge_one(idle=False)
+    assert [(s.rows, s.dead) for s in replica.stats().segments] == [(25, 0)]
+    assert not maintenance.merge_one(idle=True) and not maintenance.seal_if_due()
+    check_invariants(replica)
+    folder.close()
+
+
+def test_a_segment_of_dead_rows_only_goes(tmp_path: Path) -> None:
+    folder, replica = open_replica(tmp_path / "db", settings_of(rows=50))
+    put(replica, range(40))
+    replica.flush()
+    replica.delete(as_ids(range(40)))
+    replica.compact()
+    assert replica.stats().segments == () and replica.count() == 0
+    check_invariants(replica)
+    folder.close()
+    folder, replica = open_replica(tmp_path / "db")
+    assert replica.count() == 0 and replica.search(vectors_of(1), 3).counts.tolist() == [0]
+    folder.close()
+
+
+@pytest.mark.parametrize("grown", [False, True])
+def test_merging_is_a_fold_and_carries_everything(tmp_path: Path, grown: bool) -> None:
+    """Ids, stamps, vectors, payload and field stamps; with a graph that can be grown and without (I3)."""
+    settings = settings_of(rows=60, flat=40 if grown else 1000, fanin=2)
+    folder, replica = open_replica(
+        tmp_path / "db", settings, VectorField(4, "cosine"), VectorField(2, "dot", "int8", "b")
+    )
+    for start in range(0, 240, 60):
+        ids = as_ids([i if i % 2 else f"s{i}" for i in range(start, start + 60)])
+        payload = rows_of(*[{"a": i, **({"only": "x"} if i % 3 else {})} for i in range(60)])
+        small = np.arange(120).reshape(60, 2).astype(np.int8)
+        replica.upsert(ids, {"": vectors_of(60, 4, seed=start), "b": small}, payload, 60)
+        replica.flush()
+        if grown:
+            replica.maintenance.index_one(hurry=True)
+    changed = as_ids([i if i % 2 else f"s{i}" for i in range(0, 120, 3)])
+    replica.update(changed, {}, rows_of(*[{"a": 5} if i % 2 else {"z": 1} for i in range(40)]), unset=["only"])
+    replica.delete(as_ids(["s4", 7, 189]))
+    before = state_of(replica)
+    field_stamps = sum(len(p.overrides()) for p in replica.snapshot().parts)
+    replica.flush()
+    while replica.maintenance.merge_one(idle=True):
+        check_invariants(replica)
+        assert state_of(replica) == before
+    segments = replica.stats().segments
+    assert len(segments) == 1 and segments[0].index == ("hnsw" if grown else "flat")
+    assert sum(len(p.overrides()) for p in replica.snapshot().parts) == field_stamps > 0
+    folder.close()
+    folder, replica = open_replica(tmp_path / "db", settings)
+    assert state_of(replica) == before
+    folder.close()
+
+
+def test_an_error_before_the_manifest_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, replica = open_replica(tmp_path / "db", settings_of(rows=20))
+    for start in range(0, 60, 20):
+        put(replica, range(start, start + 20))
+        replica.flush()
+    before, names = state_of(replica), {s.segment_id for s in replica.stats().segments}
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(replica.maintenance._manifests, "commit", fails)
+        with pytest.raises(OSError, match="no space"):
+            replica.maintenance.merge_one(idle=True)
+    assert {s.segment_id for s in replica.stats().segments} == names and not replica.failed
+    assert not replica.maintenance._busy_segments
+    replica.compact()
+    assert state_of(replica) == before and len(replica.stats().segments) == 1
+    on_disk = [p.name for p in (tmp_path / "db").glob("collections/*/segments/*")]
+    assert len(on_disk) <= 1 + 3, "what the failed merge wrote is still there"
+    folder.close()
+
+
+def test_an_interrupt_between_manifest_and_swap_stops_the_replica(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C in flush: the next manifest would name the same rows twice, so there must not be one."""
+    folder, replica = open_replica(tmp_path / "db", settings_of(rows=20))
+    put(replica, range(10))
+    before = state_of(replica)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(replica._store, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replica.flush()
+    assert replica.failed and state_of(replica) == before
+    folder.close()
+    folder, replica = open_replica(tmp_path / "db", settings_of(rows=20))
+    assert state_of(replica) == before
+    check_invariants(replica)
+    folder.close()
+
+
+def test_a_removal_of_garbage_spares_an_index_being_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, replica = open_replica(tmp_path / "db", settings_of(rows=60, flat=20))
+    put(replica, range(50))
+    replica.flush()
+    real = Maintenance._commit
+
+    def removing(self: Maintenance, *arguments: Any, **options: Any) -> None:
+        self._manifests.remove(self._manifests.garbage(keep_segments=self._busy_segments))
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(Maintenance, "_commit", removing)
+    assert replica.maintenance.index_one(hurry=True)
+    folder.close()
+    folder, replica = open_replica(tmp_path / "db", settings_of(rows=60, flat=20))
+    assert [s.index for s in replica.stats().segments] == ["hnsw"]
+    folder.close()
