@@ -225,3 +225,50 @@ def test_a_removal_of_garbage_spares_an_index_being_written(tmp_path: Path, monk
     folder, replica = open_replica(tmp_path / "db", settings_of(rows=60, flat=20))
     assert [s.index for s in replica.stats().segments] == ["hnsw"]
     folder.close()
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("job", ["merge", "seal", "index"])
+def test_rows_that_die_while_a_job_runs_stay_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, sealed: bool
+) -> None:
+    """Deleted, replaced and updated between the reading of the inputs and the swap; also once reopened (I3)."""
+    settings = settings_of(rows=40, flat=30, fanin=2)
+    folder, replica = open_replica(tmp_path / "db", settings)
+    put(replica, range(40), payload=[{"a": i} for i in range(40)])
+    if job != "seal":
+        replica.flush()
+    put(replica, range(40, 70), payload=[{"a": i} for i in range(40, 70)])
+    if job == "merge":
+        replica.flush()
+    maintenance = replica.maintenance
+    name = "_build_index" if job == "index" else "_write"
+    real = getattr(maintenance, name)
+    changed: list[int] = []
+
+    def changing(*arguments: Any, **options: Any) -> Any:
+        out = real(*arguments, **options)
+        if not changed:
+            changed.append(1)
+            replica.delete(as_ids([0, 41]))
+            put(replica, [1, 42], payload=[{"a": -1}, {"a": -42}])
+            replica.update(as_ids([2, 43]), {}, rows_of({"a": -2}, {"a": -43}))
+            if sealed and job != "seal":
+                replica.flush()
+        return out
+
+    monkeypatch.setattr(maintenance, name, changing)
+    jobs = {"merge": lambda: maintenance.merge_one(idle=True), "seal": maintenance.seal_one}
+    jobs["index"] = lambda: maintenance.index_one(hurry=True)
+    if job == "seal" and not maintenance._store.frozen():
+        replica.exclusively(maintenance._freeze_active)
+    assert jobs[job]() and changed
+    check_invariants(replica)
+    before = state_of(replica)
+    assert len(before) == 68 and not before.keys() & {0, 41}
+    assert [before[i][2] for i in (1, 42, 2, 43)] == [f"[('a', {v})]" for v in (-1, -42, -2, -43)]
+    folder.close()
+    folder, replica = open_replica(tmp_path / "db", settings)
+    assert state_of(replica) == before
+    check_invariants(replica)
+    folder.close()
