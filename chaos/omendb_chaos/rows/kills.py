@@ -6,6 +6,7 @@ Four threads of a child write; each owns its ids, and what its k-th operation do
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -146,6 +148,11 @@ def _write_for_ever(command: Mapping[str, Any]) -> None:
 
 def _zygote() -> None:
     """Fork a child for every line of input: it has all modules loaded, so that a run costs no start of Python."""
+    # Arrow imports pandas, where there is one, when it first sees a list; that would take all the time of a run.
+    for module in ("pandas", "pyarrow.parquet"):
+        with suppress(ImportError):
+            importlib.import_module(module)
+    columns_from_rows([{"n": 1, "by": "text"}])
     for line in sys.stdin:
         command = json.loads(line)
         pid = os.fork()
