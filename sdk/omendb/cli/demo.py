@@ -77,7 +77,7 @@ def demo(
         waited = time.perf_counter()
         database.flush()
         database.wait_until_indexed(timeout=300)
-        say(f"indexed  in {time.perf_counter() - waited:.1f} s more, behind the searches")
+        say(f"settled  in {time.perf_counter() - waited:.1f} s more, behind the searches: {_indexes(database)}")
         reports = list(_measure_all(database, corpus))
         if not json:
             _show_example(database, corpus)
@@ -214,6 +214,13 @@ def _show_crashes(crashes: list[crash.CrashReport]) -> None:
 def _vars_of(report: SearchReport | crash.CrashReport) -> dict[str, Any]:
     """A report as a JSON object."""
     return {name: getattr(report, name) for name in report.__dataclass_fields__}
+
+
+def _indexes(database: Database) -> str:
+    """The segments by their index, in words."""
+    kinds = [segment.index for segment in database.stats().segments]
+    told = {"flat": "scanned exactly (up to index.flat_rows_max rows)", "hnsw": "with a graph"}
+    return ", ".join(f"{kinds.count(kind)} segment(s) {words}" for kind, words in told.items() if kind in kinds)
 
 
 def _say(line: str) -> None:
