@@ -23,6 +23,7 @@ from omendb_engine.buffer_memory import BufferMemory, BufferPool
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.payload.columns import ColumnStore, GrowingColumns
 from omendb_engine.segment.deletes import Deletes
+from omendb_engine.tombstones import Tombstones
 from omendb_engine.vectors import Prepared, VectorColumns, vector_row_bytes
 
 # id hash (16), stamp (8), index slots (4 bytes, four to eight a row) and chain (4)
@@ -64,8 +65,7 @@ class GrowingBuffer:
         self.stamps: U64Array = memory.stamps
         self.vectors: VectorColumns = memory.vectors
         self.kills: dict[int, list[npt.NDArray[np.int64]]] = {}
-        self.tombstones: list[tuple[IdColumn, U64Array]] = []
-        self.tombstone_rows = 0
+        self.tombstones = Tombstones()
         self.dead_at_freeze = Deletes.none(0)
         self.reserved_bytes = capacity * row_bytes(schema)
         self._index = memory.index
@@ -108,8 +108,12 @@ class GrowingBuffer:
 
     def bury(self, ids: IdColumn, stamps: U64Array) -> None:
         """Remember that ``ids`` were deleted at ``stamps``, u64 (n)."""
-        self.tombstones.append((ids, stamps))
-        self.tombstone_rows += len(ids)
+        self.tombstones.add(ids, stamps)
+
+    @property
+    def tombstone_rows(self) -> int:
+        """Deletions remembered."""
+        return self.tombstones.rows
 
     def record_kill(self, part_id: int, rows: npt.NDArray[np.int64]) -> None:
         """Remember that an operation of this buffer killed ``rows`` of an older part."""

@@ -98,15 +98,7 @@ class BufferPart:
 
     def tombstone_stamps(self, hi: U64Array, lo: U64Array) -> U64Array:
         """The stamp of each id's newest tombstone, 0 where there is none."""
-        out = np.zeros(len(hi), np.uint64)
-        for ids, stamps in self.buffer.tombstones:
-            t_hi, t_lo = ids.hashes()
-            order = np.lexsort((t_lo, t_hi))
-            at = np.minimum(np.searchsorted(t_hi[order], hi), len(order) - 1)
-            rows = order[at]
-            hit = (t_hi[rows] == hi) & (t_lo[rows] == lo)
-            np.maximum(out, np.where(hit, stamps[rows], np.uint64(0)), out=out)
-        return out
+        return self.buffer.tombstones.newest(hi, lo)
 
     def with_dead(self, dead: Deletes) -> BufferPart:
         """The same rows with other dead ones."""

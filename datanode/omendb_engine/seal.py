@@ -119,9 +119,9 @@ def _overrides(stamps: FieldStamps) -> Overrides | None:
 def _tombstones(buffer: GrowingBuffer) -> Tombstones | None:
     if not buffer.tombstones:
         return None
-    ids = IdColumn.concat([ids for ids, _ in buffer.tombstones])
+    ids, stamps = buffer.tombstones.columns()
     hi, lo = ids.hashes()
-    return Tombstones(ids, hi, lo, np.concatenate([stamps for _, stamps in buffer.tombstones]))
+    return Tombstones(ids, hi, lo, stamps)
 
 
 __all__ = ["Build", "build_from_buffer", "build_from_segments"]
