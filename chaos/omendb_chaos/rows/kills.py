@@ -47,7 +47,7 @@ _PATIENCE_S = 3.0
 _NAME = "points"
 _SETTINGS: Mapping[str, Any] = {
     "storage.wal_segment_bytes": 64 << 10,
-    "buffer.buffer_rows_max": 300,
+    "buffer.buffer_rows_max": 800,
     "index.flat_rows_max": 100,
     "index.hnsw_m": 4,
     "index.hnsw_ef_construction": 16,
