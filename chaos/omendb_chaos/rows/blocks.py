@@ -79,6 +79,8 @@ def _restore(disk: BusyDisk, path: str, data: bytes) -> None:
 
 def _judge(fixture: Fixture, outcome: Outcome, what: str, touched: list[str], serve: bool) -> None:
     found = [noticed(fixture, path) for path in touched]
+    if found == [None] and touched[0].endswith(COMMIT_NAME) and served(fixture) is None:
+        return  # an older commit point is what a power cut may leave as well: advice, and recovery finds more
     # Both ends of a swap are damage, but one notice is enough to know that the disk is bad.
     if not any(found) or "WRONG CONTENT" in found:
         outcome.violated(f"{what}: {found}")
