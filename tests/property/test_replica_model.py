@@ -169,9 +169,9 @@ class ReplicaMachine(RuleBasedStateMachine):
             kept |= payloads[row] if payloads is not None else {}
             self.model[point] = (vectors[row] if with_vectors else main, alt[row] if with_alt else other, kept)
 
-    @rule(data=st.data())
-    def delete(self, data: st.DataObject) -> None:
-        ids = data.draw(st.lists(st.sampled_from([*self.ids, *self.model]), max_size=6))
+    @rule(data=st.data(), more=st.just(()))
+    def delete(self, data: st.DataObject, more: Sequence[PointId]) -> None:
+        ids = data.draw(st.lists(st.sampled_from([*more, *self.ids, *self.model]), min_size=len(more) // 4, max_size=6))
         assert self.replica.delete(IdColumn.of(ids)).count == len(self.model.keys() & set(ids))
         self._forget(set(ids))
 
@@ -205,11 +205,17 @@ class ReplicaMachine(RuleBasedStateMachine):
     def write_beside_a_job(self, data: st.DataObject, seal: bool, job: str) -> None:
         """Points change between the making of files and the swap that puts them in force."""
         maintenance = self.replica.maintenance
+        for _ in range(2):  # something to work on
+            self.upsert_automatic(5, [3, 1], {"a": 1})
+            if job != "seal":
+                self.replica.flush()
+        if job == "index":
+            maintenance.merge_one(idle=True)
         write, build = maintenance._write, maintenance._build_index
 
         def meanwhile() -> None:
             maintenance._write, maintenance._build_index = write, build  # type: ignore[method-assign]
-            self.delete(data)
+            self.delete(data, more=sorted(i for i in self.model if isinstance(i, int))[-9:])
             self.upsert(data, [1, 2], False)
             if seal and job != "seal":
                 self.replica.flush()
@@ -230,7 +236,7 @@ class ReplicaMachine(RuleBasedStateMachine):
         else:
             maintenance._write = write_then_change  # type: ignore[method-assign, assignment]
             if job == "merge":
-                maintenance.merge_one(idle=True)
+                assert maintenance.merge_one(idle=True)
             else:
                 maintenance.seal_one()
         maintenance._write, maintenance._build_index = write, build  # type: ignore[method-assign]
@@ -358,8 +364,8 @@ class ReplicaMachine(RuleBasedStateMachine):
 
 TestReplica = ReplicaMachine.TestCase
 TestReplica.settings = settings(
-    max_examples=60,
-    stateful_step_count=30,
+    max_examples=80,
+    stateful_step_count=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
