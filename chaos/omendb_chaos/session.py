@@ -419,7 +419,7 @@ class Session:
 
     def is_sealing(self, name: str = DEFAULT) -> bool:
         """Whether a seal is going on, in the middle of which another one cannot begin."""
-        return self.replica(name).maintenance._sealing.locked()
+        return self.has(name) and self.replica(name).maintenance._sealing.locked()
 
     def compact(self, name: str = DEFAULT) -> None:
         """Seal and merge."""

@@ -511,9 +511,9 @@ def _failed_seal(s: Session) -> None:
         fault = s.disk.faults.fail("pwrite", error=errno.ENOSPC, path_part=part)
         s.upsert(s.rows([20, 21]))
         s.delete([1])
-        s.tolerant = True
+        before, s.tolerant = s.tolerant, True
         s.flush()
-        s.tolerant = False
+        s.tolerant = before
         s.disk.faults.clear()
         s.delete([2, 20])
         assert fault.fired <= 1
