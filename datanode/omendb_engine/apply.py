@@ -67,6 +67,7 @@ class PartStore:
         *,
         lsn: int,
         buffer_rows: int,
+        extra_bytes_max: int = 64 << 20,
         max_stamp: int = 0,
         next_auto_id: int = 0,
     ) -> None:
@@ -74,6 +75,7 @@ class PartStore:
         self.max_stamp = max_stamp
         self.next_auto_id = next_auto_id
         self._buffer_rows = buffer_rows
+        self._extra_bytes_max = extra_bytes_max
         self._next_buffer = -1
         live = sum(p.n - p.dead.count for p in segments)
         self.pool = BufferPool(schema)
@@ -92,8 +94,16 @@ class PartStore:
         return [p for p in self.snapshot.parts[:-1] if isinstance(p, BufferPart)]
 
     def has_room(self, rows: int) -> bool:
-        """Whether the active buffer takes ``rows`` more. One that only ever sees deletions is full of them some day."""
-        return rows <= self.active.room() and self.active.tombstone_rows < max(self.active.capacity, 1)
+        """Whether the active buffer takes ``rows`` more.
+
+        It is full of payload before a column of text comes near the 2 GiB of an Arrow array, which could not be
+        sealed any more; and one that only ever sees deletions is full of them some day.
+        """
+        active = self.active
+        extra = active.reserved_bytes - self.buffer_bytes(active.capacity)
+        return (
+            rows <= active.room() and extra < self._extra_bytes_max and active.tombstone_rows < max(active.capacity, 1)
+        )
 
     def next_capacity(self, rows: int) -> int:
         """Rows the next buffer will have room for."""

@@ -9,6 +9,7 @@ that shows it is gone: no reader ever sees them change.
 from __future__ import annotations
 
 from collections import deque
+from contextlib import suppress
 
 import numpy as np
 
@@ -45,11 +46,12 @@ class BufferPool:
 
     def take(self, capacity: int) -> BufferMemory:
         """Memory for exactly ``capacity`` rows, empty."""
-        while self._spare:
-            memory = self._spare.popleft()
-            if memory.capacity == capacity:
-                memory.index.clear()
-                return memory
+        with suppress(IndexError):  # another thread may clear it at any moment
+            while True:
+                memory = self._spare.popleft()
+                if memory.capacity == capacity:
+                    memory.index.clear()
+                    return memory
         return BufferMemory(self._schema, capacity)
 
     def give(self, memory: BufferMemory) -> None:

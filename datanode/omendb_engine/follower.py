@@ -179,6 +179,7 @@ class Follower(Reader):
             parts,
             lsn=manifest.checkpoint_lsn,
             buffer_rows=buffer_rows(schema, self._settings),
+            extra_bytes_max=self._settings.buffer.buffer_bytes_max,
             max_stamp=manifest.hlc,
         )
         self._resources.budget.reserve(BUFFERS, store.active.reserved_bytes)

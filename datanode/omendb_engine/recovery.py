@@ -119,6 +119,7 @@ def recover(disk: Disk, path: str, replica_uuid: str, resources: Resources, sett
         parts,
         lsn=manifest.checkpoint_lsn,
         buffer_rows=buffer_rows(schema, settings),
+        extra_bytes_max=settings.buffer.buffer_bytes_max,
         max_stamp=manifest.hlc,
         next_auto_id=manifest.next_auto_id,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from omendb_common.payload import columns_from_rows
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import VectorField
 from omendb_engine.apply import TOMBSTONE_BYTES, PartStore, take_batch
+from omendb_engine.buffer_memory import BufferPool
 from omendb_engine.overrides import BASE
 from tests.unit.engine.engine_cases import live_ids, schema_of, vectors_of
 
@@ -160,6 +162,37 @@ def test_room_counts_deletions_too() -> None:
     assert store.extra_bytes(delete([1, 2]), None) == 2 * TOMBSTONE_BYTES
     store.freeze(store.next_capacity(9))
     assert store.active.capacity == 9 and store.has_room(9)
+
+
+def test_room_counts_payload_too() -> None:
+    """A column of 2 GiB of text cannot be sealed, so a buffer ends long before."""
+    store = PartStore(SCHEMA, [], lsn=0, buffer_rows=1000, extra_bytes_max=5000)
+    for lsn in range(1, 4):
+        batch = upsert([lsn], [{"t": "x" * 2000}])
+        assert store.has_room(1)
+        store.active.reserved_bytes += store.extra_bytes(batch, None)
+        store.apply(batch, lsn, lsn)
+    assert not store.has_room(1)
+    store.freeze(1000)
+    assert store.has_room(1)
+
+
+def test_spare_memory_may_go_at_any_moment() -> None:
+    """Background work clears it while the writer takes from it."""
+    pool = BufferPool(SCHEMA)
+    stop = threading.Event()
+
+    def clear() -> None:
+        while not stop.is_set():
+            pool.clear()
+
+    thread = threading.Thread(target=clear)
+    thread.start()
+    for _ in range(3000):
+        pool.give(memory := pool.take(2))
+        assert memory.capacity == 2
+    stop.set()
+    thread.join(20)
 
 
 def test_taking_rows_of_a_batch_takes_all_its_columns() -> None:
