@@ -293,7 +293,7 @@ class Maintenance:
         # and again until the buffer that remembers them is sealed.
         with self._structure:
             sizes = [
-                SegmentSize(p.part_id, p.n, self._dead_in_manifest(p), p.segment.index is not None)
+                SegmentSize(p.part_id, p.n, self._dead_in_manifest(p), p.index is not None)
                 for p in self._store.snapshot.parts
                 if isinstance(p, SegmentPart)
             ]
@@ -318,7 +318,7 @@ class Maintenance:
         build = build_from_segments(self._schema, inputs)
         segment_id, written = self._write(build)
         try:
-            if written is not None and any(p.segment.index is not None for p, _ in inputs):
+            if written is not None and any(p.index is not None for p, _ in inputs):
                 written = self._indexed(written, inputs[0] if _reusable(*inputs[0]) else None)
             self._swap_merged(inputs, build, segment_id, written)
         finally:
@@ -372,6 +372,8 @@ class Maintenance:
             if not waiting or self.stopped:
                 return False
             part = max(waiting, key=lambda p: p.n)
+            if part.segment.index_damage is not None:
+                self.note_error(part.segment.index_damage)
             size = part.n * (vector_row_bytes(self._schema) + 16 * self._settings.index.hnsw_m)
             try:
                 self._budget.reserve(_INDEX, size)
@@ -454,7 +456,7 @@ class Maintenance:
         now = self._replica.now_s()
         out = []
         for part in self._store.snapshot.parts:
-            if not isinstance(part, SegmentPart) or part.segment.index is not None:
+            if not isinstance(part, SegmentPart) or part.index is not None:
                 continue
             if self._spec(part.segment).kind == "flat":
                 continue
@@ -586,7 +588,7 @@ class Maintenance:
 
 def _reusable(part: SegmentPart, dead: Deletes) -> bool:
     """Whether a merge can start from this segment's graph: it has one and every row of it stays."""
-    return part.segment.index is not None and not dead.count
+    return part.index is not None and not dead.count
 
 
 __all__ = ["Maintenance", "Progress"]

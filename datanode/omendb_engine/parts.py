@@ -123,6 +123,11 @@ class SegmentPart:
         return self.segment.id
 
     @property
+    def index(self) -> VectorIndex | None:
+        """The index of the first vector field, None while the segment is searched exactly."""
+        return self.index_of(self.schema.vectors[0].name)
+
+    @property
     def n(self) -> int:
         """Rows in the segment, dead ones included."""
         return self.segment.n
@@ -163,7 +168,7 @@ class SegmentPart:
 
     def index_of(self, field: str) -> VectorIndex | None:
         """The index of the first vector field; None for others, and while the segment is searched exactly."""
-        return self.segment.index_of(field)
+        return self.segment.usable_index(field)
 
     @cached_property
     def _alive(self) -> RowSet:

@@ -50,9 +50,7 @@ class ReplicaStats:
 def segment_stats(snapshot: Snapshot) -> tuple[SegmentStats, ...]:
     """The segments of a snapshot, oldest first."""
     return tuple(
-        SegmentStats(
-            p.part_id, p.n, p.dead.count, p.segment.index.kind if p.segment.index else "flat", p.segment.bytes_on_disk
-        )
+        SegmentStats(p.part_id, p.n, p.dead.count, p.index.kind if p.index else "flat", p.segment.bytes_on_disk)
         for p in snapshot.parts
         if isinstance(p, SegmentPart)
     )

@@ -127,6 +127,7 @@ class Segment:
         self._disk = disk
         self._replica_path = replica_path
         self._closed = False
+        self.index_damage: CorruptionError | None = None
         self._files = Files(disk, layout.segment_path(replica_path, ref.segment_id), layout.file_entries(body, path))
         self._fields = {str(f["name"]): f for f in body["fields"]}
         self._cache = cache
@@ -324,6 +325,19 @@ class Segment:
             return None
         return self._indexes[field].get(lambda: self._read_index(field))
 
+    def usable_index(self, field: str) -> VectorIndex | None:
+        """The index of a vector field, None also once it is found damaged (``index_damage`` says how).
+
+        An index only saves time: without it the rows, which are verified by themselves, are compared exactly.
+        """
+        if self.index_damage is not None:
+            return None
+        try:
+            return self.index_of(field)
+        except CorruptionError as error:
+            self.index_damage = error
+            return None
+
     def with_index(self, index_hash: str | None) -> Segment:
         """This segment with the index that ``write_index`` wrote (None: without any); shares everything else."""
         other = copy.copy(self)
@@ -332,6 +346,7 @@ class Segment:
             ref.segment_id, ref.rows, ref.manifest_hash, index_hash, ref.deletes, ref.size_bytes,
             ref.min_stamp, ref.max_stamp,
         )  # fmt: skip
+        other.index_damage = None
         other._document = _Lazy()
         other._index_files = _Lazy()
         other._indexes = {name: _Lazy() for name in self._fields}

@@ -14,8 +14,10 @@ from omendb_common.schema import VectorField
 from omendb_engine.compaction import CompactionPolicy, SegmentSize
 from omendb_engine.maintenance import Maintenance
 from tests.unit.engine.engine_cases import (
+    NAME,
     as_ids,
     check_invariants,
+    open_folder,
     open_replica,
     put,
     rows_of,
@@ -271,4 +273,32 @@ def test_rows_that_die_while_a_job_runs_stay_dead(
     folder, replica = open_replica(tmp_path / "db", settings)
     assert state_of(replica) == before
     check_invariants(replica)
+    folder.close()
+
+
+@pytest.mark.parametrize("mode", ["rw", "r"])
+def test_a_damaged_graph_costs_time_only_and_is_built_again(tmp_path: Path, mode: Any) -> None:
+    settings = settings_of(rows=100, flat=50)
+    folder, replica = open_replica(tmp_path / "db", settings)
+    vectors = put(replica, range(100))
+    assert replica.wait_until_indexed(30)
+    expected = replica.search(vectors[:3], 5, exact=True).picked(2).ids().to_list()
+    folder.close()
+    graph = next((tmp_path / "db").glob("collections/*/segments/*/index.hnsw"))
+    content = bytearray(graph.read_bytes())
+    content[500] ^= 1
+    graph.write_bytes(content)
+    folder = open_folder(tmp_path / "db", settings, mode)
+    replica = folder.replica(NAME)
+    for _ in range(2):
+        assert replica.search(vectors[:3], 5).picked(2).ids().to_list() == expected
+    assert [s.index for s in replica.stats().segments] == ["flat"]
+    if mode == "rw":
+        assert replica.maintenance.index_one(hurry=True)
+        assert "index.hnsw" in str(replica.stats().last_error), "damage must be told"
+        assert [s.index for s in replica.stats().segments] == ["hnsw"]
+        folder.close()
+        folder, replica = open_replica(tmp_path / "db", settings)
+        assert [s.index for s in replica.stats().segments] == ["hnsw"]
+        assert replica.search(vectors[:3], 5).picked(2).ids().to_list() == expected
     folder.close()
