@@ -125,9 +125,11 @@ class History:
 
     def settle(self, applied: Sequence[int], position: int) -> None:
         """Recovery has shown which operations took effect: those must last, and no other may come."""
-        self.steps = [self.steps[n] for n in applied]
-        for step in self.steps:
-            step.acked = True
+        for n, step in enumerate(self.steps):
+            if n in applied:
+                step.acked = True
+            elif step.refused is None:
+                step.refused = position
         self.promise_all(position)
 
 
