@@ -45,7 +45,8 @@ def _workload(changes: Mapping[str, Any] | None = None, fields: tuple[VectorFiel
 
 
 _UNSYNCED = {"storage.durability": "os"}
-_INTERVAL = {"storage.durability": "interval"}
+# So long an interval that the syncing thread never takes part: a simulation has one thread.
+_INTERVAL = {"storage.durability": "interval", "storage.interval_ms": 60_000}
 _TINY_BUFFER = {"buffer.buffer_rows_max": 6}
 _NO_INDEX = {"index.kind": "flat"}
 

@@ -26,30 +26,35 @@ class WriterLock:
     """
 
     def __init__(self, folder: str) -> None:
-        self._path = os.path.realpath(f"{folder}/{LOCK_NAME}")
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fds: tuple[int, ...] = ()  # first, because __del__ runs for a lock that was not got too
+        path = os.path.realpath(f"{folder}/{LOCK_NAME}")
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pid = _read_pid(self._fd)
-            os.close(self._fd)
+            pid = _read_pid(fd)
+            os.close(fd)
             raise _locked(folder, pid) from None
         except BaseException:
-            os.close(self._fd)
+            os.close(fd)
             raise
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
-        self._alive_fd = os.open(f"{folder}/{ALIVE_NAME}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(self._alive_fd, fcntl.LOCK_EX)
+        self._fds = (fd,)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        alive = os.open(f"{folder}/{ALIVE_NAME}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fds = (alive, fd)
+        fcntl.flock(alive, fcntl.LOCK_EX)
+
+    def __del__(self) -> None:
+        self.release()
 
     def release(self) -> None:
-        """Give the lock up; twice is fine."""
-        if self._fd >= 0:
-            for fd in (self._alive_fd, self._fd):
-                # A process forked meanwhile has the same lock: closing our descriptor alone would leave it locked.
-                fcntl.flock(fd, fcntl.LOCK_UN)
-                os.close(fd)
-            self._fd = -1
+        """Give the lock up; twice is fine. A handle that is forgotten gives it up when it is collected."""
+        fds, self._fds = self._fds, ()
+        for fd in fds:
+            # A process forked meanwhile has the same lock: closing our descriptor alone would leave it locked.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
 
 
 def writer_is_alive(folder: str) -> bool:

@@ -8,7 +8,9 @@ after a pause that doubles up to a minute; the replica keeps serving.
 
 from __future__ import annotations
 
+import inspect
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 from omendb_common.config import EngineSettings
@@ -16,13 +18,19 @@ from omendb_common.errors import OmenDBError
 from omendb_engine.replica import Replica
 
 _PAUSE_MAX_S = 60.0
+# What a job may end with and be tried again: our errors, the system's, and what Faiss, Arrow and NumPy raise (a
+# thread that died of one would leave the replica without background work for good, and tell nobody).
+_SURVIVABLE = (OmenDBError, OSError, MemoryError, RuntimeError, ValueError, LookupError, AssertionError)
 
 
 class Workers:
     """Runs maintenance until stopped. ``replicas`` returns the replicas open now."""
 
     def __init__(self, replicas: Callable[[], Sequence[Replica]], settings: EngineSettings) -> None:
-        self._replicas = replicas
+        # Weakly, so that threads do not keep a folder alive that its owner forgot to close: they end with it.
+        self._find: Callable[[], Callable[[], Sequence[Replica]] | None] = (
+            weakref.WeakMethod(replicas) if inspect.ismethod(replicas) else lambda: replicas
+        )
         self._settings = settings
         self._condition = threading.Condition()
         self._generation = 0
@@ -60,7 +68,7 @@ class Workers:
 
     def _loop(self, jobs: Sequence[Callable[[Replica], bool]]) -> None:
         pause = interval = self._settings.compaction.interval_s
-        while not self._stopping:
+        while not self._stopping and self._find() is not None:
             seen = self._generation
             worked, failed = self._round(jobs)
             if worked:
@@ -71,9 +79,13 @@ class Workers:
                 if not self._stopping and (failed or self._generation == seen):
                     self._condition.wait(pause)
 
+    def _open_replicas(self) -> Sequence[Replica]:
+        replicas = self._find()
+        return () if replicas is None else replicas()
+
     def _round(self, jobs: Sequence[Callable[[Replica], bool]]) -> tuple[bool, bool]:
         worked = failed = False
-        for replica in self._replicas():
+        for replica in self._open_replicas():
             for job in jobs:
                 if self._stopping or not replica.writing:
                     break
@@ -81,15 +93,15 @@ class Workers:
                     if job(replica):
                         worked = True
                         replica.maintenance.note_error(None)
-                except (OmenDBError, OSError, MemoryError) as error:
+                except _SURVIVABLE as error:
                     failed = True
                     replica.maintenance.note_error(error)
         return worked, failed
 
     def _sync_loop(self) -> None:
         pause = self._settings.storage.interval_ms / 1e3
-        while not self._stopping:
-            for replica in self._replicas():
+        while not self._stopping and self._find() is not None:
+            for replica in self._open_replicas():
                 if replica.writing:
                     try:
                         replica.sync()
