@@ -26,6 +26,7 @@ class WriterLock:
     """
 
     def __init__(self, folder: str) -> None:
+        self._pid = os.getpid()
         self._fds: tuple[int, ...] = ()  # first, because __del__ runs for a lock that was not got too
         path = os.path.realpath(f"{folder}/{LOCK_NAME}")
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -46,7 +47,9 @@ class WriterLock:
         fcntl.flock(alive, fcntl.LOCK_EX)
 
     def __del__(self) -> None:
-        self.release()
+        # A forked child shares the lock with its parent: unlocking here would take it from the parent.
+        if os.getpid() == self._pid:
+            self.release()
 
     def release(self) -> None:
         """Give the lock up; twice is fine. A handle that is forgotten gives it up when it is collected."""
