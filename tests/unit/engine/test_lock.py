@@ -69,7 +69,7 @@ def test_the_same_folder_by_another_name(tmp_path: Path) -> None:
 def test_a_forked_child_does_not_keep_the_lock(tmp_path: Path) -> None:
     """It inherits the descriptors; only unlocking, not closing, frees what they share."""
     lock = WriterLock(str(tmp_path))
-    inherited = [os.dup(fd) for fd in (lock._fd, lock._alive_fd)]
+    inherited = [os.dup(fd) for fd in lock._fds]
     lock.release()
     assert not writer_is_alive(str(tmp_path))
     WriterLock(str(tmp_path)).release()
