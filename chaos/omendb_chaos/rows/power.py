@@ -14,7 +14,7 @@ from omendb_common.errors import OmenDBError
 from omendb_engine.folder import COLLECTIONS
 from omendb_engine.segment.check import check_replica_files
 
-_STATES = {"small": 12, "full": 520}
+_STATES = {"small": 12, "full": 560}
 _ROUNDS = {"small": 1, "full": 2}
 # One state in so many is also opened twice, written to and deeply checked, which takes longer than all the rest.
 _DEEP_EVERY = 4
