@@ -91,6 +91,7 @@ class Maintenance:
         self._wake = wake
         self._changed = threading.Event()
         self._hurries = 0
+        self._cleaned_generation = 0
         self._building = (0, 0)
         self._last_error: str | None = None
         self.remove_garbage()
@@ -508,7 +509,13 @@ class Maintenance:
         """When idle, push out an old generation that alone holds on to segments or to much log."""
         if self.stopped or not self.idle:
             return False
-        return self._retire()
+        if self._retire():
+            return True
+        if self._cleaned_generation != self._manifest.generation and not self._busy_segments:
+            # A job that ran beside the last removal kept its files from it.
+            self._cleaned_generation = self._manifest.generation
+            self.remove_garbage()
+        return False
 
     def _retire(self) -> bool:
         with self._structure:
@@ -545,6 +552,7 @@ class Maintenance:
         """At a clean close, after :meth:`stop`: keep no file on disk that the newest manifest does not need."""
         while self._retire():
             pass
+        self.remove_garbage()
         covered = self._covered_lsn()
         if self._replica.log_bytes_since(0) > _STALE_LOG_BYTES and all(
             m.checkpoint_lsn >= covered for m in self._manifests.kept

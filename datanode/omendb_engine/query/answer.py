@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +13,7 @@ from omendb_engine.parts import AnyPart, I32Array, I64Array, Snapshot
 from omendb_engine.vectors import restore
 
 
-@dataclass(frozen=True, slots=True)
-class Performance:
+class Performance(NamedTuple):
     """What an answer took.
 
     ``vectors_scanned``: vectors compared (an estimate for graph searches). ``cache_hit_rate``: share of filter

@@ -7,13 +7,13 @@ Pure arithmetic on counts. A graph search that may return only a share ``s`` of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 # Comparisons a graph search makes per unit of effort: neighbours not seen before, measured at M = 16.
-COMPARISONS_PER_EF = 14
+COMPARISONS_PER_EF = 32
 # A filter correlates with the query more often than chance would have it; look a little further.
-FILTER_MARGIN = 1.3
+FILTER_MARGIN = 2.0
 # A few rows are always faster to compare than to walk to.
 EXACT_ROWS_MIN = 1_000
 
@@ -26,8 +26,7 @@ class Strategy(Enum):
     INDEX = "index"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """``ef`` matters for INDEX only; ``comparisons`` is the estimate of the work."""
 
     strategy: Strategy

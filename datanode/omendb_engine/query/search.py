@@ -129,7 +129,9 @@ def _search_part(
 ) -> tuple[Float32Array, I64Array] | None:
     if part.n == part.dead.count:
         return None
-    allowed = allowed_rows(part, request.condition, resources, work)
+    allowed = None
+    if request.condition is not None or part.dead.count:
+        allowed = allowed_rows(part, request.condition, resources, work)
     index = part.index_of(request.field.name) if isinstance(part, SegmentPart) else None
     ef = 0
     if index is not None and not request.exact:
