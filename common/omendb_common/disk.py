@@ -193,8 +193,15 @@ def make_folder(disk: Disk, path: str) -> None:
         at = parent_of(at)
     if missing:
         disk.mkdir(path)
-    for made in reversed(missing):
-        disk.sync_dir(parent_of(made))
+    try:
+        for made in reversed(missing):
+            disk.sync_dir(parent_of(made))
+    except OSError:
+        # Whoever finds the folder there takes its name for durable, which it may never become now.
+        for made in missing:
+            with suppress(OSError):
+                disk.rmdir(made)
+        raise
 
 
 class RealFile:

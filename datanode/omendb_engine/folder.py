@@ -20,7 +20,7 @@ from typing import Literal, cast
 
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.config import EngineSettings
-from omendb_common.disk import Disk, RealDisk, make_folder
+from omendb_common.disk import Disk, RealDisk, make_folder, parent_of
 from omendb_common.errors import (
     CorruptionError,
     DatabaseClosedError,
@@ -146,8 +146,13 @@ class Folder:
         """Folders of collections whose creation or removal a crash cut short."""
         known = set(self._catalog.collections.values())
         folder = f"{self.path}/{COLLECTIONS}"
-        for name in self._disk.listdir(folder) if self._disk.exists(folder) else []:
-            if name not in known:
+        orphans = [n for n in self._disk.listdir(folder) if n not in known] if self._disk.exists(folder) else []
+        # On a full or failing disk they stay until the next start.
+        with suppress(OSError):
+            if orphans:
+                # A catalog whose replacement was not synced may still give way to an older one, which names them.
+                write_catalog(self._disk, self.path, self._catalog)
+            for name in orphans:
                 remove_path(self._disk, f"{folder}/{name}")
 
     def _open_replicas(self) -> list[Replica]:
@@ -333,6 +338,9 @@ def _begin(disk: Disk, path: str, new_uuid: NewUuid) -> None:
     """Make an empty database. No collection was ever made before there was a catalog, so none may be here."""
     folder = f"{path}/{COLLECTIONS}"
     make_folder(disk, folder)
+    with suppress(PermissionError):
+        # Perhaps it was made by a process that died before it could sync the name.
+        disk.sync_dir(parent_of(path))
     if disk.listdir(folder):
         raise CorruptionError(
             "the catalog is missing, and there are collections",
