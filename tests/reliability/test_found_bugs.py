@@ -15,6 +15,7 @@ from omendb_chaos.session import PATH, BusyDisk, Session, open_folder
 from omendb_common.disk import DiskUsage
 from omendb_common.errors import CorruptionError, DiskFullError, ReplicaFailedError, UnavailableError
 from omendb_common.ids import IdColumn
+from omendb_engine.segment.check import check_replica_files
 
 
 def filled(changes: Mapping[str, Any] | None = None) -> Session:
@@ -165,3 +166,19 @@ def test_an_orphan_goes_only_after_the_catalog_that_names_it() -> None:
     session.tolerant = False
     session.check(settle=True)
     assert power_cuts(session) == []
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+def test_files_of_a_manifest_of_unknown_fate_are_not_removed(nth: int) -> None:
+    session = filled()
+    session.flush()
+    session.upsert(session.rows(range(20, 23)))
+    session.disk.faults.fail("sync_dir", nth, path_part=session.replica().path)
+    session.tolerant = True
+    session.flush()
+    session.disk.faults.clear()
+    session.retire()
+    session.abandon()
+    folder = f"{PATH}/collections"
+    for uuid in session.disk.listdir(folder):
+        assert check_replica_files(session.disk, f"{folder}/{uuid}") == []

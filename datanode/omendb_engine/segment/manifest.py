@@ -157,6 +157,7 @@ class ManifestStore:
         self._kept: list[ReplicaManifest] = []  # oldest first
         self._last_generation = 0
         self._failed = False
+        self._removal_failed = False
         self.problems: list[CorruptionError] = []
         """Damage that :meth:`load` found and could do without; worth telling the operator."""
 
@@ -322,8 +323,12 @@ class ManifestStore:
             keep_segments: segments being written, or indexed, for a commit to come.
             keep_deletes: names of deletes files written for a commit to come.
 
-        The log, the ballast and the lock are never listed. Unlinking is safe for readers with open maps.
+        The log, the ballast and the lock are never listed. Unlinking is safe for readers with open maps. After a
+        commit or a removal of unknown outcome nothing is listed: a manifest that may be there after a crash, and
+        which is not among :attr:`kept`, could name it.
         """
+        if self._failed or self._removal_failed:
+            return []
         names = self._disk.listdir(self._path)
         out = [f"{self._path}/{name}" for name in names if name.endswith(layout.TEMPORARY_SUFFIX)]
         # Left by a crash between a commit and the removal of what it replaced.
@@ -365,7 +370,11 @@ class ManifestStore:
             layout.remove_path(self._disk, path)
         if manifests:
             # Before the files that they name: a power cut must not bring back a manifest without its files.
-            self._disk.sync_dir(self._path)
+            try:
+                self._disk.sync_dir(self._path)
+            except OSError:
+                self._removal_failed = True
+                raise
         for path in paths:
             if path not in manifests:
                 layout.remove_path(self._disk, path)
