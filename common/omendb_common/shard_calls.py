@@ -1,0 +1,338 @@
+"""What a router asks of a data node, as values, and the port through which it asks.
+
+The wire form of these values is the matter of ``wire``; the router's decisions and the data node's rules know only
+what stands here, so that both run in one process, in a simulation, or over a network without a difference.
+
+Rule numbers (P2 …) are those of the replication protocol, ``docs/replication.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.deadline import Deadline
+from omendb_common.errors import OmenDBError
+from omendb_common.filters import Filter
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.records import WriteBatch
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+
+MAX_AHEAD_MS = 2_000
+"""A stamp further ahead of a data node's clock than this is refused (P2)."""
+
+
+class ShardRef(NamedTuple):
+    """Which shard, under which map (P15). ``origin`` is the router's lease."""
+
+    collection_uuid: str
+    shard_id: int
+    epoch: int
+    origin: int
+
+
+class Verdict(IntEnum):
+    """What a replica said to a call. Everything but OK means: nothing was applied, nothing was read."""
+
+    OK = 1
+    STALE_EPOCH = 2
+    """The caller's map is older than the replica's fence, or the replica could not learn of a newer one in time."""
+    NOT_HERE = 3
+    """This node has no such replica (dropped, moved, or of another incarnation): the caller's map may be old."""
+    CLOCK_AHEAD = 4
+    """The stamp is more than ``MAX_AHEAD_MS`` ahead of the replica's clock."""
+    REFUSED = 5
+    """``error`` says why: bad input, no memory, no disk, a failed replica, a passed deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Write ``batch`` under one ``stamp`` (P1); ids differ within the batch.
+
+    ``body``: the batch as :func:`omendb_common.records.encode_batch` made it, when the caller has it already.
+    ``create_only``: refuse the whole batch with AlreadyExistsError when an id is live; only where one replica decides.
+    """
+
+    shard: ShardRef
+    stamp: int
+    batch: WriteBatch
+    body: Sequence[Any] | None = None
+    create_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of an :class:`Apply` on one replica. Durable and visible there for every row that is not named.
+
+    ``superseded`` (rows of the batch, ascending) were not applied: their points carry ``newer`` stamps, or the stamp
+    lies at or below the shard's ``gc_floor`` (then ``newer`` is the floor). ``missing``: rows of an UPDATE whose point
+    this replica does not have. A row whose stored stamp equals ``stamp`` counts as applied (a repeated call).
+    ``existed``: points of the batch that were live before. ``hlc``: the replica's clock, for the caller's to observe.
+    """
+
+    verdict: Verdict
+    hlc: int = 0
+    lsn: int = 0
+    durability: str = ""
+    existed: int = 0
+    superseded: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    newer: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    missing: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    error: OmenDBError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a search cost on one replica; the meaning of each is that of the engine's ``Performance``."""
+
+    vectors_scanned: int = 0
+    segments_searched: int = 0
+    segments_skipped: int = 0
+    cache_hit_rate: float = 1.0
+    cost_estimate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """The ``k`` nearest of every row of ``queries`` (m, dimension) in one shard."""
+
+    shard: ShardRef
+    queries: npt.NDArray[Any]
+    k: int
+    field: str = ""
+    condition: Filter | None = None
+    exact: bool = False
+    ef: int | None = None
+    recall_target: float | None = None
+    score_threshold: float | None = None
+    payload: bool = False
+    """Answer with the hits' payload as well: saves the fetch when one replica is asked."""
+    vectors: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHits:
+    """Hits of one shard on one replica: row i of ``distances`` (m, k) has ``counts[i]`` hits, nearest first.
+
+    ``ids``, ``stamps``, ``payload`` and ``vectors`` are flat: the hits of query 0, then of query 1, and so on.
+    """
+
+    verdict: Verdict
+    distances: Float32 = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    counts: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    ids: IdColumn = field(default_factory=IdColumn.empty)
+    stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    payload: pa.RecordBatch | None = None
+    vectors: npt.NDArray[Any] | None = None
+    work: Work = Work()
+    hlc: int = 0
+    error: OmenDBError | None = None
+
+
+class State(IntEnum):
+    """What a replica knows of an id. Absent is no answer; a deletion is one, and carries a stamp (P8)."""
+
+    ABSENT = 0
+    LIVE = 1
+    DELETED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """State and stamp of ids, and what else is asked for.
+
+    ``records``: the whole stored records of what is found, with all their stamps, fit for :class:`Repair`.
+    ``payload`` and ``vectors`` (field names): of the live ones, in the order of ``ids``.
+    """
+
+    shard: ShardRef
+    ids: IdColumn
+    records: bool = False
+    payload: bool = False
+    vectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Answer to a :class:`Lookup`; arrays are parallel to its ids.
+
+    ``stamps``: the point's greatest stamp (base, field update or deletion), 0 when absent. ``digests``: u64 over
+    stamps and content, equal on replicas that hold the same record. ``payload`` and ``vectors`` have one row per LIVE
+    id, in order.
+    """
+
+    verdict: Verdict
+    states: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    digests: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    records: tuple[WriteBatch, ...] = ()
+    payload: pa.RecordBatch | None = None
+    vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    hlc: int = 0
+    error: OmenDBError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Distances of given ids to one query, under the search's filter (P9: a replica scores its own version)."""
+
+    shard: ShardRef
+    query: npt.NDArray[Any]
+    ids: IdColumn
+    field: str = ""
+    condition: Filter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Answer to a :class:`Score`: ``matches`` is whether the id is live and passes the filter."""
+
+    verdict: Verdict
+    states: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    matches: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    distances: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
+    error: OmenDBError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Whole records with their own stamps (P8, later P11 and P12); older ones are passed over."""
+
+    shard: ShardRef
+    records: tuple[WriteBatch, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scroll:
+    """A page of points in the shard's fixed order (the order of their id hashes)."""
+
+    shard: ShardRef
+    cursor: str | None
+    limit: int
+    condition: Filter | None = None
+    payload: bool = True
+    vectors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scrolled:
+    """A page; ``cursor`` is None at the end. ``hashes``: (n,) the ids' places on the ring, ascending."""
+
+    verdict: Verdict
+    ids: IdColumn = field(default_factory=IdColumn.empty)
+    stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    hashes: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    payload: pa.RecordBatch | None = None
+    vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    cursor: str | None = None
+    error: OmenDBError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Select:
+    """Ids that match a filter now, with their stamps; ``count_only`` for the number alone (P7)."""
+
+    shard: ShardRef
+    condition: Filter | None = None
+    count_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """Answer to a :class:`Select`."""
+
+    verdict: Verdict
+    count: int = 0
+    ids: IdColumn = field(default_factory=IdColumn.empty)
+    stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    error: OmenDBError | None = None
+
+
+Task = Literal["flush", "compact", "wait_until_indexed", "stats", "next_auto_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Maintain:
+    """Work or a question about one replica as a whole."""
+
+    shard: ShardRef
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Maintained:
+    """Answer to a :class:`Maintain`. ``value`` is JSON: for ``stats`` its fields, for the others their result."""
+
+    verdict: Verdict
+    value: Any = None
+    error: OmenDBError | None = None
+
+
+class DataNode(Protocol):
+    """One data node as a router sees it. Safe for many calls at a time, from one event loop.
+
+    A verdict is the node's answer; what never reached the node, or brought no answer back in time, raises
+    UnavailableError (``outcome`` "none" when certainly nothing was sent, else "unknown") or DeadlineExceededError.
+    Cancelling a call does not undo it.
+    """
+
+    async def apply(self, call: Apply, deadline: Deadline) -> Applied:
+        """Write."""
+
+    async def search(self, call: Search, deadline: Deadline) -> ShardHits:
+        """Search."""
+
+    async def lookup(self, call: Lookup, deadline: Deadline) -> Looked:
+        """Look ids up."""
+
+    async def score(self, call: Score, deadline: Deadline) -> Scored:
+        """Score ids."""
+
+    async def repair(self, call: Repair, deadline: Deadline) -> Applied:
+        """Bring records up to date."""
+
+    async def scroll(self, call: Scroll, deadline: Deadline) -> Scrolled:
+        """Read a page."""
+
+    async def select(self, call: Select, deadline: Deadline) -> Selected:
+        """Resolve a filter."""
+
+    async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
+        """Do or tell something about a replica."""
+
+
+__all__ = [
+    "MAX_AHEAD_MS",
+    "Applied",
+    "Apply",
+    "DataNode",
+    "Float32",
+    "Int64",
+    "Looked",
+    "Lookup",
+    "Maintain",
+    "Maintained",
+    "Repair",
+    "Score",
+    "Scored",
+    "Scroll",
+    "Scrolled",
+    "Search",
+    "Select",
+    "Selected",
+    "ShardHits",
+    "ShardRef",
+    "State",
+    "Task",
+    "Verdict",
+    "Work",
+]

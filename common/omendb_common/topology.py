@@ -1,0 +1,223 @@
+"""What the coordinators agree on, as values: collections, shard maps, members.
+
+A :class:`Topology` is immutable; every change is a new one with a greater revision (the Raft index of the change).
+Routers and data nodes hold the newest they have seen and never need another process to read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+from omendb_common.errors import FormatVersionError, NotFoundError
+from omendb_common.schema import CollectionSchema
+
+TOPOLOGY_FORMAT = 1
+
+Role = Literal["coordinator", "router", "datanode"]
+MemberState = Literal["up", "suspect", "down", "draining", "left"]
+ReplicaState = Literal["active", "joining", "behind", "corrupt", "lost", "leaving"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process of the cluster.
+
+    ``address`` is where it serves (``host:port``); ``incarnation`` the uuid that its data folder was formatted with
+    (a router's: of this start); ``capacity`` its share of placement beside the others, 1.0 by default.
+    """
+
+    node_id: str
+    role: Role
+    address: str
+    incarnation: str
+    zone: str = ""
+    region: str = ""
+    capacity: float = 1.0
+    state: MemberState = "up"
+    feature_level: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaPlace:
+    """One replica of a shard: on which data node, and what it counts for."""
+
+    node_id: str
+    state: ReplicaState = "active"
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A range ``[low, high)`` of the hash ring. ``epoch`` is the revision of the shard's last change."""
+
+    shard_id: int
+    low: int
+    high: int
+    epoch: int
+    replicas: tuple[ReplicaPlace, ...]
+    gc_floor: int = 0
+
+    def nodes(self, *states: ReplicaState) -> tuple[str, ...]:
+        """Ids of the data nodes whose replica is in one of ``states``."""
+        return tuple(r.node_id for r in self.replicas if r.state in states)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    """A collection as the cluster knows it. ``shards`` are ordered by ``low`` and cover the ring.
+
+    ``partition_key``: the payload key that routes a point; None routes by id.
+    """
+
+    name: str
+    schema: CollectionSchema
+    shards: tuple[Shard, ...]
+    replication: int
+    write_quorum: int
+    read_quorum: int
+    partition_key: str | None = None
+    revision: int = 0
+
+    def shard(self, shard_id: int) -> Shard:
+        """The shard of that number; NotFoundError when there is none."""
+        for shard in self.shards:
+            if shard.shard_id == shard_id:
+                return shard
+        raise NotFoundError(f"no shard {shard_id}", field=self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """The whole catalog at one revision. ``aliases`` map a name to a collection's name."""
+
+    cluster_id: str
+    revision: int = 0
+    collections: Mapping[str, CollectionInfo] = field(default_factory=dict)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, Member] = field(default_factory=dict)
+    feature_level: int = 1
+
+    def find(self, name: str) -> CollectionInfo | None:
+        """The collection of that name or alias, or None."""
+        return self.collections.get(self.aliases.get(name, name))
+
+    def collection(self, name: str) -> CollectionInfo:
+        """The collection of that name or alias; NotFoundError when there is none."""
+        found = self.find(name)
+        if found is None:
+            raise NotFoundError(f"no collection {name!r}", field="collection", mend="create it first")
+        return found
+
+    def by_uuid(self, uuid: str) -> CollectionInfo | None:
+        """The collection of that uuid, whatever it is called now."""
+        return next((c for c in self.collections.values() if c.schema.uuid == uuid), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that :meth:`from_json` reads back."""
+        return {
+            "format": TOPOLOGY_FORMAT,
+            "cluster_id": self.cluster_id,
+            "revision": self.revision,
+            "feature_level": self.feature_level,
+            "collections": [collection_to_json(c) for c in self.collections.values()],
+            "aliases": dict(self.aliases),
+            "members": [member_to_json(m) for m in self.members.values()],
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Topology:
+        """Read what :meth:`to_json` wrote; FormatVersionError when a newer release wrote it."""
+        if int(value["format"]) > TOPOLOGY_FORMAT:
+            raise FormatVersionError(
+                f"topology format {value['format']}",
+                field="topology",
+                bound=f"at most {TOPOLOGY_FORMAT}",
+                mend="upgrade omendb",
+            )
+        collections = [collection_from_json(c) for c in value["collections"]]
+        members = [member_from_json(m) for m in value["members"]]
+        return Topology(
+            str(value["cluster_id"]),
+            int(value["revision"]),
+            {c.name: c for c in collections},
+            dict(value["aliases"]),
+            {m.node_id: m for m in members},
+            int(value["feature_level"]),
+        )
+
+
+def member_to_json(member: Member) -> dict[str, Any]:
+    """A JSON value of a member."""
+    return {name: getattr(member, name) for name in Member.__dataclass_fields__}
+
+
+def member_from_json(value: Mapping[str, Any]) -> Member:
+    """Read what :func:`member_to_json` wrote; unknown keys, of a newer release, are passed over."""
+    return Member(**{name: value[name] for name in Member.__dataclass_fields__ if name in value})
+
+
+def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
+    """A JSON value of a collection."""
+    return {
+        "name": info.name,
+        "schema": info.schema.to_json(),
+        "shards": [
+            {
+                "shard_id": s.shard_id,
+                "low": s.low,
+                "high": s.high,
+                "epoch": s.epoch,
+                "gc_floor": s.gc_floor,
+                "replicas": [{"node_id": r.node_id, "state": r.state} for r in s.replicas],
+            }
+            for s in info.shards
+        ],
+        "replication": info.replication,
+        "write_quorum": info.write_quorum,
+        "read_quorum": info.read_quorum,
+        "partition_key": info.partition_key,
+        "revision": info.revision,
+    }
+
+
+def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
+    """Read what :func:`collection_to_json` wrote."""
+    shards = tuple(
+        Shard(
+            int(s["shard_id"]),
+            int(s["low"]),
+            int(s["high"]),
+            int(s["epoch"]),
+            tuple(ReplicaPlace(str(r["node_id"]), cast(ReplicaState, r["state"])) for r in s["replicas"]),
+            int(s["gc_floor"]),
+        )
+        for s in value["shards"]
+    )
+    return CollectionInfo(
+        str(value["name"]),
+        CollectionSchema.from_json(value["schema"]),
+        shards,
+        int(value["replication"]),
+        int(value["write_quorum"]),
+        int(value["read_quorum"]),
+        value["partition_key"],
+        int(value["revision"]),
+    )
+
+
+__all__ = [
+    "TOPOLOGY_FORMAT",
+    "CollectionInfo",
+    "Member",
+    "MemberState",
+    "ReplicaPlace",
+    "ReplicaState",
+    "Role",
+    "Shard",
+    "Topology",
+    "collection_from_json",
+    "collection_to_json",
+    "member_from_json",
+    "member_to_json",
+]

@@ -1,0 +1,1 @@
+"""Consensus: the one place that knows how a group of coordinators agrees."""

@@ -1,0 +1,1 @@
+"""The data node: the process that hosts replicas and answers routers."""
