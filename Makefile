@@ -24,7 +24,7 @@ export UV_SYSTEM_CERTS ?= 1
 export UV_NATIVE_TLS ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
-.PHONY: help setup demo test check bench docs reliability chaos clean
+.PHONY: help setup demo test check proto bench docs reliability chaos clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ static: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+proto: $(STAMP) ## Generate the Python code of the wire contract from its .proto files
+	$(PYTHON) proto/generate.py
 
 bench: $(STAMP) ## Measure: BENCH="compare" beside the peers, ingest, search, filters or footprint
 	$(PYTHON) -m benchmarks $(BENCH)

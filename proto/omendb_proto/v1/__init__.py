@@ -1,0 +1,1 @@
+"""Version 1 of the wire contract, and the code that `make proto` generates from it."""
