@@ -139,7 +139,8 @@ class UnavailableError(OmenDBError):
     """The operation could not be completed now.
 
     ``outcome`` is ``"none"`` when a write certainly did not happen and ``"unknown"`` when it may
-    appear after recovery.
+    appear after recovery. Of a write to several replicas: ``acked`` of the ``required`` acknowledgements came,
+    under ``stamp``, with which the same write may be sent again (None where that says nothing).
     """
 
     code = "UNAVAILABLE"
@@ -154,8 +155,14 @@ class UnavailableError(OmenDBError):
         bound: str | None = None,
         mend: str | None = None,
         outcome: Outcome = "none",
+        acked: int | None = None,
+        required: int | None = None,
+        stamp: int | None = None,
     ) -> None:
         self.outcome: Outcome = outcome
+        self.acked = acked
+        self.required = required
+        self.stamp = stamp
         super().__init__(message, field=field, bound=bound, mend=mend)
 
 
@@ -172,11 +179,33 @@ class ReplicaFailedError(UnavailableError):
 
 
 class DeadlineExceededError(OmenDBError):
-    """The deadline passed before the operation finished."""
+    """The deadline passed before the operation finished.
+
+    ``outcome``, ``acked``, ``required`` and ``stamp`` say the same of a write as those of
+    :class:`UnavailableError`; a deadline alone leaves the outcome unknown.
+    """
 
     code = "DEADLINE_EXCEEDED"
     http_status = 504
     retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        bound: str | None = None,
+        mend: str | None = None,
+        outcome: Outcome = "unknown",
+        acked: int | None = None,
+        required: int | None = None,
+        stamp: int | None = None,
+    ) -> None:
+        self.outcome: Outcome = outcome
+        self.acked = acked
+        self.required = required
+        self.stamp = stamp
+        super().__init__(message, field=field, bound=bound, mend=mend)
 
 
 class CorruptionError(OmenDBError):
