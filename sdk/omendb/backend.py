@@ -9,18 +9,49 @@ it is.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from omendb_common.deadline import Deadline
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn
 from omendb_common.schema import CollectionSchema
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
+Consistency = Literal["one", "majority", "session"]
+
+
+class CallOptions(NamedTuple):
+    """What one call asks of a backend beside its arguments.
+
+    Attributes:
+        deadline: when to give up; None: after the backend's own time.
+        consistency: which state a read must show; None: the backend's own.
+        payload: whether the payload of the answer may be looked at.
+        vectors: whether its vectors may be.
+    """
+
+    deadline: Deadline | None = None
+    consistency: Consistency | None = None
+    payload: bool = True
+    vectors: bool = False
+
+
+NO_OPTIONS = CallOptions()
+
+
+class Spread(NamedTuple):
+    """How a new collection lies on several nodes; None leaves the choice to the cluster."""
+
+    shards: int | None = None
+    replication: int | None = None
+    write_quorum: int | None = None
+    read_quorum: int | None = None
+    partition_key: str | None = None
 
 
 class Performance(Protocol):
@@ -197,19 +228,29 @@ class Backend(Protocol):
     def location(self) -> str:
         """Where the database lies, for messages."""
 
+    @property
+    def local(self) -> bool:
+        """Whether answers lie in this process's memory: calls need no options, and what is not read costs nothing."""
+
+    def within(self, options: CallOptions) -> Backend:
+        """The same database, with options for the calls made through it."""
+
+    def bind(self, handle: CollectionBackend, options: CallOptions) -> CollectionBackend:
+        """The same collection, with options for the calls made through it."""
+
     def names(self) -> list[str]:
         """The collections' names."""
 
     def find(self, name: str) -> CollectionBackend | None:
         """The collection, or None."""
 
-    def create(self, name: str, schema: CollectionSchema) -> CollectionBackend:
+    def create(self, name: str, schema: CollectionSchema, spread: Spread) -> CollectionBackend:
         """Create a collection; AlreadyExistsError when there is one."""
 
     def drop(self, name: str) -> None:
         """Delete a collection."""
 
-    def rename(self, old: str, new: str) -> None:
+    def rename(self, old: str, new: str) -> CollectionBackend:
         """Give a collection another name."""
 
     def close(self) -> None:
@@ -217,13 +258,17 @@ class Backend(Protocol):
 
 
 __all__ = [
+    "NO_OPTIONS",
     "Answer",
     "Backend",
+    "CallOptions",
     "CollectionBackend",
+    "Consistency",
     "Float32",
     "Int64",
     "Page",
     "Performance",
     "Points",
     "Receipt",
+    "Spread",
 ]

@@ -8,29 +8,32 @@ from typing import Any, Protocol, overload
 from uuid import UUID
 
 from omendb import inputs
-from omendb.backend import Answer, CollectionBackend
+from omendb.backend import NO_OPTIONS, Answer, CallOptions, CollectionBackend, Consistency
 from omendb.matrices import as_queries
 from omendb.records import Deleted, Page, Record, WriteResult, records_of
 from omendb.results import EmptyAnswer, SearchResults
 from omendb.session import Session
 from omendb.writes import checked_update, checked_upsert
+from omendb_common.clock import SystemClock
+from omendb_common.deadline import Deadline
 from omendb_common.errors import InvalidArgumentError, NotFoundError
 from omendb_common.filters import Filter, MatchAll, parse_filter
 from omendb_common.schema import SCROLL_LIMIT_MAX, CollectionSchema, VectorField
 
 FilterLike = Filter | Mapping[str, Any] | None
+_CLOCK = SystemClock()
 
 
 class Maker(Protocol):
     """Makes a collection that does not exist before its first write."""
 
-    def find(self) -> CollectionBackend | None:
+    def find(self, options: CallOptions) -> CollectionBackend | None:
         """The collection, if it exists by now."""
 
     def schema_for(self, vectors: Any) -> CollectionSchema:
         """The schema that a first write of ``vectors`` gives."""
 
-    def create(self, schema: CollectionSchema) -> CollectionBackend:
+    def create(self, schema: CollectionSchema, options: CallOptions) -> CollectionBackend:
         """Create it; when somebody was first, theirs."""
 
 
@@ -40,6 +43,11 @@ class Collection:
     Vectors may be a NumPy array (no copy when it is C-contiguous and of the collection's element type), nested
     lists, Arrow list arrays, or pandas or polars columns. ``metadata`` is a mapping of column to values, one
     mapping per point, or a table. ``filters`` is made with :class:`omendb.FilterOp` or written as JSON.
+
+    Every call takes ``timeout``, the seconds after which it gives up with DeadlineExceededError, and every read
+    ``consistency``: ``one`` (any replica's state), ``majority`` (every acknowledged write) or ``session`` (at least
+    this client's own writes). A folder in this process answers at once and has one state: there they change nothing.
+    ``collection`` names another collection, where the call is one of a Database or a Client.
     """
 
     def __init__(
@@ -78,6 +86,8 @@ class Collection:
         create_only: bool = False,
         id_column: str = "id",
         vector_column: str = "vector",
+        collection: str | None = None,
+        timeout: float | None = None,
     ) -> WriteResult:
         """Store points; whole or not at all, searchable when this returns.
 
@@ -102,10 +112,11 @@ class Collection:
         self._session.check_writable()
         if inputs.is_table(vectors):
             vectors, metadata, ids = _from_table(vectors, metadata, ids, id_column, vector_column)
-        handle = self._reader()
+        options = call_options(timeout)
+        handle = self._reader(collection, options)
         schema = self._first_schema(vectors) if handle is None else handle.schema
         batch = checked_upsert(schema, vectors, metadata, ids)
-        handle = self._create(schema) if handle is None else handle
+        handle = self._create(schema, options) if handle is None else handle
         return WriteResult(handle.upsert(batch.ids, batch.vectors, batch.payload, batch.n, create_only=create_only))
 
     def upsert(
@@ -116,6 +127,8 @@ class Collection:
         *,
         id_column: str = "id",
         vector_column: str = "vector",
+        collection: str | None = None,
+        timeout: float | None = None,
     ) -> WriteResult:
         """Store points under the given ids, replacing those that exist.
 
@@ -132,9 +145,18 @@ class Collection:
             raise InvalidArgumentError(
                 "ids are missing", field="ids", bound="one id per vector", mend="or use add_batch"
             )
-        return self.add_batch(vectors, metadata, ids)
+        return self.add_batch(vectors, metadata, ids, collection=collection, timeout=timeout)
 
-    def update(self, ids: Any, vectors: Any = None, metadata: Any = None, *, unset: Iterable[str] = ()) -> WriteResult:
+    def update(
+        self,
+        ids: Any,
+        vectors: Any = None,
+        metadata: Any = None,
+        *,
+        unset: Iterable[str] = (),
+        collection: str | None = None,
+        timeout: float | None = None,
+    ) -> WriteResult:
         """Change parts of points that exist: their vectors, some metadata keys, or both.
 
         A metadata key is replaced whole in the points that get a value for it; keys in ``unset`` are removed from
@@ -144,13 +166,20 @@ class Collection:
             NotFoundError: a point does not exist; nothing was changed.
         """
         self._session.check_writable()
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout))
         batch = checked_update(None if handle is None else handle.schema, ids, vectors, metadata, unset)
         if handle is None:
             raise NotFoundError("no such points", field="ids", bound="ids of stored points", mend="use upsert")
         return WriteResult(handle.update(batch.ids, batch.vectors, batch.payload, unset=batch.unset))
 
-    def delete(self, ids: Any = None, *, filters: FilterLike = None) -> Deleted:
+    def delete(
+        self,
+        ids: Any = None,
+        *,
+        filters: FilterLike = None,
+        collection: str | None = None,
+        timeout: float | None = None,
+    ) -> Deleted:
         """Delete points by id or by filter; returns how many there were."""
         self._session.check_writable()
         if (ids is None) == (filters is None):
@@ -164,7 +193,7 @@ class Collection:
                 bound="a condition",
                 mend="use drop_collection",
             )
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout))
         if handle is None or (column is not None and not len(column)):
             return Deleted(0)
         if column is not None:
@@ -188,6 +217,9 @@ class Collection:
         recall_target: float | None = None,
         ef: int | None = None,
         field: str | None = None,
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
     ) -> SearchResults: ...
     @overload
     def search(
@@ -204,6 +236,9 @@ class Collection:
         recall_target: float | None = None,
         ef: int | None = None,
         field: str | None = None,
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
     ) -> list[SearchResults]: ...
     def search(
         self,
@@ -219,6 +254,9 @@ class Collection:
         recall_target: float | None = None,
         ef: int | None = None,
         field: str | None = None,
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
     ) -> SearchResults | list[SearchResults]:
         """Find the ``k`` nearest points.
 
@@ -228,7 +266,7 @@ class Collection:
             k: hits wanted, 1..16384; fewer come back only when fewer points match.
             filters: only points that match, exactly.
             include: of id, distance, score, metadata, vector. None reads metadata and vectors when they are
-                first looked at.
+                first looked at; over a network, metadata comes with the hits and vectors are fetched then.
             exact: compare with every (matching) point instead of using an index.
             score_threshold: leave out hits with a lower score.
             recall_target: share of the true neighbours to find, 0..1; the setting's when None.
@@ -238,14 +276,15 @@ class Collection:
         Raises:
             InvalidArgumentError: a bad query, k, filter or name.
         """
-        handle = self._handle
-        if handle is None or self._session.closed:
-            handle = self._reader()
+        columns = None if include is None else inputs.check_include(include)
+        handle, session = self._handle, self._session
+        plain = collection is None and timeout is None and consistency is None
+        if handle is None or session.closed or not session.local or not plain:
+            handle = self._reader(collection, call_options(timeout, consistency, columns))
         name, value = inputs.one_query(query, vector, vectors)
         if type(k) is not int or not 1 <= k <= inputs.K_MAX:
             k = inputs.check_k(k)
         tree = None if filters is None else parse_filter(filters)
-        columns = None if include is None else inputs.check_include(include)
         if ef is not None or recall_target is not None or score_threshold is not None:
             inputs.check_effort(ef, recall_target, score_threshold)
         answer: Answer
@@ -275,17 +314,41 @@ class Collection:
     # -- reading
 
     @overload
-    def get(self, ids: int | str | UUID, *, include: Sequence[str] = ("metadata",)) -> Record | None: ...
+    def get(
+        self,
+        ids: int | str | UUID,
+        *,
+        include: Sequence[str] = ("metadata",),
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
+    ) -> Record | None: ...
     @overload
-    def get(self, ids: Any, *, include: Sequence[str] = ("metadata",)) -> list[Record | None]: ...
-    def get(self, ids: Any, *, include: Sequence[str] = ("metadata",)) -> Record | list[Record | None] | None:
+    def get(
+        self,
+        ids: Any,
+        *,
+        include: Sequence[str] = ("metadata",),
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
+    ) -> list[Record | None]: ...
+    def get(
+        self,
+        ids: Any,
+        *,
+        include: Sequence[str] = ("metadata",),
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
+    ) -> Record | list[Record | None] | None:
         """The points with these ids, in their order; None for each that does not exist.
 
         One id gives one record, a sequence of ids a list. ``include``: any of metadata and vector.
         """
         columns = inputs.check_include(include)
         column = inputs.as_ids(ids)
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout, consistency, columns))
         found: list[Record | None] = [None] * len(column)
         if handle is not None and len(column):
             points, positions = handle.get(column)
@@ -300,6 +363,9 @@ class Collection:
         filters: FilterLike = None,
         *,
         include: Sequence[str] = ("metadata",),
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
     ) -> Page:
         """A page of at most ``limit`` points (1..100000) in a fixed order that writes do not disturb.
 
@@ -313,58 +379,73 @@ class Collection:
                 f"got {cursor!r}", field="cursor", bound="a cursor that scroll returned, or None"
             )
         tree = parse_filter(filters)
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout, consistency, columns))
         if handle is None:
             return Page([], None)
         page = handle.scroll(cursor, int(limit), tree)
         return Page(records_of(page.picked, handle.schema, columns), page.cursor)
 
     def iterate(
-        self, filters: FilterLike = None, *, include: Sequence[str] = ("metadata",), page_rows: int = 1000
+        self,
+        filters: FilterLike = None,
+        *,
+        include: Sequence[str] = ("metadata",),
+        page_rows: int = 1000,
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
     ) -> Iterator[Record]:
-        """Every point (that matches), read ``page_rows`` at a time."""
+        """Every point (that matches), read ``page_rows`` at a time; ``timeout`` is that of one page."""
         cursor: str | None = None
+        call: dict[str, Any] = {"collection": collection, "timeout": timeout, "consistency": consistency}
         while True:
-            page = self.scroll(page_rows, cursor, filters, include=include)
+            page = self.scroll(page_rows, cursor, filters, include=include, **call)
             yield from page.records
             if page.cursor is None:
                 return
             cursor = page.cursor
 
-    def count(self, filters: FilterLike = None) -> int:
+    def count(
+        self,
+        filters: FilterLike = None,
+        *,
+        collection: str | None = None,
+        timeout: float | None = None,
+        consistency: Consistency | None = None,
+    ) -> int:
         """How many points there are, or how many match; exact."""
         tree = parse_filter(filters)
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout, consistency))
         return 0 if handle is None else handle.count(tree)
 
     # -- behind the writes
 
-    def stats(self) -> Any:
+    def stats(self, *, collection: str | None = None, timeout: float | None = None) -> Any:
         """Rows, segments, indexes and their progress, memory and disk."""
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout))
         return None if handle is None else handle.stats()
 
-    def wait_until_indexed(self, timeout: float = 60.0) -> bool:
+    def wait_until_indexed(self, timeout: float = 60.0, *, collection: str | None = None) -> bool:
         """Wait until every segment has its index, at most ``timeout`` seconds; whether it came to that.
 
         Only speed depends on it: points are searchable from the moment they are written.
         """
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 <= timeout < math.inf:
             raise InvalidArgumentError(f"got {timeout!r}", field="timeout", bound="seconds, 0 or more")
-        handle = self._reader()
+        handle = self._reader(collection)
         return True if handle is None else handle.wait_until_indexed(float(timeout))
 
-    def flush(self) -> None:
+    def flush(self, *, collection: str | None = None, timeout: float | None = None) -> None:
         """Turn the growing buffer into a segment now."""
         self._session.check_writable()
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout))
         if handle is not None:
             handle.flush()
 
-    def compact(self) -> None:
+    def compact(self, *, collection: str | None = None, timeout: float | None = None) -> None:
         """Merge small segments and remove deleted and superseded points now."""
         self._session.check_writable()
-        handle = self._reader()
+        handle = self._reader(collection, call_options(timeout))
         if handle is not None:
             handle.compact()
 
@@ -382,28 +463,55 @@ class Collection:
 
     # -- which collection this is
 
-    def _reader(self) -> CollectionBackend | None:
+    def _reader(self, collection: str | None = None, options: CallOptions = NO_OPTIONS) -> CollectionBackend | None:
         """The collection in the backend; None for a default collection that does not exist yet."""
         self._session.check_open()
+        if collection is not None and collection != self._name:
+            return self._named(collection, options)
         if self._handle is None:
             if self._maker is None:
                 raise self._gone()
-            self._handle = self._maker.find()
-        return self._handle
+            self._handle = self._maker.find(options)
+            if self._handle is None:
+                return None
+        return self._session.backend.bind(self._handle, options)
+
+    def _named(self, collection: str, options: CallOptions) -> CollectionBackend | None:
+        """Another collection of the database."""
+        raise InvalidArgumentError(
+            f"got {collection!r}",
+            field="collection",
+            bound=f"{self._name!r}, whose handle this is",
+            mend="call the Database or the Client",
+        )
 
     def _first_schema(self, vectors: Any) -> CollectionSchema:
         if self._maker is None:
             raise self._gone()
         return self._maker.schema_for(vectors)
 
-    def _create(self, schema: CollectionSchema) -> CollectionBackend:
+    def _create(self, schema: CollectionSchema, options: CallOptions) -> CollectionBackend:
         if self._maker is None:
             raise self._gone()
-        self._handle = self._maker.create(schema)
-        return self._handle
+        self._handle = self._maker.create(schema, options)
+        return self._session.backend.bind(self._handle, options)
 
     def _gone(self) -> NotFoundError:
         return NotFoundError("the collection was dropped", field=self._name, bound="a collection that exists")
+
+
+def call_options(
+    timeout: float | None, consistency: Consistency | None = None, include: frozenset[str] | None = None
+) -> CallOptions:
+    """What a caller asked of one call, checked; the deadline runs from here. ``include`` None may look at payloads."""
+    if timeout is None and consistency is None and include is None:
+        return NO_OPTIONS
+    return CallOptions(
+        None if timeout is None else Deadline.after(_CLOCK, inputs.check_timeout(timeout)),
+        None if consistency is None else inputs.check_consistency(consistency),
+        include is None or "metadata" in include,
+        include is not None and "vector" in include,
+    )
 
 
 def _from_table(table: Any, metadata: Any, ids: Any, id_column: str, vector_column: str) -> tuple[Any, Any, Any]:
@@ -427,4 +535,4 @@ def _results(
     return [SearchResults(answer, query, schema, field, include) for query in range(len(answer.counts))]
 
 
-__all__ = ["Collection", "FilterLike", "Maker"]
+__all__ = ["Collection", "FilterLike", "Maker", "call_options"]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from omendb.backend import Backend, CollectionBackend
-from omendb.collection import Collection
+from omendb.backend import NO_OPTIONS, Backend, CallOptions, CollectionBackend, Spread
+from omendb.collection import Collection, call_options
 from omendb.matrices import infer_dimension
 from omendb.session import Session
 from omendb_common.config import FIELDS, check_value
@@ -54,9 +54,9 @@ class DefaultCollection:
         self._session = session
         self._hints = hints
 
-    def find(self) -> CollectionBackend | None:
+    def find(self, options: CallOptions) -> CollectionBackend | None:
         """The default collection, if there is one; AlreadyExistsError when it contradicts the hints."""
-        handle = self._session.backend.find(DEFAULT_COLLECTION)
+        handle = self._session.backend.within(options).find(DEFAULT_COLLECTION)
         if handle is not None:
             self._hints.check(handle.schema.vectors[0])
         return handle
@@ -66,14 +66,12 @@ class DefaultCollection:
         dimension = self._hints.dimension if self._hints.dimension is not None else infer_dimension(vectors)
         return CollectionSchema(str(uuid.uuid4()), (self._hints.field(dimension),))
 
-    def create(self, schema: CollectionSchema) -> CollectionBackend:
-        """Create it; when another thread was first, its collection, if the vectors fit there too."""
+    def create(self, schema: CollectionSchema, options: CallOptions) -> CollectionBackend:
+        """Create it; when somebody was first, theirs, if the vectors fit there too."""
         with self._session.lock:
             self._session.check_open()
-            handle = self._session.backend.find(DEFAULT_COLLECTION)
-            if handle is None:
-                return self._session.backend.create(DEFAULT_COLLECTION, schema)
-        if handle.schema.vectors != schema.vectors:
+            handle, made = _find_or_create(self._session.backend.within(options), DEFAULT_COLLECTION, schema, Spread())
+        if not made and handle.schema.vectors != schema.vectors:
             stored = handle.schema.vectors[0]
             raise InvalidArgumentError(
                 f"got dimension {schema.vectors[0].dimension}",
@@ -93,7 +91,7 @@ class Database(Collection):
     def __init__(self, backend: Backend, *, read_only: bool = False, hints: FieldHints | None = None) -> None:
         session = Session(backend, read_only=read_only)
         default = DefaultCollection(session, hints or FieldHints())
-        super().__init__(session, DEFAULT_COLLECTION, default.find(), default)
+        super().__init__(session, DEFAULT_COLLECTION, default.find(NO_OPTIONS), default)
         self._collections: dict[str, Collection] = {DEFAULT_COLLECTION: self}
 
     @property
@@ -116,6 +114,12 @@ class Database(Collection):
         vectors: Mapping[str, VectorField] | None = None,
         index: str = "auto",
         if_not_exists: bool = False,
+        shards: int | None = None,
+        replication: int | None = None,
+        write_quorum: int | None = None,
+        read_quorum: int | None = None,
+        partition_key: str | None = None,
+        timeout: float | None = None,
         **options: Any,
     ) -> Collection:
         """Create a collection.
@@ -128,6 +132,12 @@ class Database(Collection):
             vectors: several named vector fields instead of the four arguments above.
             index: ``auto``, ``flat`` (always exact) or ``hnsw``.
             if_not_exists: return the collection if it exists with the same fields.
+            shards: into how many parts a cluster cuts it; a folder is one.
+            replication: copies of each shard, 1..7; a folder has one.
+            write_quorum: copies that must have a write before it is acknowledged; the majority when None.
+            read_quorum: copies that a read at ``majority`` asks; the majority when None.
+            partition_key: the metadata key that decides in which shard a point lies; its id when None.
+            timeout: seconds; see :class:`Collection`.
             options: ``hnsw_m`` and ``hnsw_ef_construction`` of this collection, instead of the settings'.
 
         Raises:
@@ -139,11 +149,13 @@ class Database(Collection):
         schema = CollectionSchema(
             str(uuid.uuid4()), _fields(dimension, metric, dtype, vectors), _options(index, options)
         )
+        spread = Spread(shards, replication, write_quorum, read_quorum, partition_key)
+        backend = self._session.backend.within(call_options(timeout))
         with self._session.lock:
             self._session.check_open()
-            existing = self._session.backend.find(name)
-            if existing is None:
-                return self._handed_out(name, self._session.backend.create(name, schema))
+            existing, made = _find_or_create(backend, name, schema, spread)
+            if made:
+                return self._handed_out(name, existing)
         if not if_not_exists:
             raise AlreadyExistsError(
                 f"collection {name!r} exists",
@@ -159,50 +171,42 @@ class Database(Collection):
             )
         return self._handed_out(name, existing)
 
-    def collection(self, name: str) -> Collection:
+    def collection(self, name: str, *, timeout: float | None = None) -> Collection:
         """The collection called ``name``; NotFoundError when there is none."""
-        self._session.check_open()
-        handle = self._session.backend.find(check_collection_name(name))
-        if handle is None:
-            raise NotFoundError(
-                f"no collection {name!r}",
-                field="name",
-                bound=f"one of {self.list_collections()}",
-                mend="create_collection makes one",
-            )
-        return self._handed_out(name, handle)
+        return self._found(name, call_options(timeout))
 
-    def list_collections(self) -> list[str]:
+    def list_collections(self, *, timeout: float | None = None) -> list[str]:
         """The collections' names, sorted."""
         self._session.check_open()
-        return sorted(self._session.backend.names())
+        return sorted(self._session.backend.within(call_options(timeout)).names())
 
-    def drop_collection(self, name: str) -> None:
+    def drop_collection(self, name: str, *, timeout: float | None = None) -> None:
         """Delete a collection and all its points; NotFoundError when there is none."""
         self._session.check_writable()
-        self.collection(name)
+        self.collection(name, timeout=timeout)
         with self._session.lock:
-            self._session.backend.drop(name)
+            self._session.backend.within(call_options(timeout)).drop(name)
             collection = self._collections[name]
             collection._handle = None
             if collection is not self:
                 del self._collections[name]
 
-    def rename_collection(self, old: str, new: str) -> None:
+    def rename_collection(self, old: str, new: str, *, timeout: float | None = None) -> None:
         """Give a collection another name; handles of it go on working."""
         self._session.check_writable()
         check_collection_name(new)
-        self.collection(old)
+        self.collection(old, timeout=timeout)
+        backend = self._session.backend.within(call_options(timeout))
         with self._session.lock:
-            if self._session.backend.find(new) is not None:
+            if backend.find(new) is not None:
                 raise AlreadyExistsError(f"collection {new!r} exists", field="new", bound="a new name")
-            self._session.backend.rename(old, new)
+            handle = backend.rename(old, new)
             collection = self._collections[old]
             if collection is self:
                 self._handle = None
                 return
             del self._collections[old]
-            collection._name = new
+            collection._name, collection._handle = new, handle
             self._collections[new] = collection
         if new == DEFAULT_COLLECTION:
             self._handle = None
@@ -219,6 +223,24 @@ class Database(Collection):
     ) -> None:
         self.close()
 
+    def _named(self, collection: str, options: CallOptions) -> CollectionBackend | None:
+        # A collection that another client dropped is noticed by the call itself.
+        known = self._collections.get(check_collection_name(collection))
+        return (self._found(collection, options) if known is None else known)._reader(None, options)
+
+    def _found(self, name: str, options: CallOptions) -> Collection:
+        self._session.check_open()
+        backend = self._session.backend.within(options)
+        handle = backend.find(check_collection_name(name))
+        if handle is None:
+            raise NotFoundError(
+                f"no collection {name!r}",
+                field="name",
+                bound=f"one of {sorted(backend.names())}",
+                mend="create_collection makes one",
+            )
+        return self._handed_out(name, handle)
+
     def _handed_out(self, name: str, handle: CollectionBackend) -> Collection:
         """One handle object per collection, so that a rename or a drop reaches all its users."""
         with self._session.lock:
@@ -227,6 +249,22 @@ class Database(Collection):
                 found = self._collections[name] = Collection(self._session, name, handle)
             found._handle = handle
             return found
+
+
+def _find_or_create(
+    backend: Backend, name: str, schema: CollectionSchema, spread: Spread
+) -> tuple[CollectionBackend, bool]:
+    """The collection, and whether this call made it."""
+    handle = backend.find(name)
+    if handle is not None:
+        return handle, False
+    try:
+        return backend.create(name, schema, spread), True
+    except AlreadyExistsError:
+        handle = backend.find(name)  # another client was quicker
+        if handle is None:
+            raise
+        return handle, False
 
 
 def _fields(

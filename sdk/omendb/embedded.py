@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-from omendb.backend import CollectionBackend
+from omendb.backend import CallOptions, CollectionBackend, Spread
 from omendb_common.config import EngineSettings
-from omendb_common.errors import NotFoundError
+from omendb_common.errors import InvalidArgumentError, NotFoundError
 from omendb_common.schema import CollectionSchema
 from omendb_engine.folder import Folder
 
 
 class EmbeddedBackend:
     """A database folder opened in this process."""
+
+    local = True
 
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
@@ -27,6 +29,14 @@ class EmbeddedBackend:
         """The folder's path."""
         return self._folder.path
 
+    def within(self, options: CallOptions) -> EmbeddedBackend:
+        """This: a call into memory waits for nobody, and there is one copy to read."""
+        return self
+
+    def bind(self, handle: CollectionBackend, options: CallOptions) -> CollectionBackend:
+        """The handle itself, for the same reason."""
+        return handle
+
     def names(self) -> list[str]:
         """The collections' names."""
         return self._folder.names()
@@ -39,17 +49,23 @@ class EmbeddedBackend:
         except NotFoundError:
             return None
 
-    def create(self, name: str, schema: CollectionSchema) -> CollectionBackend:
-        """Create a collection, durably."""
+    def create(self, name: str, schema: CollectionSchema, spread: Spread) -> CollectionBackend:
+        """Create a collection, durably; a folder is one shard with one copy."""
+        for field in ("shards", "replication", "write_quorum", "read_quorum"):
+            if getattr(spread, field) not in (None, 1):
+                raise InvalidArgumentError(
+                    f"got {getattr(spread, field)!r}", field=field, bound="1 in a folder", mend="or use a cluster"
+                )
         return self._folder.create(name, schema)
 
     def drop(self, name: str) -> None:
         """Delete a collection and its files."""
         self._folder.drop(name)
 
-    def rename(self, old: str, new: str) -> None:
+    def rename(self, old: str, new: str) -> CollectionBackend:
         """Give a collection another name, durably."""
         self._folder.rename(old, new)
+        return cast(CollectionBackend, self._folder.replica(new))
 
     def close(self) -> None:
         """Close every replica and give up the writer lock."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from omendb.backend import Consistency
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_mapping, columns_from_rows
@@ -19,6 +20,7 @@ from omendb_common.schema import (
 
 Matrix = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
+CONSISTENCIES: tuple[str, ...] = get_args(Consistency)
 INCLUDE = frozenset({"id", "distance", "score", "metadata", "vector"})
 
 _SHAPE = "an array of shape (n, dimension)"
@@ -174,17 +176,34 @@ def check_effort(ef: Any, recall_target: Any, score_threshold: Any) -> None:
         raise InvalidArgumentError(f"got {score_threshold!r}", field="score_threshold", bound="a finite number")
 
 
+def check_timeout(value: Any) -> float:
+    """``value`` if it is a positive, finite number of seconds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise InvalidArgumentError(f"got {value!r}", field="timeout", bound="seconds, more than 0")
+    return float(value)
+
+
+def check_consistency(value: Any) -> Consistency:
+    """``value`` if it names what a read must show."""
+    if value not in CONSISTENCIES:
+        raise InvalidArgumentError(f"got {value!r}", field="consistency", bound=f"one of {', '.join(CONSISTENCIES)}")
+    return cast(Consistency, value)
+
+
 __all__ = [
+    "CONSISTENCIES",
     "INCLUDE",
     "K_MAX",
     "Columns",
     "as_ids",
     "as_payload",
+    "check_consistency",
     "check_count",
     "check_effort",
     "check_include",
     "check_k",
     "check_keys",
+    "check_timeout",
     "is_table",
     "one_query",
     "split_table",

@@ -15,15 +15,17 @@ class Session:
 
     Attributes:
         closed: read by every call; set once, by :meth:`close`.
+        local: whether the backend answers from this process's memory.
         lock: held while collections are made, dropped and renamed, and while the database closes.
         after_close: called once, after the backend has let go.
     """
 
-    __slots__ = ("after_close", "backend", "closed", "lock", "read_only")
+    __slots__ = ("after_close", "backend", "closed", "local", "lock", "read_only")
 
     def __init__(self, backend: Backend, *, read_only: bool) -> None:
         self.backend = backend
         self.read_only = read_only
+        self.local = backend.local
         self.closed = False
         self.lock = threading.RLock()
         self.after_close: Callable[[], Any] | None = None

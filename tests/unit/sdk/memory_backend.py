@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from omendb.backend import CallOptions, CollectionBackend, Spread
 from omendb.results import NoWork
 from omendb_common.errors import AlreadyExistsError, NotFoundError
 from omendb_common.filters import Compare, Filter
@@ -213,10 +214,21 @@ def matches(condition: Filter | None) -> Callable[[Point], bool]:
 class MemoryBackend:
     """Collections in a dict."""
 
+    local = True
+
     def __init__(self) -> None:
         self.location = "memory"
         self.collections: dict[str, MemoryCollection] = {}
         self.closed = 0
+        self.options: list[CallOptions] = []
+
+    def within(self, options: CallOptions) -> MemoryBackend:
+        self.options.append(options)
+        return self
+
+    def bind(self, handle: CollectionBackend, options: CallOptions) -> CollectionBackend:
+        self.options.append(options)
+        return handle
 
     def names(self) -> list[str]:
         return list(self.collections)
@@ -224,7 +236,7 @@ class MemoryBackend:
     def find(self, name: str) -> MemoryCollection | None:
         return self.collections.get(name)
 
-    def create(self, name: str, schema: CollectionSchema) -> MemoryCollection:
+    def create(self, name: str, schema: CollectionSchema, spread: Spread) -> MemoryCollection:
         assert name not in self.collections
         self.collections[name] = MemoryCollection(schema)
         return self.collections[name]
@@ -232,8 +244,9 @@ class MemoryBackend:
     def drop(self, name: str) -> None:
         del self.collections[name]
 
-    def rename(self, old: str, new: str) -> None:
+    def rename(self, old: str, new: str) -> MemoryCollection:
         self.collections[new] = self.collections.pop(old)
+        return self.collections[new]
 
     def close(self) -> None:
         self.closed += 1
