@@ -1,0 +1,186 @@
+"""The REST face as an ASGI application."""
+
+from __future__ import annotations
+
+import importlib.resources
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route as Path
+
+from omendb_common.clock import Clock, SystemClock
+from omendb_common.errors import InvalidArgumentError, NotFoundError, OmenDBError, ResourceExhaustedError
+from omendb_common.wire import status
+from omendb_router.config import About, FaceSettings
+from omendb_router.face_calls import RouterCalls
+from omendb_router.rest import care, collections, reading, writing
+from omendb_router.rest.bodies import Health, Info
+from omendb_router.rest.calls import ARROW, JSON, Call, Reading, Route
+from omendb_router.rest.openapi import openapi
+
+ROUTES: tuple[Route, ...] = (*collections.ROUTES, *writing.ROUTES, *reading.ROUTES, *care.ROUTES)
+_LOG = logging.getLogger("omendb.router.rest")
+_ENCODER = msgspec.json.Encoder()
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(slots=True)
+class Standing:
+    """Whether the process takes requests: ``starting``, ``ok`` or ``draining``."""
+
+    state: str = "starting"
+
+
+class RestFace:
+    """REST over a router.
+
+    Args:
+        grpc_port: told to clients, so that one address is enough to find both faces.
+        observe: told of every answered request: route, HTTP status, seconds.
+    """
+
+    def __init__(
+        self,
+        router: RouterCalls,
+        about: About,
+        standing: Standing,
+        *,
+        settings: FaceSettings | None = None,
+        clock: Clock | None = None,
+        grpc_port: int = 0,
+        observe: Callable[[str, int, float], None] = lambda route, code, seconds: None,
+    ) -> None:
+        self.grpc_port = grpc_port
+        self._router = router
+        self._about = about
+        self._standing = standing
+        self._settings = settings or FaceSettings()
+        self._clock = clock or SystemClock()
+        self._reading = Reading(self._settings, self._clock)
+        self._observe = observe
+        self._document = _ENCODER.encode(openapi(ROUTES, about.version))
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        paths = [Path(_pattern(route.path), self._endpoint(route), methods=[route.method]) for route in ROUTES]
+        paths += [Path(path, self._health, methods=["GET"]) for path in ("/healthz", "/readyz")]
+        paths += [
+            Path("/livez", self._alive, methods=["GET"]),
+            Path("/info", self._info, methods=["GET"]),
+            Path("/openapi.json", self._openapi, methods=["GET"]),
+            Path("/docs", self._docs, methods=["GET"]),
+        ]
+        handlers: Mapping[Any, Any] = {
+            OmenDBError: self._failed,
+            HTTPException: self._lost,
+            Exception: self._broken,
+        }
+        app = Starlette(routes=paths, exception_handlers=handlers)
+        app.router.redirect_slashes = False
+        return app
+
+    def _endpoint(self, route: Route) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            started = self._clock.mono_s()
+            code = 500
+            try:
+                response = await self._answer(route, request)
+                code = response.status_code
+                return response
+            except OmenDBError as error:
+                code = error.http_status
+                return _error(error)
+            finally:
+                self._observe(route.name, code, self._clock.mono_s() - started)
+
+        return answer
+
+    async def _answer(self, route: Route, request: Request) -> Response:
+        media = self._reading.media(request, route)
+        params = self._reading.params(request, route.media.get(media, route.params))
+        deadline = self._reading.deadline(params.timeout, route)
+        arrow = route.arrow_answer and ARROW in request.headers.get("accept", "")
+        data = await self._reading.body(request, deadline) if route.body is not None else b""
+        try:
+            body = self._reading.decoded(data, route) if media == JSON and route.body is not None else data
+            call = Call(self._router, self._about, deadline, request.path_params, params, body, media, arrow)
+            answer = await route.handler(call)
+        finally:
+            self._reading.budget.give(len(data))
+        if isinstance(answer, bytes):
+            return Response(answer, media_type=ARROW)
+        return Response(_ENCODER.encode(answer), status_code=route.status, media_type=JSON)
+
+    async def _health(self, request: Request) -> Response:
+        state = self._standing.state
+        return _json(Health(status=state), 200 if state == "ok" else 503)  # type: ignore[arg-type]  # one of its three
+
+    async def _alive(self, request: Request) -> Response:
+        return _json(Health(status="ok"))
+
+    async def _info(self, request: Request) -> Response:
+        about = self._about
+        return _json(
+            Info(
+                version=about.version,
+                kind=about.kind,  # type: ignore[arg-type]  # one of its two
+                node_id=about.node_id,
+                location=about.location,
+                grpc_port=self.grpc_port,
+                body_bytes_max=self._settings.body_bytes_max,
+            )
+        )
+
+    async def _openapi(self, request: Request) -> Response:
+        return Response(self._document, media_type=JSON)
+
+    async def _docs(self, request: Request) -> Response:
+        page = importlib.resources.files("omendb_router.rest").joinpath("docs.html").read_bytes()
+        return Response(page, media_type="text/html; charset=utf-8")
+
+    async def _failed(self, request: Request, error: OmenDBError) -> Response:
+        return _error(error)
+
+    async def _lost(self, request: Request, error: HTTPException) -> Response:
+        """No such path, or not with this method."""
+        if error.status_code == 405:
+            refusal: OmenDBError = InvalidArgumentError(
+                f"{request.method} is not for this path", field="method", bound=(error.headers or {}).get("Allow")
+            )
+        elif error.status_code == 404:
+            refusal = NotFoundError("no such path", field="path", mend="see /docs")
+        else:
+            refusal = InvalidArgumentError(error.detail, field="request")
+        return _error(refusal, error.status_code, dict(error.headers or {}))
+
+    async def _broken(self, request: Request, error: Exception) -> Response:
+        """A bug: the caller learns nothing of it, the log everything."""
+        return _error(status.of_exception(error, lambda told: _LOG.error("a request failed", exc_info=told)))
+
+
+def _pattern(path: str) -> str:
+    """Ids may hold slashes; names may not."""
+    return path.replace("{id}", "{id:path}")
+
+
+def _json(value: Any, code: int = 200) -> Response:
+    return Response(_ENCODER.encode(value), status_code=code, media_type=JSON)
+
+
+def _error(error: OmenDBError, code: int | None = None, headers: dict[str, str] | None = None) -> Response:
+    headers = headers or {}
+    if isinstance(error, ResourceExhaustedError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    body = _ENCODER.encode(status.to_json(error))
+    return Response(body, status_code=code or error.http_status, headers=headers, media_type=JSON)
+
+
+__all__ = ["ROUTES", "RestFace", "Standing"]

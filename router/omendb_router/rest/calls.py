@@ -1,0 +1,202 @@
+"""One REST request: its route, and its body, parameters and deadline, read under limits."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from starlette.requests import ClientDisconnect, Request
+
+from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
+from omendb_common.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
+from omendb_router.config import About, FaceSettings
+from omendb_router.face_calls import RouterCalls
+
+JSON = "application/json"
+OCTETS = "application/octet-stream"
+ARROW = "application/vnd.apache.arrow.stream"
+
+_WHERE = re.compile(r"^(?P<what>.*) - at `(?:key in )?\$\.?(?P<path>.*)`$", re.DOTALL)
+_EXPECTED = re.compile(r"^Expected (?P<bound>.*), got (?P<got>.*)$", re.DOTALL)
+
+
+class Params(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Query parameters of every route."""
+
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request as its handler sees it.
+
+    ``body`` is the struct of a JSON body, or the bytes of another ``media`` type. ``accept``: whether the answer may
+    be an Arrow stream.
+    """
+
+    router: RouterCalls
+    about: About
+    deadline: Deadline
+    path: Mapping[str, str]
+    params: Any
+    body: Any
+    media: str = JSON
+    arrow: bool = False
+
+
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation: where it is, what it takes and gives, and who does it.
+
+    ``media``: what its body may be beside JSON, each with the struct of its own query parameters.
+    ``arrow_answer``: whether ``Accept`` may ask for an Arrow stream.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Handler
+    answer: type[Struct] | None
+    body: type[Struct] | None = None
+    body_needed: bool = True
+    params: type[Params] = Params
+    media: Mapping[str, type[Params]] = field(default_factory=dict)
+    arrow_answer: bool = False
+    status: int = 200
+    care: bool = False
+    tag: str = "points"
+
+
+class BodyBudget:
+    """Bytes of request bodies in memory, bounded: what does not fit is told when to come back."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> None:
+        """Reserve; ResourceExhaustedError when it is too much now."""
+        if self.used + size > self.limit:
+            raise ResourceExhaustedError(
+                "too many large requests at a time", field="body", bound=f"{self.limit} bytes in all", retry_after=0.2
+            )
+        self.used += size
+
+    def give(self, size: int) -> None:
+        """Give back what was reserved."""
+        self.used -= size
+
+
+class Reading:
+    """Reads the parts of requests, for one face."""
+
+    def __init__(self, settings: FaceSettings, clock: Clock) -> None:
+        self.settings = settings
+        self.budget = BodyBudget(settings.bodies_bytes_max)
+        self._clock = clock
+        self._decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {}
+
+    def media(self, request: Request, route: Route) -> str:
+        """The type of the body; InvalidArgumentError for one that the route does not take."""
+        given = request.headers.get("content-type", JSON).partition(";")[0].strip().lower() or JSON
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+            raise InvalidArgumentError("the body is compressed", field="Content-Encoding", bound="none")
+        taken = [JSON, *route.media]
+        if route.body is not None and given not in taken:
+            raise InvalidArgumentError(f"got {given[:100]!r}", field="Content-Type", bound=" or ".join(taken))
+        return given if given in taken else JSON
+
+    def params(self, request: Request, kind: type[Params]) -> Any:
+        """The query parameters as ``kind``; InvalidArgumentError for an unknown or a bad one."""
+        pairs = request.query_params.multi_items()
+        given = dict(pairs)
+        if len(given) != len(pairs):
+            raise InvalidArgumentError("a parameter is given twice", field="query", bound="each once")
+        try:
+            return msgspec.convert(given, kind, strict=False)
+        except msgspec.ValidationError as error:
+            raise _refusal(error, "query") from None
+
+    def deadline(self, timeout_s: float | None, route: Route) -> Deadline:
+        """When the answer must be there."""
+        if timeout_s is not None and not 0 < timeout_s <= 86_400:
+            raise InvalidArgumentError(f"got {timeout_s}", field="timeout", bound="seconds, above 0 and at most 86400")
+        if timeout_s is None:
+            timeout_s = self.settings.care_timeout_s if route.care else self.settings.timeout_s
+        return Deadline.after(self._clock, timeout_s)
+
+    async def body(self, request: Request, deadline: Deadline) -> bytes:
+        """The whole body, of which :meth:`BodyBudget.take` has the length; give it back when it is let go.
+
+        Raises:
+            InvalidArgumentError: it is too long, or the client went away in its middle.
+            ResourceExhaustedError: too many are at work.
+        """
+        limit = self.settings.body_bytes_max
+        announced = request.headers.get("content-length", "")
+        if announced.isdecimal() and int(announced[:20]) > limit:
+            raise _too_long(int(announced[:20]), limit)
+        chunks: list[bytes] = []
+        taken = 0
+        try:
+            async with asyncio.timeout(deadline.left_s):
+                async for chunk in request.stream():
+                    if taken + len(chunk) > limit:
+                        raise _too_long(taken + len(chunk), limit)
+                    self.budget.take(len(chunk))
+                    taken += len(chunk)
+                    chunks.append(chunk)
+        except BaseException as error:
+            self.budget.give(taken)
+            if isinstance(error, ClientDisconnect):
+                raise InvalidArgumentError("the body broke off", field="body", bound="a whole body") from error
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceededError("the body did not come in time", field="timeout") from error
+            raise
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def decoded(self, data: bytes, route: Route) -> Any:
+        """The struct of a JSON body."""
+        assert route.body is not None
+        if not data and not route.body_needed:
+            data = b"{}"
+        decoder = self._decoders.get(route.body)
+        if decoder is None:
+            decoder = self._decoders[route.body] = msgspec.json.Decoder(route.body)
+        try:
+            return decoder.decode(data)
+        except msgspec.ValidationError as error:
+            raise _refusal(error, "body") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidArgumentError(f"not JSON: {error}", field="body", bound="a JSON object") from None
+
+
+def _too_long(size: int, limit: int) -> InvalidArgumentError:
+    return InvalidArgumentError(
+        f"got {size} bytes", field="body", bound=f"at most {limit} bytes", mend="send it in several requests"
+    )
+
+
+def _refusal(error: msgspec.ValidationError, whole: str) -> InvalidArgumentError:
+    """msgspec's sentence as an error that names the field and the bound."""
+    what, field_name = str(error), whole
+    placed = _WHERE.match(what)
+    if placed:
+        what, field_name = placed["what"], placed["path"] or whole
+    parts = _EXPECTED.match(what)
+    if parts:
+        return InvalidArgumentError(f"got {parts['got']}", field=field_name, bound=parts["bound"])
+    return InvalidArgumentError(what, field=field_name)
+
+
+__all__ = ["ARROW", "JSON", "OCTETS", "BodyBudget", "Call", "Handler", "Params", "Reading", "Route"]
