@@ -7,21 +7,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, overload
 from uuid import UUID
 
-from omendb import inputs
 from omendb.backend import NO_OPTIONS, Answer, CallOptions, CollectionBackend, Consistency
-from omendb.matrices import as_queries
+from omendb.calls import call_options
 from omendb.records import Deleted, Page, Record, WriteResult, records_of
 from omendb.results import EmptyAnswer, SearchResults
 from omendb.session import Session
-from omendb.writes import checked_update, checked_upsert
-from omendb_common.clock import SystemClock
-from omendb_common.deadline import Deadline
+from omendb_common import inputs
 from omendb_common.errors import InvalidArgumentError, NotFoundError
 from omendb_common.filters import Filter, MatchAll, parse_filter
+from omendb_common.matrices import as_queries
 from omendb_common.schema import SCROLL_LIMIT_MAX, CollectionSchema, VectorField
+from omendb_common.writes import checked_update, checked_upsert
 
 FilterLike = Filter | Mapping[str, Any] | None
-_CLOCK = SystemClock()
 
 
 class Maker(Protocol):
@@ -500,20 +498,6 @@ class Collection:
         return NotFoundError("the collection was dropped", field=self._name, bound="a collection that exists")
 
 
-def call_options(
-    timeout: float | None, consistency: Consistency | None = None, include: frozenset[str] | None = None
-) -> CallOptions:
-    """What a caller asked of one call, checked; the deadline runs from here. ``include`` None may look at payloads."""
-    if timeout is None and consistency is None and include is None:
-        return NO_OPTIONS
-    return CallOptions(
-        None if timeout is None else Deadline.after(_CLOCK, inputs.check_timeout(timeout)),
-        None if consistency is None else inputs.check_consistency(consistency),
-        include is None or "metadata" in include,
-        include is not None and "vector" in include,
-    )
-
-
 def _from_table(table: Any, metadata: Any, ids: Any, id_column: str, vector_column: str) -> tuple[Any, Any, Any]:
     """(vectors, metadata, ids) of a table; what is in the table may not be passed a second time."""
     if metadata is not None or ids is not None:
@@ -535,4 +519,4 @@ def _results(
     return [SearchResults(answer, query, schema, field, include) for query in range(len(answer.counts))]
 
 
-__all__ = ["Collection", "FilterLike", "Maker", "call_options"]
+__all__ = ["Collection", "FilterLike", "Maker"]

@@ -8,15 +8,15 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from omendb.backend import NO_OPTIONS, Backend, CallOptions, CollectionBackend, Spread
-from omendb.collection import Collection, call_options
-from omendb.matrices import infer_dimension
+from omendb.calls import call_options
+from omendb.collection import Collection
 from omendb.session import Session
-from omendb_common.config import FIELDS, check_value
 from omendb_common.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from omendb_common.matrices import infer_dimension
+from omendb_common.new_schema import index_options, vector_fields
 from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorField, check_collection_name
 
 DEFAULT_COLLECTION = "default"
-INDEX_KINDS = ("auto", "flat", "hnsw")
 
 
 class FieldHints(NamedTuple):
@@ -147,7 +147,7 @@ class Database(Collection):
         self._session.check_writable()
         check_collection_name(name)
         schema = CollectionSchema(
-            str(uuid.uuid4()), _fields(dimension, metric, dtype, vectors), _options(index, options)
+            str(uuid.uuid4()), vector_fields(dimension, metric, dtype, vectors), index_options(index, options)
         )
         spread = Spread(shards, replication, write_quorum, read_quorum, partition_key)
         backend = self._session.backend.within(call_options(timeout))
@@ -265,42 +265,6 @@ def _find_or_create(
         if handle is None:
             raise
         return handle, False
-
-
-def _fields(
-    dimension: int | None, metric: Metric, dtype: VectorDType, vectors: Mapping[str, VectorField] | None
-) -> tuple[VectorField, ...]:
-    if (dimension is None) == (vectors is None):
-        raise InvalidArgumentError("got both or none", field="dimension, vectors", bound="exactly one of them")
-    if vectors is None:
-        return (VectorField(dimension, metric, dtype),)  # type: ignore[arg-type]  # checked there, also for None
-    if not isinstance(vectors, Mapping) or not vectors:
-        raise InvalidArgumentError(
-            f"got {vectors!r}", field="vectors", bound="a mapping of at least one name to VectorField"
-        )
-    fields = []
-    for name, field in vectors.items():
-        if not isinstance(name, str) or not isinstance(field, VectorField):
-            raise InvalidArgumentError(f"got {name!r}: {field!r}", field="vectors", bound="names to VectorField")
-        fields.append(VectorField(field.dimension, field.metric, field.dtype, check_collection_name(name)))
-    return tuple(fields)
-
-
-# A collection's own index options: the setting that bounds each, and its name in the schema.
-_OPTIONS = {"hnsw_m": ("index.hnsw_m", "M"), "hnsw_ef_construction": ("index.hnsw_ef_construction", "ef_construction")}
-
-
-def _options(index: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The index options of a collection as its schema holds them."""
-    if index not in INDEX_KINDS:
-        raise InvalidArgumentError(f"got {index!r}", field="index", bound=f"one of {', '.join(INDEX_KINDS)}")
-    checked: dict[str, Any] = {} if index == "auto" else {"index": index}
-    for name, value in options.items():
-        if name not in _OPTIONS:
-            raise InvalidArgumentError("unknown option", field=name, bound=f"one of {', '.join(_OPTIONS)}")
-        setting, key = _OPTIONS[name]
-        checked[key] = check_value(FIELDS[setting], value, name)
-    return checked
 
 
 __all__ = ["DEFAULT_COLLECTION", "Database", "DefaultCollection", "FieldHints"]

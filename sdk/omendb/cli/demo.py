@@ -20,8 +20,8 @@ import omendb
 from omendb.cli import crash
 from omendb.cli.terminal import FAULT, AsJson, out, print_json, reported, size, table
 from omendb.database import Database
-from omendb.inputs import table_columns
 from omendb_common.errors import InvalidArgumentError, NotFoundError
+from omendb_common.inputs import table_columns
 
 BATCH_ROWS = 1_000
 K = 10

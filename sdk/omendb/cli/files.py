@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from omendb.inputs import Columns, split_table, table_columns
 from omendb_common.errors import InvalidArgumentError, NotFoundError
+from omendb_common.inputs import Columns, split_table, table_columns
 
 TABLE_SUFFIXES = (".parquet", ".arrow", ".feather", ".ipc", ".csv", ".jsonl", ".ndjson")
 MATRIX_SUFFIXES = (".npy", ".fvecs", ".bvecs")

@@ -24,8 +24,8 @@ from omendb.cli.terminal import (
 )
 from omendb.collection import Collection
 from omendb.database import DEFAULT_COLLECTION, Database
-from omendb.inputs import check_count
-from omendb.matrices import infer_dimension
+from omendb_common.inputs import check_count
+from omendb_common.matrices import infer_dimension
 from omendb_common.schema import Metric, VectorDType
 
 BATCH_ROWS = 10_000

@@ -11,9 +11,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from omendb import inputs
-from omendb.matrices import as_matrix, as_queries, as_vectors, infer_dimension
+from omendb_common import inputs
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.matrices import as_matrix, as_queries, as_vectors, infer_dimension
 from omendb_common.schema import K_MAX, CollectionSchema, VectorDType, VectorField
 
 FIELD = VectorField(3)
