@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
@@ -77,6 +78,14 @@ class Hits:
     latency_ms: float
     session: bytes = b""
     stale_possible: bool = False
+
+    def flat_distances(self) -> Float32:
+        """The distances of all hits, query by query."""
+        if not self.distances.size:
+            return np.empty(0, np.float32)
+        held = np.arange(self.distances.shape[1]) < self.counts[:, None]
+        flat: Float32 = self.distances[held]
+        return flat
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ def point_bodies(
 
 def hit_bodies(hits: Hits, target: VectorField, include: frozenset[str]) -> list[list[HitBody]]:
     """The hits of every query, with the columns that ``include`` names."""
-    distances = flat_distances(hits)
+    distances = hits.flat_distances()
     n = len(distances)
     none = [None] * n
     columns = (
@@ -56,15 +56,6 @@ def hit_bodies(hits: Hits, target: VectorField, include: frozenset[str]) -> list
     return [flat[end - count : end] for end, count in zip(ends, hits.counts.tolist(), strict=True)]
 
 
-def flat_distances(hits: Hits) -> npt.NDArray[np.float32]:
-    """The distances of all hits, query by query."""
-    if not hits.distances.size:
-        return np.empty(0, np.float32)
-    held = np.arange(hits.distances.shape[1]) < hits.counts[:, None]
-    flat: npt.NDArray[np.float32] = hits.distances[held]
-    return flat
-
-
 def _metadata(payload: pa.RecordBatch | None, n: int) -> list[dict[str, Any]]:
     return [{} for _ in range(n)] if payload is None else rows_from_columns(payload, n=n)
 
@@ -76,7 +67,7 @@ def hits_stream(hits: Hits, target: VectorField, include: frozenset[str]) -> byt
     are text. A metadata field that holds several kinds has one column per kind, ``field#kind``; one that is named like
     a column before it is prefixed ``metadata.``.
     """
-    distances = flat_distances(hits)
+    distances = hits.flat_distances()
     queries = np.repeat(np.arange(len(hits.counts), dtype=np.uint32), hits.counts)
     columns: dict[str, Any] = {"query": pa.array(queries), "id": _id_array(hits.ids)}
     if "distance" in include:
@@ -104,4 +95,4 @@ def _id_array(ids: IdColumn) -> pa.Array:
     return ids.strs if ids.ints is None else pa.array([str(i) for i in ids.to_list()], pa.string())
 
 
-__all__ = ["FlatVectors", "flat_distances", "hit_bodies", "hits_stream", "point_bodies"]
+__all__ = ["FlatVectors", "hit_bodies", "hits_stream", "point_bodies"]
