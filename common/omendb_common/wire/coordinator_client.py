@@ -1,0 +1,471 @@
+"""The coordinators as a router, a data node or a person sees them: any of them may be away, one of them leads.
+
+A change keeps its request id through every retry, so that it takes effect once. The topology is followed from any
+coordinator and kept when all of them are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import grpc
+import grpc.aio
+
+from omendb_common.clock import Clock, SystemClock
+from omendb_common.deadline import Deadline
+from omendb_common.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    OmenDBError,
+    Outcome,
+    UnavailableError,
+)
+from omendb_common.metadata import NewCollection, OriginLease
+from omendb_common.topology import (
+    CollectionInfo,
+    Member,
+    ReplicaPlace,
+    Topology,
+    collection_from_json,
+    member_from_json,
+    member_to_json,
+)
+from omendb_common.topology_delta import apply_delta
+from omendb_common.wire import status
+from omendb_proto.v1 import coordinator_pb2 as pb
+from omendb_proto.v1 import coordinator_pb2_grpc as rpc
+
+_log = logging.getLogger(__name__)
+
+LEADER_KEY = "omendb-leader"
+"""Trailing metadata: where the leader serves gRPC."""
+RETRY_KEY = "omendb-retry"
+"""Trailing metadata: the refusal is the group's and not the catalog's; another member, or a later try, may say yes."""
+
+ATTEMPT_S = 2.0
+HEARTBEAT_S = 1.0
+SILENCE_S = 3.0
+"""A watch that says nothing for so long is dead: the coordinator sends a keepalive every second."""
+PAUSE_FIRST_S = 0.02
+PAUSE_MAX_S = 0.5
+MESSAGE_BYTES_MAX = 256 << 20
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    # A coordinator that comes back is found within half a second, not after the default's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+ChannelMaker = Callable[[str], Any]
+"""From an address to a ``grpc.aio.Channel``."""
+
+
+def plain_channel(address: str) -> Any:
+    """A channel without TLS."""
+    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+
+
+class _Coordinator:
+    """One coordinator's channel and what is called on it."""
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.admin = rpc.CoordinatorAdminStub(channel)
+        self.members = rpc.CoordinatorMembersStub(channel)
+
+
+class CoordinatorClient:
+    """A :class:`~omendb_common.metadata.Metadata` over gRPC.
+
+    Call :meth:`start` on the event loop before anything else, and :meth:`close` at the end. Changes raise, beside their
+    own errors, UnavailableError or DeadlineExceededError with ``outcome`` "none" when certainly nothing happened.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        *,
+        channel: ChannelMaker = plain_channel,
+        clock: Clock | None = None,
+        name: str = "client",
+        new_id: Callable[[], str] | None = None,
+    ) -> None:
+        if not addresses:
+            raise InvalidArgumentError("is empty", field="coordinators", bound="at least one host:port")
+        self._addresses = list(dict.fromkeys(addresses))
+        self._make_channel = channel
+        self._clock = clock or SystemClock()
+        self._name = name
+        self._new_id = new_id or (lambda: uuid.uuid4().hex)
+        self._dice = random.Random(name)
+        self._coordinators: dict[str, _Coordinator] = {}
+        self._next = self._dice.randrange(len(self._addresses))
+        self._leader: str | None = None
+        self._topology = Topology("")
+        self._newer = asyncio.Event()
+        self._callbacks: list[Callable[[Topology], None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._registered: Member | None = None
+        self._state = ""
+        self._connected = False
+
+    # -- life
+
+    async def start(self) -> None:
+        """Begin to follow the topology; does not wait for it."""
+        self._own(self._follow(), "watch")
+
+    async def close(self) -> None:
+        """End every task and connection."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        coordinators, self._coordinators = self._coordinators, {}
+        for coordinator in coordinators.values():
+            await coordinator.channel.close()
+
+    def _own(self, work: Any, name: str) -> None:
+        task = asyncio.create_task(work, name=f"{self._name}-{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (problem := task.exception()) is not None:
+            _log.critical("%s ended", task.get_name(), exc_info=problem)
+
+    # -- the topology
+
+    @property
+    def topology(self) -> Topology:
+        """The newest seen; revision 0 before the first."""
+        return self._topology
+
+    @property
+    def connected(self) -> bool:
+        """Whether a coordinator that belongs to a group with a leader is being followed now."""
+        return self._connected
+
+    def on_change(self, callback: Callable[[Topology], None]) -> None:
+        """Call ``callback`` on the event loop with every newer topology."""
+        self._callbacks.append(callback)
+
+    async def refresh(self, revision: int, deadline: Deadline) -> Topology:
+        """Wait for a topology of at least ``revision``; 0 asks the leader for the newest."""
+        if revision == 0:
+            return await self._pull(deadline)
+        while self._topology.revision < revision:
+            deadline.check(f"waiting for revision {revision} of the topology")
+            try:
+                # The one that is followed may lag; then the leader is asked.
+                await asyncio.wait_for(self._newer.wait(), min(0.05, deadline.left_s))
+            except TimeoutError:
+                await self._pull(deadline)
+        return self._topology
+
+    async def _pull(self, deadline: Deadline) -> Topology:
+        reply = await self._call("members.PullTopology", pb.TopologyRequest(linearizable=True), deadline)
+        self._take(Topology.from_json(json.loads(reply.topology_json)))
+        return self._topology
+
+    def _take(self, topology: Topology) -> None:
+        if self._topology.cluster_id and topology.cluster_id and topology.cluster_id != self._topology.cluster_id:
+            raise InvalidArgumentError(
+                f"the coordinators are of cluster {topology.cluster_id}",
+                field="coordinators",
+                bound=self._topology.cluster_id,
+                mend="check their addresses",
+            )
+        if topology.revision <= self._topology.revision:
+            return
+        self._topology = topology
+        newer, self._newer = self._newer, asyncio.Event()
+        newer.set()
+        loop = asyncio.get_running_loop()
+        for callback in self._callbacks:
+            # Not called from here: what a callback raises is not the watch's matter.
+            loop.call_soon(callback, topology)
+
+    async def _follow(self) -> None:
+        pause_s = PAUSE_FIRST_S
+        while True:
+            address = self._another()
+            before = self._topology.revision
+            try:
+                await self._follow_one(address)
+            except (grpc.aio.AioRpcError, TimeoutError) as problem:
+                _log.debug("watch of %s ended: %s", address, problem)
+            except OmenDBError as problem:
+                _log.error("cannot follow %s: %s", address, problem)
+            finally:
+                was, self._connected = self._connected, False
+            pause_s = PAUSE_FIRST_S if was or before != self._topology.revision else min(2 * pause_s, PAUSE_MAX_S)
+            await asyncio.sleep(pause_s * (0.5 + self._dice.random()))
+
+    async def _follow_one(self, address: str) -> None:
+        have = self._topology
+        call = self._at(address).members.Watch(pb.WatchRequest(cluster_id=have.cluster_id, revision=have.revision))
+        try:
+            while True:
+                event = await asyncio.wait_for(call.read(), SILENCE_S)
+                if event is grpc.aio.EOF:
+                    return
+                self._connected = True
+                form = event.WhichOneof("form")
+                if form == "topology_json":
+                    have = Topology.from_json(json.loads(event.topology_json))
+                elif form == "delta_json":
+                    have = apply_delta(have, json.loads(event.delta_json))
+                self._take(have)
+        finally:
+            call.cancel()
+
+    # -- changes
+
+    async def create_collection(self, new: NewCollection, deadline: Deadline) -> CollectionInfo:
+        """Make a collection; AlreadyExistsError when the name is taken, UnavailableError with too few data nodes."""
+        request = pb.CatalogCreateRequest(
+            proposal=self._proposal(), name=new.name, schema_json=_json(new.schema.to_json())
+        )
+        for name in ("shards", "replication", "write_quorum", "read_quorum", "partition_key"):
+            value = getattr(new, name)
+            if value is not None:
+                _set(request, name, value)
+        return await self._collection(await self._call("admin.CreateCollection", request, deadline), deadline)
+
+    async def alter_collection(
+        self,
+        name: str,
+        deadline: Deadline,
+        *,
+        write_quorum: int | None = None,
+        read_quorum: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> CollectionInfo:
+        """Change quorums, and merge ``options`` into those of the schema (None as a value removes one)."""
+        request = pb.CatalogAlterRequest(proposal=self._proposal(), name=name, options_json=_json(dict(options or {})))
+        for field, value in (("write_quorum", write_quorum), ("read_quorum", read_quorum)):
+            if value is not None:
+                _set(request, field, value)
+        return await self._collection(await self._call("admin.AlterCollection", request, deadline), deadline)
+
+    async def drop_collection(self, name: str, deadline: Deadline) -> None:
+        """Delete a collection; NotFoundError when there is none."""
+        request = pb.CatalogDropRequest(proposal=self._proposal(), name=name)
+        await self._shown(await self._call("admin.DropCollection", request, deadline), deadline)
+
+    async def rename_collection(self, old: str, new: str, deadline: Deadline) -> None:
+        """Give a collection another name."""
+        request = pb.CatalogRenameRequest(proposal=self._proposal(), old_name=old, new_name=new)
+        await self._shown(await self._call("admin.RenameCollection", request, deadline), deadline)
+
+    async def set_alias(self, alias: str, collection: str | None, deadline: Deadline) -> None:
+        """Let ``alias`` name a collection; None removes it."""
+        request = pb.CatalogAliasRequest(proposal=self._proposal(), alias=alias, collection=collection)
+        await self._shown(await self._call("admin.SetAlias", request, deadline), deadline)
+
+    async def place_shard(
+        self, uuid: str, shard_id: int, epoch: int, replicas: Sequence[ReplicaPlace], deadline: Deadline
+    ) -> CollectionInfo:
+        """Replace a shard's replicas; AlreadyExistsError when its epoch is not ``epoch`` any more."""
+        request = pb.CatalogPlaceRequest(
+            proposal=self._proposal(),
+            collection_uuid=uuid,
+            shard_id=shard_id,
+            epoch=epoch,
+            replicas=[pb.ShardReplica(node_id=r.node_id, state=r.state) for r in replicas],
+        )
+        return await self._collection(await self._call("admin.PlaceShard", request, deadline), deadline)
+
+    async def drain(self, node_id: str, draining: bool, deadline: Deadline) -> Member:
+        """Mark a data node as leaving, or take it back."""
+        request = pb.CatalogDrainRequest(proposal=self._proposal(), node_id=node_id, draining=draining)
+        reply = await self._shown(await self._call("admin.Drain", request, deadline), deadline)
+        return member_from_json(json.loads(reply.member_json))
+
+    async def lease_origin(self, holder: str, stamp: int, deadline: Deadline) -> OriginLease:
+        """Lease, or renew under the same ``holder``, the right to stamp from ``stamp`` on.
+
+        ``holder`` names one start of one process: a later start must not renew the lease of an earlier one. A renewal
+        keeps the automatic ids; another holder gets others.
+        """
+        request = pb.OriginLeaseRequest(proposal=self._proposal(), holder=holder, stamp=stamp)
+        reply = await self._call("members.LeaseOrigin", request, deadline)
+        ids = (reply.auto_id_first, reply.auto_id_stop)
+        return OriginLease(reply.origin, reply.stamp_above, reply.stamp_bound, ids)
+
+    async def status(self, deadline: Deadline) -> dict[str, Any]:
+        """The cluster as its leader sees it, or, when none answers in half the time, as any coordinator does."""
+        half = Deadline.after(self._clock, deadline.left_s / 2)
+        try:
+            reply = await self._call("admin.ClusterStatus", pb.CatalogStatusRequest(), half)
+        except (UnavailableError, DeadlineExceededError):
+            reply = await self._call("admin.ClusterStatus", pb.CatalogStatusRequest(local=True), deadline)
+        return cast("dict[str, Any]", json.loads(reply.status_json))
+
+    async def _collection(self, reply: Any, deadline: Deadline) -> CollectionInfo:
+        await self._shown(reply, deadline)
+        return collection_from_json(json.loads(reply.collection_json))
+
+    async def _shown(self, reply: Any, deadline: Deadline) -> Any:
+        """Whoever made a change sees it in :attr:`topology` afterwards, unless the deadline is short."""
+        try:
+            await self.refresh(reply.revision, deadline)
+        except (UnavailableError, DeadlineExceededError) as problem:
+            _log.debug("the change is made, and not yet seen: %s", problem)
+        return reply
+
+    # -- membership
+
+    @property
+    def member_state(self) -> str:
+        """What the cluster took this process for at its last heartbeat; empty before the first."""
+        return self._state
+
+    async def register(self, member: Member, deadline: Deadline) -> Member:
+        """Make this process a member, or say where it serves now.
+
+        Raises:
+            AlreadyExistsError: a data node of that name with another data folder is up (P16).
+        """
+        request = pb.MemberRegisterRequest(proposal=self._proposal(), member_json=_json(member_to_json(member)))
+        reply = await self._shown(await self._call("members.Register", request, deadline), deadline)
+        self._registered = member
+        found = member_from_json(json.loads(reply.member_json))
+        self._state = found.state
+        return found
+
+    def start_heartbeats(self, interval_s: float = HEARTBEAT_S) -> None:
+        """Tell the leader every ``interval_s`` that the registered member lives, until :meth:`close`."""
+        self._own(self._beat(interval_s), "heartbeats")
+
+    async def leave(self, deadline: Deadline) -> None:
+        """Say that this process ends; heartbeats stop counting."""
+        member, self._registered = self._registered, None
+        if member is not None:
+            request = pb.MemberLeaveRequest(
+                proposal=self._proposal(), node_id=member.node_id, incarnation=member.incarnation
+            )
+            await self._call("members.Leave", request, deadline)
+
+    async def _beat(self, interval_s: float) -> None:
+        while True:
+            member = self._registered
+            if member is not None:
+                try:
+                    await self._beat_once(member, Deadline.after(self._clock, max(interval_s, 0.5)))
+                except OmenDBError as problem:
+                    _log.info("heartbeat of %s: %s", member.node_id, problem)
+            await asyncio.sleep(interval_s * (0.9 + 0.2 * self._dice.random()))
+
+    async def _beat_once(self, member: Member, deadline: Deadline) -> None:
+        request = pb.HeartbeatRequest(node_id=member.node_id, incarnation=member.incarnation)
+        try:
+            reply = await self._call("members.Heartbeat", request, deadline)
+        except NotFoundError:
+            # The coordinators were made anew, or another incarnation was registered meanwhile.
+            await self.register(member, Deadline.after(self._clock, 2 * ATTEMPT_S))
+            return
+        self._state = reply.state
+
+    # -- calls
+
+    def _proposal(self) -> pb.Proposal:
+        return pb.Proposal(request_id=self._new_id(), client=self._name)
+
+    def _at(self, address: str) -> _Coordinator:
+        found = self._coordinators.get(address)
+        if found is None:
+            found = self._coordinators[address] = _Coordinator(self._make_channel(address))
+        return found
+
+    def _another(self) -> str:
+        self._next = (self._next + 1) % len(self._addresses)
+        return self._addresses[self._next]
+
+    async def _call(self, method: str, request: Any, deadline: Deadline) -> Any:
+        """Call the leader, wherever it is, again and again until the deadline."""
+        group, _, name = method.partition(".")
+        outcome: Outcome = "none"
+        pause_s = PAUSE_FIRST_S
+        last: OmenDBError | None = None
+        address = self._leader or self._another()
+        while not deadline.passed:
+            call = getattr(getattr(self._at(address), group), name)
+            try:
+                reply = await call(request, timeout=min(deadline.left_s, ATTEMPT_S))
+            except grpc.aio.AioRpcError as failure:
+                last = status.from_rpc(failure)
+                if not _again(failure, last):
+                    raise last from None
+                outcome = "unknown" if outcome == "unknown" or _maybe(failure, last) else "none"
+                leader = _trailing(failure, LEADER_KEY)
+            else:
+                if not getattr(request, "local", False):
+                    self._leader = address
+                return reply
+            known = leader is not None and leader != address
+            address = self._leader = leader if known else None  # type: ignore[assignment]
+            if address is None:
+                address = self._another()
+            if not known or pause_s > PAUSE_FIRST_S:
+                wait_s = max(pause_s, getattr(last, "retry_after", 0.0)) * (0.5 + self._dice.random())
+                await asyncio.sleep(min(wait_s, deadline.left_s))
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+        message = f"no coordinator carried it out in time: {last}" if last else "the deadline passed before the call"
+        if last is None or isinstance(last, DeadlineExceededError):
+            raise DeadlineExceededError(message, field="coordinators", outcome=outcome)
+        raise UnavailableError(message, field="coordinators", outcome=outcome)
+
+
+def _trailing(failure: grpc.aio.AioRpcError, key: str) -> str | None:
+    return next((str(v) for k, v in failure.trailing_metadata() or () if k == key), None)
+
+
+def _again(failure: grpc.aio.AioRpcError, error: OmenDBError) -> bool:
+    """Whether another coordinator, or the same one later, may answer otherwise: refusals of the catalog are final."""
+    if _trailing(failure, RETRY_KEY) is not None:
+        return True
+    spoken = any(k == status.TRAILING_KEY for k, _ in failure.trailing_metadata() or ())
+    return not spoken and isinstance(error, UnavailableError | DeadlineExceededError)
+
+
+def _maybe(failure: grpc.aio.AioRpcError, error: OmenDBError) -> bool:
+    """Whether the call may have had an effect. A connection that was never made carried nothing."""
+    if "failed to connect" in (failure.details() or ""):
+        return False
+    return getattr(error, "outcome", "none") == "unknown"
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _set(request: Any, name: str, value: Any) -> None:
+    """Set a field of a message; InvalidArgumentError when the value does not fit it."""
+    try:
+        setattr(request, name, value)
+    except (TypeError, ValueError):
+        raise InvalidArgumentError(f"got {value!r}", field=name) from None
+
+
+__all__ = [
+    "ATTEMPT_S",
+    "CHANNEL_OPTIONS",
+    "HEARTBEAT_S",
+    "LEADER_KEY",
+    "RETRY_KEY",
+    "ChannelMaker",
+    "CoordinatorClient",
+    "plain_channel",
+]

@@ -1,0 +1,161 @@
+"""The catalog: the state machine that the group of coordinators agrees on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from omendb_common.errors import FormatVersionError, InvalidArgumentError, OmenDBError
+from omendb_common.topology import Topology
+from omendb_coordinator import collection_changes, member_changes
+from omendb_coordinator.collection_changes import Args, Change
+from omendb_coordinator.commands import (
+    REQUESTS_REMEMBERED,
+    Command,
+    ConflictError,
+    RequestMemory,
+    encode_error,
+    encode_value,
+    to_bytes,
+)
+from omendb_coordinator.state import CatalogState
+
+SNAPSHOT_FORMAT = 1
+
+Operation = Callable[[CatalogState, int, Args], Change]
+
+OPERATIONS: Mapping[str, Operation] = {
+    "alter_collection": collection_changes.alter_collection,
+    "create_collection": collection_changes.create_collection,
+    "drain": member_changes.drain,
+    "drop_collection": collection_changes.drop_collection,
+    "forget_member": member_changes.forget_member,
+    "lease_origin": member_changes.lease_origin,
+    "leave": member_changes.leave,
+    "name_cluster": member_changes.name_cluster,
+    "place_shard": collection_changes.place_shard,
+    "raise_level": member_changes.raise_level,
+    "register": member_changes.register,
+    "rename_collection": collection_changes.rename_collection,
+    "set_alias": collection_changes.set_alias,
+    "set_member_state": member_changes.set_member_state,
+}
+
+Listener = Callable[[Topology, bool], None]
+"""Told every new topology; the flag says that it does not follow from the one before (a snapshot was installed)."""
+
+
+class Catalog:
+    """A :class:`~omendb_coordinator.consensus.seam.StateMachine`.
+
+    The state is one immutable value: a change makes another one, and whoever holds the old one is not disturbed.
+    ``listener`` is called where commands are applied, and must not block.
+    """
+
+    def __init__(self, listener: Listener | None = None, *, remembered: int = REQUESTS_REMEMBERED) -> None:
+        self._state = CatalogState()
+        self._requests = RequestMemory(remembered)
+        self._listener = listener
+        self._applied = 0
+
+    @property
+    def state(self) -> CatalogState:
+        """The state after the last applied command."""
+        return self._state
+
+    @property
+    def topology(self) -> Topology:
+        """What of it routers and data nodes see."""
+        return self._state.topology
+
+    @property
+    def remembered(self) -> int:
+        """How many requests would be recognized if they came again."""
+        return len(self._requests)
+
+    def recall(self, request_id: str) -> bytes | None:
+        """What the request of that id was answered, if it is remembered."""
+        return self._requests.recall(request_id)
+
+    def apply(self, index: int, command: bytes) -> bytes:
+        """Apply one committed command; what is refused comes back as a result.
+
+        Raises:
+            FormatVersionError: a newer release made the command; this member must stop.
+        """
+        self._applied = index
+        self._requests.forget(index)
+        try:
+            what = Command.decode(command)
+        except FormatVersionError:
+            raise
+        except OmenDBError as problem:
+            return encode_error(problem)
+        remembered = self._requests.recall(what.request_id)
+        if remembered is not None:
+            return remembered
+        before = self._state
+        try:
+            self._state, value = perform(before, index, what)
+        except ConflictError as conflict:
+            return encode_error(conflict)
+        except OmenDBError as problem:
+            result = encode_error(problem)
+        else:
+            result = encode_value(value)
+        self._requests.remember(index, what.request_id, result)
+        if self._listener is not None and self._state.topology is not before.topology:
+            self._listener(self._state.topology, False)
+        return result
+
+    def snapshot(self) -> bytes:
+        """The whole state; equal states are equal bytes."""
+        return to_bytes(
+            {
+                "format": SNAPSHOT_FORMAT,
+                "applied": self._applied,
+                "state": self._state.to_json(),
+                "requests": self._requests.to_json(),
+            }
+        )
+
+    def restore(self, data: bytes, index: int) -> None:
+        """Replace the state by a snapshot; FormatVersionError when a newer release made it."""
+        value = json.loads(data)
+        if int(value["format"]) > SNAPSHOT_FORMAT:
+            raise FormatVersionError(
+                f"snapshot format {value['format']}",
+                field="snapshot",
+                bound=f"at most {SNAPSHOT_FORMAT}",
+                mend="upgrade omendb",
+            )
+        self._state = CatalogState.from_json(value["state"])
+        self._requests.load(value["requests"])
+        self._applied = index
+        if self._listener is not None:
+            self._listener(self._state.topology, True)
+
+
+def perform(state: CatalogState, index: int, command: Command) -> Change:
+    """What a command makes of a state, and its answer; raises the error that its proposer is to see."""
+    operation = OPERATIONS.get(command.op)
+    if operation is None:
+        raise InvalidArgumentError(f"got {command.op!r}", field="op", bound=f"one of {sorted(OPERATIONS)}")
+    changed, value = operation(state, index, command.args)
+    # Collections and members in one order whatever led to them: equal catalogs are then equal bytes.
+    if changed.topology is not state.topology:
+        changed = replace(changed, topology=_in_order(state.topology, changed.topology))
+    return changed, value
+
+
+def _in_order(before: Topology, after: Topology) -> Topology:
+    collections, members = after.collections, after.members
+    if collections is not before.collections:
+        collections = dict(sorted(collections.items()))
+    if members is not before.members:
+        members = dict(sorted(members.items()))
+    return replace(after, collections=collections, members=members)
+
+
+__all__ = ["OPERATIONS", "SNAPSHOT_FORMAT", "Catalog", "Listener", "Operation", "perform"]

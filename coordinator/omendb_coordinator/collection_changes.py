@@ -1,0 +1,246 @@
+"""Changes to collections, shard maps and aliases: pure functions from a state to the next.
+
+Each takes the state, the index of its command and the arguments, and returns the next state and the answer, or raises
+the error that the proposer is to see, in which case nothing has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast, get_args
+
+from omendb_common.errors import (
+    AlreadyExistsError,
+    FormatVersionError,
+    InvalidArgumentError,
+    NotFoundError,
+    ResourceExhaustedError,
+)
+from omendb_common.quorum import check_quorums
+from omendb_common.ring import even_bounds
+from omendb_common.schema import CollectionSchema, check_collection_name
+from omendb_common.topology import CollectionInfo, ReplicaPlace, ReplicaState, Shard, Topology
+from omendb_coordinator.commands import ConflictError, optional_text, text, whole
+from omendb_coordinator.state import ALIASES_MAX, COLLECTIONS_MAX, CatalogState
+
+Args = Mapping[str, Any]
+Change = tuple[CatalogState, Any]
+
+PARTITION_KEY_CHARS_MAX = 255
+
+
+def create_collection(state: CatalogState, index: int, args: Args) -> Change:
+    """Make a collection whose shards the proposer has placed, if the members are still those it looked at."""
+    topology = state.topology
+    name = _free_name(topology, text(args, "name"))
+    if len(topology.collections) >= COLLECTIONS_MAX:
+        raise ResourceExhaustedError(f"there are {COLLECTIONS_MAX} collections", mend="drop some", retry_after=60.0)
+    if topology.by_uuid(text(args, "uuid")) is not None:
+        raise ConflictError("a collection of that uuid exists", field="uuid")
+    if whole(args, "members_revision") != state.members_revision:
+        raise ConflictError("the members have changed since the placement", field="members_revision")
+    replication, write_quorum, read_quorum = (whole(args, n) for n in ("replication", "write_quorum", "read_quorum"))
+    check_quorums(replication, write_quorum, read_quorum)
+    info = CollectionInfo(
+        name,
+        replace(_schema(args), uuid=text(args, "uuid")),
+        _shards(state, index, args, replication),
+        replication,
+        write_quorum,
+        read_quorum,
+        _partition_key(args),
+        index,
+    )
+    return _with_collection(state, index, info), {"uuid": info.schema.uuid, "revision": index}
+
+
+def _free_name(topology: Topology, name: str) -> str:
+    check_collection_name(name)
+    if name in topology.collections:
+        raise AlreadyExistsError(f"collection {name!r} exists", field="collection", mend="use another name, or drop it")
+    if name in topology.aliases:
+        raise AlreadyExistsError(f"{name!r} is an alias", field="collection", mend="use another name, or remove it")
+    return name
+
+
+def _schema(args: Args) -> CollectionSchema:
+    value = args.get("schema")
+    try:
+        return CollectionSchema.from_json(cast(Mapping[str, Any], value))
+    except FormatVersionError:
+        raise
+    except (KeyError, TypeError, ValueError) as problem:
+        raise InvalidArgumentError(f"no schema: {type(problem).__name__}", field="schema") from None
+
+
+def _partition_key(args: Args) -> str | None:
+    key = optional_text(args, "partition_key")
+    if key is not None and not 1 <= len(key) <= PARTITION_KEY_CHARS_MAX:
+        raise InvalidArgumentError(
+            "bad length", field="partition_key", bound=f"1..{PARTITION_KEY_CHARS_MAX} characters"
+        )
+    return key
+
+
+def _shards(state: CatalogState, index: int, args: Args, replication: int) -> tuple[Shard, ...]:
+    nodes, places = args.get("nodes"), args.get("places")
+    if not isinstance(nodes, list) or not isinstance(places, list):
+        raise InvalidArgumentError("not lists", field="places")
+    for node_id in nodes:
+        _data_node(state, node_id)
+    shards = []
+    for number, ((low, high), place) in enumerate(zip(even_bounds(len(places)), places, strict=True)):
+        distinct = isinstance(place, list) and len(place) == replication and len(set(map(str, place))) == replication
+        if not distinct or any(not isinstance(p, int) or not 0 <= p < len(nodes) for p in place):
+            raise InvalidArgumentError(
+                f"got {place!r}", field="places", bound=f"{replication} different positions below {len(nodes)}"
+            )
+        shards.append(Shard(number, low, high, index, tuple(ReplicaPlace(nodes[p]) for p in place)))
+    return tuple(shards)
+
+
+def _data_node(state: CatalogState, node_id: Any) -> str:
+    member = state.topology.members.get(node_id) if isinstance(node_id, str) else None
+    if member is None or member.role != "datanode":
+        raise NotFoundError(f"no data node {node_id!r}", field="nodes")
+    return member.node_id
+
+
+def alter_collection(state: CatalogState, index: int, args: Args) -> Change:
+    """Change quorums and options; what is null or missing stays. ``options``: null as a value removes one."""
+    info = _named(state.topology, text(args, "name"))
+    write_quorum, read_quorum = (
+        before if args.get(n) is None else whole(args, n)
+        for n, before in (("write_quorum", info.write_quorum), ("read_quorum", info.read_quorum))
+    )
+    check_quorums(info.replication, write_quorum, read_quorum)
+    changes = args.get("options") or {}
+    if not isinstance(changes, dict):
+        raise InvalidArgumentError(f"got {changes!r}", field="options", bound="a JSON object")
+    options = {name: v for name, v in {**info.schema.options, **changes}.items() if v is not None}
+    schema = info.schema
+    if options != dict(schema.options):
+        schema = replace(schema, options=options, version=schema.version + 1)
+    changed = replace(info, schema=schema, write_quorum=write_quorum, read_quorum=read_quorum)
+    if changed != info:
+        state = _with_collection(state, index, replace(changed, revision=index))
+    return state, {"uuid": info.schema.uuid, "revision": state.topology.revision}
+
+
+def _named(topology: Topology, name: str) -> CollectionInfo:
+    """The collection of that very name: what changes or ends a collection does not go through an alias."""
+    info = topology.collections.get(name)
+    if info is None:
+        alias = topology.aliases.get(name)
+        mend = "create it first" if alias is None else f"it is an alias of {alias!r}"
+        raise NotFoundError(f"no collection {name!r}", field="collection", mend=mend)
+    return info
+
+
+def drop_collection(state: CatalogState, index: int, args: Args) -> Change:
+    """Delete a collection, and the aliases that name it."""
+    name = text(args, "name")
+    _named(state.topology, name)
+    collections = {n: c for n, c in state.topology.collections.items() if n != name}
+    aliases = {a: target for a, target in state.topology.aliases.items() if target != name}
+    topology = replace(state.topology, revision=index, collections=collections, aliases=aliases)
+    return replace(state, topology=topology), {"revision": index}
+
+
+def rename_collection(state: CatalogState, index: int, args: Args) -> Change:
+    """Give a collection another name; its aliases follow it."""
+    old, new = text(args, "old"), text(args, "new")
+    info = _named(state.topology, old)
+    if old == new:
+        return state, {"revision": state.topology.revision}
+    _free_name(state.topology, new)
+    renamed = replace(info, name=new, revision=index)
+    collections = {c.name: c for c in (renamed if c is info else c for c in state.topology.collections.values())}
+    aliases = {a: new if target == old else target for a, target in state.topology.aliases.items()}
+    topology = replace(state.topology, revision=index, collections=collections, aliases=aliases)
+    return replace(state, topology=topology), {"revision": index}
+
+
+def set_alias(state: CatalogState, index: int, args: Args) -> Change:
+    """Let an alias name a collection, or nothing any more."""
+    topology = state.topology
+    alias, target = text(args, "alias"), optional_text(args, "collection")
+    aliases = dict(topology.aliases)
+    if target is None:
+        if alias not in aliases:
+            raise NotFoundError(f"no alias {alias!r}", field="alias")
+        del aliases[alias]
+    else:
+        check_collection_name(alias)
+        if alias in topology.collections:
+            raise AlreadyExistsError(f"collection {alias!r} exists", field="alias", mend="use another name")
+        _named(topology, target)
+        if aliases.get(alias) == target:
+            return state, {"revision": topology.revision}
+        if alias not in aliases and len(aliases) >= ALIASES_MAX:
+            raise ResourceExhaustedError(f"there are {ALIASES_MAX} aliases", mend="remove some", retry_after=60.0)
+        aliases[alias] = target
+    return replace(state, topology=replace(topology, revision=index, aliases=aliases)), {"revision": index}
+
+
+def place_shard(state: CatalogState, index: int, args: Args) -> Change:
+    """Replace the replicas of a shard, if its epoch is still the one that the proposer looked at."""
+    info = state.topology.by_uuid(text(args, "uuid"))
+    if info is None:
+        raise NotFoundError("no collection of that uuid", field="collection", mend="it was dropped")
+    shard = info.shard(whole(args, "shard_id"))
+    if shard.epoch != whole(args, "epoch"):
+        raise ConflictError(f"the shard is at epoch {shard.epoch}", field="epoch", bound=str(args["epoch"]))
+    replicas = _replicas(state, args.get("replicas"))
+    moved = replace(shard, replicas=replicas, epoch=index)
+    return _with_shards(state, index, info, {shard.shard_id: moved}), {"uuid": info.schema.uuid, "revision": index}
+
+
+def _replicas(state: CatalogState, value: Any) -> tuple[ReplicaPlace, ...]:
+    replicas = []
+    for item in value if isinstance(value, list) else ():
+        node_id, replica_state = item if isinstance(item, list) and len(item) == 2 else (None, None)
+        if replica_state not in get_args(ReplicaState):
+            raise InvalidArgumentError(f"got {replica_state!r}", field="replicas", bound=f"{get_args(ReplicaState)}")
+        replicas.append(ReplicaPlace(_data_node(state, node_id), cast(ReplicaState, replica_state)))
+    if not replicas or len({r.node_id for r in replicas}) != len(replicas):
+        raise InvalidArgumentError("none, or two on one node", field="replicas", bound="one per node, at least one")
+    return tuple(replicas)
+
+
+def lose_replicas(state: CatalogState, index: int, node_id: str) -> CatalogState:
+    """Every replica on a node whose data folder is gone is lost: it must not answer "absent" (P16)."""
+    for info in list(state.topology.collections.values()):
+        changed = {}
+        for shard in info.shards:
+            if any(r.node_id == node_id and r.state != "lost" for r in shard.replicas):
+                replicas = tuple(replace(r, state="lost") if r.node_id == node_id else r for r in shard.replicas)
+                changed[shard.shard_id] = replace(shard, replicas=replicas, epoch=index)
+        if changed:
+            state = _with_shards(state, index, info, changed)
+    return state
+
+
+def _with_shards(state: CatalogState, index: int, info: CollectionInfo, changed: Mapping[int, Shard]) -> CatalogState:
+    shards = tuple(changed.get(s.shard_id, s) for s in info.shards)
+    return _with_collection(state, index, replace(info, shards=shards, revision=index))
+
+
+def _with_collection(state: CatalogState, index: int, info: CollectionInfo) -> CatalogState:
+    collections = {**state.topology.collections, info.name: info}
+    return replace(state, topology=replace(state.topology, revision=index, collections=collections))
+
+
+__all__ = [
+    "PARTITION_KEY_CHARS_MAX",
+    "Args",
+    "Change",
+    "alter_collection",
+    "create_collection",
+    "drop_collection",
+    "lose_replicas",
+    "place_shard",
+    "rename_collection",
+    "set_alias",
+]

@@ -1,0 +1,327 @@
+"""What a coordinator does for its callers and, while it leads, by itself. Knows no network."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from omendb_common.clock import Clock
+from omendb_common.errors import NotFoundError, OmenDBError, ResourceExhaustedError, UnavailableError
+from omendb_common.metadata import NewCollection, OriginLease
+from omendb_common.topology import CollectionInfo, Member, Topology, member_to_json
+from omendb_coordinator.catalog import Catalog
+from omendb_coordinator.commands import COMMAND_FORMAT, Command, ConflictError, decode_result
+from omendb_coordinator.config import CoordinatorSettings
+from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
+from omendb_coordinator.liveness import Liveness
+from omendb_coordinator.placement import Plan, plan
+from omendb_coordinator.watch import Watch
+
+_log = logging.getLogger(__name__)
+
+FEATURE_LEVEL = COMMAND_FORMAT
+"""What this release understands; the cluster uses a level when every member does."""
+
+REQUEST_OWN = "coordinator"
+
+
+class BusyError(ResourceExhaustedError):
+    """Too many changes are under way; nothing was proposed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Who asks, and for which intention: the same ``request_id`` takes effect once."""
+
+    request_id: str
+    client: str
+
+
+class Control:
+    """One coordinator. Its methods belong to the event loop that made it.
+
+    Changes raise NotLeaderError where another member leads, UnavailableError with outcome "unknown" when the change
+    may yet happen, and the error of the change itself.
+    """
+
+    def __init__(
+        self,
+        consensus: Consensus,
+        catalog: Catalog,
+        watch: Watch,
+        addresses: Mapping[str, str],
+        settings: CoordinatorSettings,
+        clock: Clock,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._consensus = consensus
+        self._catalog = catalog
+        self._watch = watch
+        self._addresses = addresses
+        self._settings = settings
+        self._clock = clock
+        self._new_id = new_id
+        self._liveness = Liveness(settings.suspect_s, settings.down_s, settings.grace_s, settings.stall_s)
+        self._led_term: int | None = None
+        self._proposals = 0
+        self._leader_seen_s = clock.mono_s()
+
+    # -- where things stand
+
+    @property
+    def consensus(self) -> Consensus:
+        """The member of the group."""
+        return self._consensus
+
+    @property
+    def catalog(self) -> Catalog:
+        """What the group agrees on."""
+        return self._catalog
+
+    @property
+    def watch(self) -> Watch:
+        """The topologies as they come."""
+        return self._watch
+
+    @property
+    def settings(self) -> CoordinatorSettings:
+        """The settings in force."""
+        return self._settings
+
+    @property
+    def leads(self) -> bool:
+        """Whether this member takes itself for the leader."""
+        return self._consensus.status.role == "leader"
+
+    def leader_address(self, node_id: str | None = None) -> str | None:
+        """Where the leader, or the named member, serves; None when nobody knows."""
+        node_id = self._consensus.status.leader if node_id is None else node_id
+        return None if node_id is None else self._addresses.get(node_id)
+
+    def leaderless(self) -> bool:
+        """Whether this member has known no leader for longer than its settings allow."""
+        now_s = self._clock.mono_s()
+        if self._consensus.status.leader is not None:
+            self._leader_seen_s = now_s
+        return now_s - self._leader_seen_s > self._settings.leaderless_s
+
+    def wall_ms(self) -> int:
+        """This process's wall clock, for members to compare theirs with."""
+        return self._clock.wall_ms()
+
+    # -- changes
+
+    async def change(self, asking: Asking, op: str, args: Mapping[str, Any], timeout_s: float) -> Any:
+        """Carry out one operation of the catalog and return its answer."""
+        command = Command(asking.request_id, asking.client, op, args, self._clock.wall_ms())
+        async with self._slot():
+            committed = await self._consensus.propose(command.encode(), timeout_s)
+        return decode_result(committed.result)
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._proposals >= self._settings.proposals_max:
+            raise BusyError("too many changes under way", field="coordinator", retry_after=0.1)
+        self._proposals += 1
+        try:
+            yield
+        finally:
+            self._proposals -= 1
+
+    async def create_collection(self, asking: Asking, new: NewCollection, timeout_s: float) -> CollectionInfo:
+        """Place and make a collection."""
+        ends_s = self._clock.mono_s() + timeout_s
+        for _ in range(self._settings.placements_max):
+            state = self._catalog.state
+            uuid = self._new_id()
+            left_s = max(0.0, ends_s - self._clock.mono_s())
+            placed: Plan | None = None
+            try:
+                placed = plan(new, uuid, state.topology.members.values())
+            except OmenDBError:
+                # A repeated request has its answer already, whoever is down by now; and this member may lag.
+                await self._consensus.read_index(left_s)
+                state = self._catalog.state
+                if self._catalog.recall(asking.request_id) is None:
+                    placed = plan(new, uuid, state.topology.members.values())
+            args = _creation(new, uuid, placed, state.members_revision)
+            try:
+                answer = await self.change(asking, "create_collection", args, left_s)
+            except ConflictError:
+                continue
+            return self._collection(answer["uuid"], new.name)
+        raise UnavailableError("the members keep changing", field="collection", mend="try again")
+
+    def _collection(self, uuid: str, name: str) -> CollectionInfo:
+        info = self._catalog.topology.by_uuid(uuid)
+        if info is None:
+            raise NotFoundError(f"{name!r} was changed, and dropped since", field="collection")
+        return info
+
+    async def change_collection(
+        self, asking: Asking, op: str, args: Mapping[str, Any], timeout_s: float
+    ) -> CollectionInfo:
+        """An operation that answers with the uuid of the collection it changed; returns that as it is now."""
+        answer = await self.change(asking, op, args, timeout_s)
+        return self._collection(answer["uuid"], str(args.get("name", answer["uuid"])))
+
+    async def register(self, asking: Asking, member: Any, timeout_s: float) -> Member:
+        """Take in a member; ``member`` is its JSON. Returns it as the cluster sees it."""
+        await self.change(asking, "register", {"member": member}, timeout_s)
+        node_id, incarnation = str(member["node_id"]), str(member["incarnation"])
+        found = self._catalog.topology.members.get(node_id)
+        if found is None or found.incarnation != incarnation:
+            raise NotFoundError("another incarnation has registered since", field=node_id)
+        self._liveness.heard(node_id, incarnation, self._clock.mono_s())
+        return found
+
+    async def drain(self, asking: Asking, node_id: str, draining: bool, timeout_s: float) -> Member:
+        """Keep new shards away from a data node, or no longer."""
+        await self.change(asking, "drain", {"node_id": node_id, "draining": draining}, timeout_s)
+        found = self._catalog.topology.members.get(node_id)
+        if found is None:
+            raise NotFoundError(f"no member {node_id!r}", field="node_id")
+        return found
+
+    async def lease_origin(self, asking: Asking, holder: str, stamp: int, timeout_s: float) -> OriginLease:
+        """Lease or renew an origin."""
+        answer = await self.change(asking, "lease_origin", {"holder": holder, "stamp": stamp}, timeout_s)
+        first, stop = answer["auto_ids"]
+        return OriginLease(answer["origin"], answer["stamp_above"], answer["stamp_bound"], (first, stop))
+
+    def heartbeat(self, node_id: str, incarnation: str) -> Member:
+        """A member lives. NotFoundError: it must register (again)."""
+        if not self.leads:
+            raise NotLeaderError(self._consensus.status.leader)
+        member = self._catalog.topology.members.get(node_id)
+        if member is None or member.incarnation != incarnation:
+            raise NotFoundError(f"{node_id!r} is not registered like that", field="node_id", mend="register it")
+        self._liveness.heard(node_id, incarnation, self._clock.mono_s())
+        return member
+
+    # -- reads
+
+    async def read(self, timeout_s: float) -> Topology:
+        """The topology after everything that was acknowledged before the call."""
+        await self._consensus.read_index(timeout_s)
+        return self._catalog.topology
+
+    def report(self) -> dict[str, Any]:
+        """The cluster as this member knows it, for people: a JSON object."""
+        status, topology = self._consensus.status, self._catalog.topology
+        now_s = self._clock.mono_s()
+        replicas = Counter(r.node_id for c in topology.collections.values() for s in c.shards for r in s.replicas)
+        members = []
+        for member in topology.members.values():
+            told = member_to_json(member)
+            if self.leads:
+                told["silent_s"] = round(self._liveness.silent_s(member, now_s), 3)
+            told["replicas"] = replicas[member.node_id]
+            members.append(told)
+        return {
+            "cluster_id": topology.cluster_id,
+            "revision": topology.revision,
+            "feature_level": topology.feature_level,
+            "answered_by": status.node_id,
+            "leader": status.leader,
+            "leader_address": self.leader_address(),
+            "term": status.term,
+            "commit_index": status.commit_index,
+            "applied_index": status.applied_index,
+            "coordinators": [{"node_id": n, "address": self._addresses.get(n)} for n in status.members],
+            "members": members,
+            "collections": [_collection_report(c) for c in topology.collections.values()],
+            "aliases": dict(topology.aliases),
+            "origins": len(self._catalog.state.origins),
+        }
+
+    # -- by itself
+
+    async def lead(self) -> None:
+        """Do what a leader does, whenever this member is one. Runs until it is cancelled."""
+        while True:
+            await asyncio.sleep(self._settings.decide_s)
+            if not self.leads:
+                self._led_term = None
+                continue
+            try:
+                await self._duties()
+            except OmenDBError as problem:
+                # Not the leader any more, or no quorum just now: the next round, or the next leader, does it.
+                _log.info("a leader's duty is put off: %s", problem)
+
+    async def _duties(self) -> None:
+        term = self._consensus.status.term
+        if term != self._led_term:
+            await self._consensus.read_index(self._settings.proposal_s)
+            self._liveness.elected(self._clock.mono_s())
+            self._led_term = term
+        topology = self._catalog.topology
+        if not topology.cluster_id:
+            await self._own("name_cluster", {"cluster_id": self._new_id()})
+        for due in self._liveness.decide(topology.members.values(), self._clock.mono_s()):
+            _log.info("member %s: %s -> %s", due.node_id, due.was, due.to)
+            args = {"node_id": due.node_id, "incarnation": due.incarnation, "was": due.was, "to": due.to}
+            try:
+                await self._own("set_member_state", args)
+            except (ConflictError, NotFoundError):
+                continue  # it was quicker
+        level = self._common_level(topology)
+        if level > topology.feature_level:
+            await self._own("raise_level", {"level": level})
+
+    def _common_level(self, topology: Topology) -> int:
+        """The highest level that every member understands, once every coordinator has said which it does."""
+        if any(node_id not in topology.members for node_id in self._consensus.status.members):
+            return 0
+        return min((m.feature_level for m in topology.members.values()), default=0)
+
+    async def _own(self, op: str, args: Mapping[str, Any]) -> Any:
+        asking = Asking(self._new_id(), REQUEST_OWN)
+        return await self.change(asking, op, args, self._settings.proposal_s)
+
+
+def _collection_report(info: CollectionInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "uuid": info.schema.uuid,
+        "replication": info.replication,
+        "write_quorum": info.write_quorum,
+        "read_quorum": info.read_quorum,
+        "partition_key": info.partition_key,
+        "shards": [
+            {
+                "shard_id": s.shard_id,
+                "epoch": s.epoch,
+                "replicas": [{"node_id": r.node_id, "state": r.state} for r in s.replicas],
+            }
+            for s in info.shards
+        ],
+    }
+
+
+def _creation(new: NewCollection, uuid: str, placed: Plan | None, members_revision: int) -> dict[str, Any]:
+    """The arguments of the command; without a plan only its memory can answer it."""
+    places = () if placed is None else placed.places
+    nodes = sorted({node_id for place in places for node_id in place})
+    position = {node_id: i for i, node_id in enumerate(nodes)}
+    return {
+        "name": new.name,
+        "uuid": uuid,
+        "schema": new.schema.to_json(),
+        "partition_key": new.partition_key,
+        "replication": 0 if placed is None else placed.replication,
+        "write_quorum": 0 if placed is None else placed.write_quorum,
+        "read_quorum": 0 if placed is None else placed.read_quorum,
+        "nodes": nodes,
+        "places": [[position[node_id] for node_id in place] for place in places],
+        "members_revision": members_revision,
+    }
+
+
+__all__ = ["FEATURE_LEVEL", "Asking", "BusyError", "Control"]

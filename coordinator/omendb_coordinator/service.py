@@ -1,0 +1,332 @@
+"""The coordinator's gRPC face: messages in, :class:`Control` asked, messages out."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from omendb_common.errors import InvalidArgumentError, OmenDBError, ResourceExhaustedError, UnavailableError
+from omendb_common.metadata import NewCollection
+from omendb_common.schema import CollectionSchema
+from omendb_common.topology import Topology, collection_to_json, member_to_json
+from omendb_common.topology_delta import delta_of
+from omendb_common.wire import status
+from omendb_common.wire.coordinator_client import LEADER_KEY, RETRY_KEY
+from omendb_coordinator.commands import to_bytes
+from omendb_coordinator.consensus.seam import NotLeaderError
+from omendb_coordinator.control import Asking, BusyError, Control
+from omendb_proto.v1 import coordinator_pb2 as pb
+from omendb_proto.v1 import coordinator_pb2_grpc as rpc
+
+_log = logging.getLogger(__name__)
+
+CALL_S_MAX = 60.0
+REQUEST_BYTES_MAX = 1 << 20
+_RETRY = (RETRY_KEY, "1")
+
+_Self = TypeVar("_Self", bound="_Face")
+_Request = TypeVar("_Request")
+_Reply = TypeVar("_Reply")
+_Method = Callable[[_Self, _Request, Any], Awaitable[_Reply]]
+
+
+def _told(method: _Method[_Self, _Request, _Reply]) -> _Method[_Self, _Request, _Reply]:
+    """A method whose errors end the call with their status and metadata."""
+
+    @functools.wraps(method)
+    async def told(self: _Self, request: _Request, context: Any) -> _Reply:
+        try:
+            return await method(self, request, context)
+        except Exception as error:
+            await self.refuse(context, error)
+            raise
+
+    return told
+
+
+class _Face:
+    """What both services share."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    async def refuse(self, context: Any, error: BaseException) -> None:
+        """End a call with an error, and say where else, or whether again, the caller may try."""
+        told = status.of_exception(error, lambda e: _log.error("a call failed", exc_info=e))
+        trailing: list[tuple[str, str | bytes]] = [*status.trailing(told)]
+        # From the group, not from the catalog: another member, or the same one a little later, may say yes.
+        if isinstance(error, NotLeaderError):
+            trailing.append(_RETRY)
+            address = self._control.leader_address(error.leader)
+            if address is not None:
+                trailing.append((LEADER_KEY, address))
+        elif isinstance(error, BusyError) or (isinstance(error, UnavailableError) and error.outcome == "unknown"):
+            trailing.append(_RETRY)
+        details = status.to_proto(told).message
+        await context.abort(grpc.StatusCode[told.code], details, tuple(trailing))
+
+    def left_s(self, context: Any) -> float:
+        """Seconds that the caller still waits."""
+        left = context.time_remaining()
+        return self._control.settings.proposal_s if left is None else min(float(left), CALL_S_MAX)
+
+
+def _asking(proposal: pb.Proposal) -> Asking:
+    if not proposal.request_id:
+        raise InvalidArgumentError("is missing", field="request_id", bound="a unique text per intention")
+    return Asking(proposal.request_id, proposal.client)
+
+
+def _json(data: bytes, field: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError:
+        raise InvalidArgumentError("not JSON", field=field) from None
+
+
+def _optional(request: Any, name: str) -> Any:
+    return getattr(request, name) if request.HasField(name) else None
+
+
+class AdminFace(_Face, rpc.CoordinatorAdminServicer):
+    """Collections, shard maps, drains, and the state of the cluster."""
+
+    def _collection(self, info: Any) -> pb.CatalogCollectionReply:
+        revision = self._control.catalog.topology.revision
+        return pb.CatalogCollectionReply(collection_json=to_bytes(collection_to_json(info)), revision=revision)
+
+    @_told
+    async def CreateCollection(self, request: pb.CatalogCreateRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Place and make a collection."""
+        try:
+            schema = CollectionSchema.from_json(_json(request.schema_json, "schema"))
+        except (KeyError, TypeError, ValueError) as problem:
+            raise InvalidArgumentError(f"no schema: {type(problem).__name__}", field="schema") from None
+        new = NewCollection(
+            request.name,
+            schema,
+            *(_optional(request, n) for n in ("shards", "replication", "write_quorum", "read_quorum", "partition_key")),
+        )
+        info = await self._control.create_collection(_asking(request.proposal), new, self.left_s(context))
+        return self._collection(info)
+
+    @_told
+    async def AlterCollection(self, request: pb.CatalogAlterRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Change quorums and options."""
+        args = {
+            "name": request.name,
+            "write_quorum": _optional(request, "write_quorum"),
+            "read_quorum": _optional(request, "read_quorum"),
+            "options": _json(request.options_json, "options") if request.options_json else {},
+        }
+        info = await self._control.change_collection(
+            _asking(request.proposal), "alter_collection", args, self.left_s(context)
+        )
+        return self._collection(info)
+
+    async def _change(
+        self, proposal: pb.Proposal, op: str, args: dict[str, Any], context: Any
+    ) -> pb.CatalogChangeReply:
+        answer = await self._control.change(_asking(proposal), op, args, self.left_s(context))
+        return pb.CatalogChangeReply(revision=answer["revision"])
+
+    @_told
+    async def DropCollection(self, request: pb.CatalogDropRequest, context: Any) -> pb.CatalogChangeReply:
+        """Delete a collection."""
+        return await self._change(request.proposal, "drop_collection", {"name": request.name}, context)
+
+    @_told
+    async def RenameCollection(self, request: pb.CatalogRenameRequest, context: Any) -> pb.CatalogChangeReply:
+        """Give a collection another name."""
+        args = {"old": request.old_name, "new": request.new_name}
+        return await self._change(request.proposal, "rename_collection", args, context)
+
+    @_told
+    async def SetAlias(self, request: pb.CatalogAliasRequest, context: Any) -> pb.CatalogChangeReply:
+        """Set or remove an alias."""
+        args = {"alias": request.alias, "collection": _optional(request, "collection")}
+        return await self._change(request.proposal, "set_alias", args, context)
+
+    @_told
+    async def ListCollections(self, request: pb.CatalogListRequest, context: Any) -> pb.CatalogListReply:
+        """Every collection that was made before the call."""
+        topology = await self._control.read(self.left_s(context))
+        collections = [collection_to_json(c) for c in topology.collections.values()]
+        return pb.CatalogListReply(
+            collections_json=to_bytes(collections), aliases=dict(topology.aliases), revision=topology.revision
+        )
+
+    @_told
+    async def PlaceShard(self, request: pb.CatalogPlaceRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Replace the replicas of a shard if nobody else did."""
+        args = {
+            "uuid": request.collection_uuid,
+            "shard_id": request.shard_id,
+            "epoch": request.epoch,
+            "replicas": [[r.node_id, r.state] for r in request.replicas],
+        }
+        info = await self._control.change_collection(
+            _asking(request.proposal), "place_shard", args, self.left_s(context)
+        )
+        return self._collection(info)
+
+    @_told
+    async def Drain(self, request: pb.CatalogDrainRequest, context: Any) -> pb.MemberReply:
+        """Keep new shards away from a data node, or no longer."""
+        member = await self._control.drain(
+            _asking(request.proposal), request.node_id, request.draining, self.left_s(context)
+        )
+        return pb.MemberReply(
+            member_json=to_bytes(member_to_json(member)), revision=self._control.catalog.topology.revision
+        )
+
+    @_told
+    async def ClusterStatus(self, request: pb.CatalogStatusRequest, context: Any) -> pb.CatalogStatusReply:
+        """The cluster, for people."""
+        if not request.local:
+            await self._control.read(self.left_s(context))
+        return pb.CatalogStatusReply(status_json=to_bytes(self._control.report()))
+
+
+class MembersFace(_Face, rpc.CoordinatorMembersServicer):
+    """Registration, heartbeats, leases, and the catalog as it changes."""
+
+    def __init__(self, control: Control) -> None:
+        super().__init__(control)
+        self._watchers = 0
+        self._stopping = False
+
+    def stop(self) -> None:
+        """End every watch, so that its follower goes to another coordinator at once."""
+        self._stopping = True
+        self._control.watch.close()
+
+    @_told
+    async def Register(self, request: pb.MemberRegisterRequest, context: Any) -> pb.MemberReply:
+        """Take in a member."""
+        described = _json(request.member_json, "member")
+        member = await self._control.register(_asking(request.proposal), described, self.left_s(context))
+        return pb.MemberReply(
+            member_json=to_bytes(member_to_json(member)), revision=self._control.catalog.topology.revision
+        )
+
+    @_told
+    async def Leave(self, request: pb.MemberLeaveRequest, context: Any) -> pb.CatalogChangeReply:
+        """A member ends in good order."""
+        args = {"node_id": request.node_id, "incarnation": request.incarnation}
+        answer = await self._control.change(_asking(request.proposal), "leave", args, self.left_s(context))
+        return pb.CatalogChangeReply(revision=answer["revision"])
+
+    @_told
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatReply:
+        """A member lives."""
+        member = self._control.heartbeat(request.node_id, request.incarnation)
+        return pb.HeartbeatReply(
+            revision=self._control.catalog.topology.revision, state=member.state, wall_ms=self._control.wall_ms()
+        )
+
+    @_told
+    async def LeaseOrigin(self, request: pb.OriginLeaseRequest, context: Any) -> pb.OriginLeaseReply:
+        """Lease or renew an origin."""
+        lease = await self._control.lease_origin(
+            _asking(request.proposal), request.holder, request.stamp, self.left_s(context)
+        )
+        return pb.OriginLeaseReply(
+            origin=lease.origin,
+            stamp_above=lease.stamp_above,
+            stamp_bound=lease.stamp_bound,
+            auto_id_first=lease.auto_ids[0],
+            auto_id_stop=lease.auto_ids[1],
+        )
+
+    @_told
+    async def PullTopology(self, request: pb.TopologyRequest, context: Any) -> pb.TopologyReply:
+        """The topology: the newest that this member has, or, linearizable, the newest there is."""
+        topology = self._control.catalog.topology
+        if request.linearizable:
+            topology = await self._control.read(self.left_s(context))
+        return pb.TopologyReply(topology_json=_whole(topology))
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvent]:
+        """Every change from a revision on; a follower too far behind is sent the whole."""
+        try:
+            async for event in self._events(request):
+                yield event
+        except OmenDBError as error:
+            await self.refuse(context, error)
+
+    async def _events(self, request: pb.WatchRequest) -> AsyncIterator[pb.WatchEvent]:
+        if self._watchers >= self._control.settings.watchers_max:
+            raise ResourceExhaustedError("too many watches", field="coordinator", retry_after=1.0)
+        self._watchers += 1
+        try:
+            revision = request.revision
+            while True:
+                step = await self._control.watch.wait(revision, self._control.settings.watch_keepalive_s)
+                self._check_fit(request.cluster_id)
+                if step is None:
+                    yield pb.WatchEvent(revision=revision)
+                    continue
+                revision = step.topology.revision
+                if step.base is None:
+                    yield pb.WatchEvent(revision=revision, topology_json=_whole(step.topology))
+                else:
+                    yield pb.WatchEvent(revision=revision, delta_json=_delta(step.base, step.topology))
+        finally:
+            self._watchers -= 1
+
+    def _check_fit(self, cluster_id: str) -> None:
+        """Raise when this member can be nobody's source: it ends, lost its group, or belongs to another cluster."""
+        if self._stopping:
+            raise UnavailableError("this coordinator ends", field="coordinator")
+        if self._control.leaderless():
+            raise UnavailableError("this coordinator knows no leader", field="coordinator")
+        own = self._control.catalog.topology.cluster_id
+        if cluster_id and own and cluster_id != own:
+            raise InvalidArgumentError(
+                f"this is cluster {own}", field="cluster_id", bound=cluster_id, mend="check the coordinators' addresses"
+            )
+
+
+class _Held:
+    """A topology as a key: the same object is the same key, and stays alive as long as the key does."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Topology) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held) and other.value is self.value
+
+
+@functools.lru_cache(maxsize=4)
+def _whole_cached(topology: _Held) -> bytes:
+    return to_bytes(topology.value.to_json())
+
+
+@functools.lru_cache(maxsize=16)
+def _delta_cached(base: _Held, newest: _Held) -> bytes:
+    return to_bytes(delta_of(base.value, newest.value))
+
+
+def _whole(topology: Topology) -> bytes:
+    """The JSON of a topology, made once for all who ask for it at about the same time."""
+    return _whole_cached(_Held(topology))
+
+
+def _delta(base: Topology, newest: Topology) -> bytes:
+    """The JSON of a difference, made once for all followers that need it."""
+    return _delta_cached(_Held(base), _Held(newest))
+
+
+__all__ = ["CALL_S_MAX", "REQUEST_BYTES_MAX", "AdminFace", "MembersFace"]
