@@ -1,0 +1,58 @@
+"""A framed server and client on the loopback, for tests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+from omendb_common.clock import SystemClock
+from omendb_common.deadline import Deadline
+from omendb_common.wire.frame_client import FrameClient
+from omendb_common.wire.frame_connection import FrameIdentity
+from omendb_common.wire.frame_server import Answer, FrameServer, Request
+
+ROUTER = FrameIdentity("c1", "router", "r1", "0.1.0")
+NODE = FrameIdentity("c1", "datanode", "d1", "0.1.0")
+CLOCK = SystemClock()
+
+
+def soon(timeout_s: float = 30.0) -> Deadline:
+    """A deadline that a passing test never meets."""
+    return Deadline.after(CLOCK, timeout_s)
+
+
+async def echo(request: Request) -> Answer:
+    """Answers with what was asked."""
+    return request.message, request.attachments
+
+
+@asynccontextmanager
+async def serving(
+    handler: Callable[[Request], Coroutine[Any, Any, Answer]] = echo, **options: Any
+) -> AsyncIterator[FrameServer]:
+    """A server that is stopped at the end, without patience."""
+    server = FrameServer(handler, options.pop("identity", NODE), **options)
+    await server.start("127.0.0.1:0")
+    try:
+        yield server
+    finally:
+        await server.stop(drain_s=0.0)
+
+
+@asynccontextmanager
+async def calling(address: str, **options: Any) -> AsyncIterator[FrameClient]:
+    """A client that is closed at the end."""
+    client = FrameClient(address, options.pop("identity", ROUTER), **options)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not true():
+            await asyncio.sleep(0.002)
