@@ -14,6 +14,7 @@ import grpc.aio
 from omendb_common.errors import InvalidArgumentError, OmenDBError, ResourceExhaustedError, UnavailableError
 from omendb_common.metadata import NewCollection
 from omendb_common.schema import CollectionSchema
+from omendb_common.security.tls import TlsFiles, read_files
 from omendb_common.topology import Topology, collection_to_json, member_to_json
 from omendb_common.topology_delta import delta_of
 from omendb_common.wire import status
@@ -329,4 +330,56 @@ def _delta(base: Topology, newest: Topology) -> bytes:
     return _delta_cached(_Held(base), _Held(newest))
 
 
-__all__ = ["CALL_S_MAX", "REQUEST_BYTES_MAX", "AdminFace", "MembersFace"]
+class CoordinatorServer:
+    """The gRPC server of one coordinator."""
+
+    def __init__(self, control: Control, tls: TlsFiles | None) -> None:
+        self._tls = tls
+        self._server = grpc.aio.server(
+            options=(
+                ("grpc.max_receive_message_length", REQUEST_BYTES_MAX),
+                ("grpc.max_send_message_length", -1),
+                # Two coordinators on one port would each get half of the calls.
+                ("grpc.so_reuseport", 0),
+            ),
+            maximum_concurrent_rpcs=control.settings.watchers_max + 4 * control.settings.proposals_max,
+        )
+        self._members = MembersFace(control)
+        rpc.add_CoordinatorAdminServicer_to_server(AdminFace(control), self._server)
+        rpc.add_CoordinatorMembersServicer_to_server(self._members, self._server)
+
+    async def bind(self, address: str) -> int:
+        """Take the port and return it; OSError when it is taken already."""
+        try:
+            if self._tls is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                port = self._server.add_secure_port(address, server_credentials(self._tls))
+        except RuntimeError as problem:
+            raise OSError(f"cannot listen on {address}: {problem}") from None
+        return int(port)
+
+    async def start(self) -> None:
+        """Answer calls."""
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """End watches at once, let calls end for ``grace_s``, then cut them."""
+        self._members.stop()
+        await self._server.stop(grace_s)
+
+
+def server_credentials(files: TlsFiles) -> Any:
+    """Credentials of a server that demands a certificate of the same authority from every client."""
+    ca, cert, key = read_files(files)
+    return grpc.ssl_server_credentials([(key, cert)], root_certificates=ca, require_client_auth=True)
+
+
+__all__ = [
+    "CALL_S_MAX",
+    "REQUEST_BYTES_MAX",
+    "AdminFace",
+    "CoordinatorServer",
+    "MembersFace",
+    "server_credentials",
+]

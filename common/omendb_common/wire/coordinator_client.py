@@ -28,6 +28,7 @@ from omendb_common.errors import (
     UnavailableError,
 )
 from omendb_common.metadata import NewCollection, OriginLease
+from omendb_common.security.tls import TlsFiles, read_files
 from omendb_common.topology import (
     CollectionInfo,
     Member,
@@ -65,13 +66,18 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
-ChannelMaker = Callable[[str], Any]
-"""From an address to a ``grpc.aio.Channel``."""
+CERTIFICATE_NAME = "omendb"
+"""The DNS name in the certificate of every process: gRPC insists on one, and processes move between hosts."""
 
 
-def plain_channel(address: str) -> Any:
-    """A channel without TLS."""
-    return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+def _channel(address: str, tls: TlsFiles | None) -> Any:
+    """A ``grpc.aio.Channel``."""
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+    ca, cert, key = read_files(tls)
+    credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", CERTIFICATE_NAME))
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 class _Coordinator:
@@ -93,16 +99,16 @@ class CoordinatorClient:
     def __init__(
         self,
         addresses: Sequence[str],
-        *,
-        channel: ChannelMaker = plain_channel,
+        tls: TlsFiles | None = None,
         clock: Clock | None = None,
+        *,
         name: str = "client",
         new_id: Callable[[], str] | None = None,
     ) -> None:
         if not addresses:
             raise InvalidArgumentError("is empty", field="coordinators", bound="at least one host:port")
         self._addresses = list(dict.fromkeys(addresses))
-        self._make_channel = channel
+        self._tls = tls
         self._clock = clock or SystemClock()
         self._name = name
         self._new_id = new_id or (lambda: uuid.uuid4().hex)
@@ -345,8 +351,13 @@ class CoordinatorClient:
         self._state = found.state
         return found
 
-    def start_heartbeats(self, interval_s: float = HEARTBEAT_S) -> None:
-        """Tell the leader every ``interval_s`` that the registered member lives, until :meth:`close`."""
+    def start_heartbeats(self, member: Member | None = None, interval_s: float = HEARTBEAT_S) -> None:
+        """Tell the leader every ``interval_s`` that a member lives, until :meth:`close`.
+
+        Args:
+            member: registered when the coordinators do not know it; the one of :meth:`register` when None.
+        """
+        self._registered = member or self._registered
         self._own(self._beat(interval_s), "heartbeats")
 
     async def leave(self, deadline: Deadline) -> None:
@@ -386,7 +397,7 @@ class CoordinatorClient:
     def _at(self, address: str) -> _Coordinator:
         found = self._coordinators.get(address)
         if found is None:
-            found = self._coordinators[address] = _Coordinator(self._make_channel(address))
+            found = self._coordinators[address] = _Coordinator(_channel(address, self._tls))
         return found
 
     def _another(self) -> str:
@@ -461,11 +472,10 @@ def _set(request: Any, name: str, value: Any) -> None:
 
 __all__ = [
     "ATTEMPT_S",
+    "CERTIFICATE_NAME",
     "CHANNEL_OPTIONS",
     "HEARTBEAT_S",
     "LEADER_KEY",
     "RETRY_KEY",
-    "ChannelMaker",
     "CoordinatorClient",
-    "plain_channel",
 ]
