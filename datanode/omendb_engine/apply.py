@@ -58,7 +58,12 @@ class UpdatePlan:
 
 
 class PartStore:
-    """The parts of one replica. The writer changes it; readers take :attr:`snapshot`."""
+    """The parts of one replica. The writer changes it; readers take :attr:`snapshot`.
+
+    :meth:`stage` does all of an operation but letting readers see it, so that it can be done while the log is synced:
+    what it writes lies past the end of every snapshot, and in sets that no snapshot shares. ``_tip`` is the snapshot
+    with what is staged; :meth:`publish` makes it the readers'. Between two groups they are the same.
+    """
 
     def __init__(
         self,
@@ -80,7 +85,8 @@ class PartStore:
         live = sum(p.n - p.dead.count for p in segments)
         self.pool = BufferPool(schema)
         self.active = self._new_buffer(buffer_rows, lsn)
-        self.snapshot = Snapshot((*segments, BufferPart(self.active, 0, Deletes.none(0))), lsn, live)
+        self._tip = Snapshot((*segments, BufferPart(self.active, 0, Deletes.none(0))), lsn, live)
+        self.snapshot = self._tip
 
     def _new_buffer(self, capacity: int, lsn: int) -> GrowingBuffer:
         buffer = GrowingBuffer(self._next_buffer, self.schema, capacity, lsn, self.pool)
@@ -128,7 +134,7 @@ class PartStore:
         frozen.dead_at_freeze = snapshot.parts[-1].dead
         self.active = self._new_buffer(capacity, snapshot.lsn)
         parts = (*snapshot.parts, BufferPart(self.active, 0, Deletes.none(0)))
-        self.snapshot = Snapshot(parts, snapshot.lsn, snapshot.live)
+        self._put(Snapshot(parts, snapshot.lsn, snapshot.live))
         return frozen
 
     def replace(self, old: Sequence[int], new: AnyPart | None, row_maps: Mapping[int, npt.NDArray[np.int32]]) -> None:
@@ -153,20 +159,35 @@ class PartStore:
                 parts.append(part)
             elif new is not None and part.part_id == old[0]:
                 parts.append(new)
-        self.snapshot = Snapshot(tuple(parts), snapshot.lsn, snapshot.live)
+        self._put(Snapshot(tuple(parts), snapshot.lsn, snapshot.live))
 
     def swap_segment(self, part: AnyPart) -> None:
         """Replace a segment by the same segment with an index; its dead rows stay as they are now."""
         snapshot = self.snapshot
         parts = tuple(part.with_dead(p.dead) if p.part_id == part.part_id else p for p in snapshot.parts)
-        self.snapshot = Snapshot(parts, snapshot.lsn, snapshot.live)
+        self._put(Snapshot(parts, snapshot.lsn, snapshot.live))
+
+    def _put(self, snapshot: Snapshot) -> None:
+        self._tip = self.snapshot = snapshot
 
     # -- operations ----------------------------------------------------------------------------------
 
     def apply(
         self, batch: WriteBatch, stamp: int, lsn: int, *, fresh: bool = False, plan: UpdatePlan | None = None
     ) -> Applied:
-        """Apply one operation; the active buffer has room for it.
+        """Apply one operation, for readers to see; the active buffer has room for it. See :meth:`stage`."""
+        applied = self.stage(batch, stamp, lsn, fresh=fresh, plan=plan)
+        self.publish()
+        return applied
+
+    def publish(self) -> None:
+        """Let readers see what was staged."""
+        self.snapshot = self._tip
+
+    def stage(
+        self, batch: WriteBatch, stamp: int, lsn: int, *, fresh: bool = False, plan: UpdatePlan | None = None
+    ) -> Applied:
+        """Apply one operation without letting readers see it before :meth:`publish`.
 
         Args:
             stamp: the batch's stamp; rows with stamps of their own carry them in ``batch.stamps``.
@@ -184,7 +205,11 @@ class PartStore:
 
     def skip(self, lsn: int) -> None:
         """Note a log record that changes no point."""
-        self.snapshot = Snapshot(self.snapshot.parts, lsn, self.snapshot.live)
+        self._pass(lsn)
+        self.publish()
+
+    def _pass(self, lsn: int) -> None:
+        self._tip = Snapshot(self._tip.parts, lsn, self._tip.live)
 
     def _ordered(self, batch: WriteBatch, stamp: int) -> bool:
         """Whether every row is newer than all that was applied, so that none can lose."""
@@ -195,7 +220,7 @@ class PartStore:
         stamps: U64Array | int = stamp if batch.stamps is None else batch.stamps
         located: Located | None = None
         if not fresh:
-            located = self.snapshot.find(batch.ids)
+            located = self._tip.find(batch.ids)
         ordered = self._ordered(batch, stamp)
         if not ordered:
             rows = self._winners(batch, stamps, located)
@@ -211,26 +236,26 @@ class PartStore:
         return self._write(points, located, existed, lsn)
 
     def _under_updates(self, points: Points, located: Located) -> Points:
-        groups = self.snapshot.by_part(located)
-        sources = [(self.snapshot.parts[number], rows) for number, _, rows in groups]
+        groups = self._tip.by_part(located)
+        sources = [(self._tip.parts[number], rows) for number, _, rows in groups]
         stamps = points.stamps
         mine = np.full(len(points.ids), stamps, np.uint64) if isinstance(stamps, int) else stamps
         return keep_newer_fields(points, mine, sources, np.concatenate([where for _, where, _ in groups]))
 
     def _write(self, points: Points, located: Located | None, existed: int, lsn: int) -> Applied:
-        snapshot, ids = self.snapshot, points.ids
+        snapshot, ids = self._tip, points.ids
         parts = self._kill(located) if existed and located is not None else list(snapshot.parts)
         if len(ids):
             self.active.append(ids, points.stamps, points.vectors, points.payload, points.overrides)
         last = parts[-1]
         assert isinstance(last, BufferPart)
         parts[-1] = last.grown(self.active.n)
-        self.snapshot = Snapshot(tuple(parts), lsn, snapshot.live + len(ids) - existed)
+        self._tip = Snapshot(tuple(parts), lsn, snapshot.live + len(ids) - existed)
         return Applied(len(ids), existed)
 
     def _kill(self, located: Located) -> list[AnyPart]:
-        parts = list(self.snapshot.parts)
-        for number, _, rows in self.snapshot.by_part(located):
+        parts = list(self._tip.parts)
+        for number, _, rows in self._tip.by_part(located):
             part = parts[number]
             parts[number] = part.with_dead(part.dead.with_rows(rows))
             if part.part_id != self.active.part_id:
@@ -239,18 +264,18 @@ class PartStore:
 
     def _delete(self, batch: WriteBatch, stamp: int, lsn: int) -> Applied:
         stamps: U64Array | int = stamp if batch.stamps is None else batch.stamps
-        located = self.snapshot.find(batch.ids)
+        located = self._tip.find(batch.ids)
         if not self._ordered(batch, stamp):
             rows = self._winners(batch, stamps, located)
             batch = take_batch(batch, rows)
             stamps = batch.stamps if batch.stamps is not None else stamp
             located = Located(located.part[rows], located.row[rows])
         existed = int(np.count_nonzero(located.found))
-        parts = self._kill(located) if existed else list(self.snapshot.parts)
+        parts = self._kill(located) if existed else list(self._tip.parts)
         values = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
         if batch.rows:
             self.active.bury(batch.ids, values)
-        self.snapshot = Snapshot(tuple(parts), lsn, self.snapshot.live - existed)
+        self._tip = Snapshot(tuple(parts), lsn, self._tip.live - existed)
         return Applied(existed, existed)
 
     def plan_update(self, batch: WriteBatch, stamp: int | None = None) -> UpdatePlan:
@@ -266,13 +291,13 @@ class PartStore:
         stamps = batch.stamps
         if stamps is None and stamp is not None and not self._ordered(batch, stamp):
             stamps = np.full(batch.rows, stamp, np.uint64)
-        located = self.snapshot.find(batch.ids)
+        located = self._tip.find(batch.ids)
         found = np.flatnonzero(located.found)
-        groups = self.snapshot.by_part(located)
+        groups = self._tip.by_part(located)
         if not groups:
             return UpdatePlan(None, None, located, 0)
         order = np.concatenate([where for _, where, _ in groups])
-        sources = [(self.snapshot.parts[number], rows) for number, _, rows in groups]
+        sources = [(self._tip.parts[number], rows) for number, _, rows in groups]
         mine = None if stamps is None else stamps[order]
         points, rows = merge_update(self.schema, sources, take_batch(batch, order), mine)
         kept = Located(located.part[order[rows]], located.row[order[rows]])
@@ -280,7 +305,7 @@ class PartStore:
 
     def _update(self, plan: UpdatePlan, stamp: int, lsn: int) -> Applied:
         if plan.points is None or not len(plan.points.ids):
-            self.skip(lsn)
+            self._pass(lsn)
             return Applied(plan.existed, plan.existed)
         points = stamped(plan.points, stamp if plan.stamps is None else plan.stamps)
         self._write(points, plan.located, len(points.ids), lsn)
@@ -290,10 +315,10 @@ class PartStore:
         """Rows whose stamp is above what their point carries (a live row's base stamp, or a tombstone's)."""
         held = np.zeros(batch.rows, np.uint64)
         if located is not None:
-            for number, where, rows in self.snapshot.by_part(located):
-                held[where] = base_stamps(self.snapshot.parts[number], rows)
+            for number, where, rows in self._tip.by_part(located):
+                held[where] = base_stamps(self._tip.parts[number], rows)
         hi, lo = batch.ids.hashes()
-        for part in self.snapshot.parts:
+        for part in self._tip.parts:
             np.maximum(held, part.tombstone_stamps(hi, lo), out=held)
         mine = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
         return np.flatnonzero(mine > held)

@@ -5,7 +5,7 @@ followers and hands the lead to the next waiter. A lone caller pays no hand-off 
 more than the log write itself. While the leader sits in ``fdatasync`` (the GIL is released), other callers
 validate, encode and queue; they form the next group.
 
-Order of effects, kept by the processing function: appended, THEN durable, THEN applied, THEN answered.
+Order of effects, kept by the processing function: appended, THEN durable, THEN visible, THEN answered.
 """
 
 from __future__ import annotations

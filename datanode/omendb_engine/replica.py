@@ -1,8 +1,8 @@
 """The engine's face: one replica, one folder, one writer.
 
 Order of effects of a write, kept by :meth:`Replica._commit`: validated, THEN memory reserved, THEN appended
-to the log, THEN durable, THEN applied, THEN acknowledged. Everything else (sealing, indexing, merging) is
-:mod:`omendb_engine.maintenance`, behind the writes.
+to the log, THEN durable, THEN seen by readers, THEN acknowledged. A large group is applied while it is synced, where
+no reader looks. Everything else (sealing, indexing, merging) is :mod:`omendb_engine.maintenance`, behind the writes.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from omendb_common.hlc import HybridLogicalClock
 from omendb_common.ids import IdColumn
 from omendb_common.records import Buffer, Op, WriteBatch, body_bytes, encode_owned
 from omendb_common.schema import BATCH_BODY_BYTES_MAX, CollectionSchema
-from omendb_engine.apply import UpdatePlan, take_batch
+from omendb_engine.apply import Applied, UpdatePlan, take_batch
 from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, WriteKind
+from omendb_engine.beside import Beside
 from omendb_engine.commit import GroupCommit
 from omendb_engine.disk_errors import disk_error, translated
 from omendb_engine.folding import last_occurrences
@@ -49,6 +50,9 @@ from omendb_engine.vectors import all_finite
 from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.record import RecordType, WalEntry
 from omendb_engine.wal.writer import WalWriter
+
+# Below this much log the work that the sync would cover is no more than waking a second thread for it.
+_BESIDE_BYTES_MIN = 128 << 10
 
 _KINDS: dict[Op, WriteKind] = {Op.UPSERT: "upsert", Op.UPDATE: "update", Op.DELETE: "delete"}
 
@@ -72,8 +76,8 @@ class _Operation:
     """One write waiting for its group."""
 
     __slots__ = (
-        *("auto", "batch", "create_only", "done", "error", "extra_bytes", "parts", "plan", "result", "size", "solo"),
-        "stamp",
+        *("applied", "auto", "batch", "create_only", "done", "error", "extra_bytes", "parts", "plan", "result"),
+        *("size", "solo", "stamp"),
     )
 
     def __init__(
@@ -90,6 +94,7 @@ class _Operation:
         self.error: BaseException | None = None
         self.result: WriteResult | None = None
         self.plan: UpdatePlan | None = None
+        self.applied: Applied | None = None
         self.extra_bytes = 0
         self.stamp = 0
 
@@ -129,6 +134,9 @@ class Replica(Reader):
         self._guard = DiskGuard(disk, path, clock, marks)
         self._ballast = Ballast(disk, path)
         self._commits: GroupCommit[_Operation] = GroupCommit(self._commit, group_bytes=settings.storage.wal_group_bytes)
+        # Where there are no threads, as in a simulation, there is none for this either.
+        self._beside = Beside() if prepare is not None and self.durability == "fsync" else None
+        self._beside_bytes_min = _BESIDE_BYTES_MIN
         self._failure: BaseException | None = None
         self._closed = False
         self._next_auto_id = self._store.next_auto_id
@@ -321,10 +329,17 @@ class Replica(Reader):
             raise
 
     def _log_and_apply(self, ready: Sequence[_Operation]) -> None:
-        if ready:
-            first = self._log(ready)
-            for offset, operation in enumerate(ready):
-                self._apply(operation, first + offset)
+        if not ready:
+            return
+        first = self._append(ready)
+        if self._beside is not None and sum(o.size for o in ready) >= self._beside_bytes_min:
+            with self._beside.running(lambda: self._stage(ready, first)):
+                self._settle()
+        else:
+            self._settle()
+            self._stage(ready, first)
+        self._store.publish()
+        self._acknowledge(ready, first)
 
     def _deletes_alone(self, ready: Sequence[_Operation], error: ResourceExhaustedError) -> list[_Operation]:
         """On a full disk throw off the ballast, and let only those have the space who free some in the end."""
@@ -392,23 +407,32 @@ class Replica(Reader):
         self._store.active.reserved_bytes -= extra
         self.resources.budget.release(BUFFERS, extra)
 
-    def _log(self, ready: Sequence[_Operation]) -> int:
-        """Append the group and make it as durable as asked; returns its first LSN."""
+    def _append(self, ready: Sequence[_Operation]) -> int:
+        """Append the group to the log; returns its first LSN."""
         entries = []
         for operation in ready:
             operation.stamp = self._hlc.tick()
             entries.append(WalEntry(RecordType.OPS, operation.stamp, operation.batch.rows, operation.parts))
-        last = self._wal.append(entries)
+        return self._wal.append(entries) - len(ready) + 1
+
+    def _settle(self) -> None:
+        """Make what was appended as durable as asked."""
         if self.durability == "fsync":
             self._wal.sync()
         else:
             self._wal.publish()
-        return last - len(ready) + 1
 
-    def _apply(self, operation: _Operation, lsn: int) -> None:
-        applied = self._store.apply(operation.batch, operation.stamp, lsn, fresh=operation.auto, plan=operation.plan)
-        operation.result = WriteResult(operation.batch.ids, applied.count, operation.stamp, lsn, self.durability)
-        operation.done = True
+    def _stage(self, ready: Sequence[_Operation], first: int) -> None:
+        """Apply the group behind the readers' backs: whether it is durable may not be known yet."""
+        for lsn, o in enumerate(ready, first):
+            o.applied = self._store.stage(o.batch, o.stamp, lsn, fresh=o.auto, plan=o.plan)
+
+    def _acknowledge(self, ready: Sequence[_Operation], first: int) -> None:
+        for lsn, operation in enumerate(ready, first):
+            assert operation.applied is not None
+            count = operation.applied.count
+            operation.result = WriteResult(operation.batch.ids, count, operation.stamp, lsn, self.durability)
+            operation.done = True
         self._last_write_s = self._clock.mono_s()
 
     def _draw_ids(self, ids: IdColumn) -> None:
@@ -611,6 +635,8 @@ class Replica(Reader):
             # After a failure of the log this syncs nothing, and only closes the files.
             self._commits.run_exclusive(self._wal.close)
         finally:
+            if self._beside is not None:
+                self._beside.close()
             for part in self._store.snapshot.parts:
                 if isinstance(part, BufferPart):
                     self.resources.budget.release(BUFFERS, part.buffer.reserved_bytes)

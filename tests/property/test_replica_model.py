@@ -26,6 +26,7 @@ from omendb_engine.query.answer import Picked
 from omendb_engine.replica import Replica
 from tests.unit.engine.engine_cases import (
     NAME,
+    apply_beside,
     check_invariants,
     open_folder,
     schema_of,
@@ -99,13 +100,21 @@ class ReplicaMachine(RuleBasedStateMachine):
         kind=st.sampled_from(sorted(UNIVERSE)),
         rows=st.sampled_from([1, 3, 7]),
         fanin=st.sampled_from([2, 3]),
+        beside=st.booleans(),
     )
-    def create(self, metric: Metric, dtype: VectorDType, kind: str, rows: int, fanin: int) -> None:
+    def create(self, metric: Metric, dtype: VectorDType, kind: str, rows: int, fanin: int, beside: bool) -> None:
         self.metric, self.dtype, self.ids = metric, dtype, UNIVERSE[kind]
-        self.settings = settings_of(rows=rows, flat=8, fanin=fanin)
+        self.settings = settings_of(rows=rows, flat=8, fanin=fanin, durability="fsync")
         self.folder = open_folder(self.home / "db", self.settings)
+        self.beside = beside
         schema = schema_of(VectorField(DIMENSION, metric, dtype), VectorField(2, "dot", "float32", "alt"))
         self.replica: Replica = self.folder.create(NAME, schema)
+        self._opened()
+
+    def _opened(self) -> None:
+        """Half of the examples apply every write in a second thread while the log is synced."""
+        if self.beside:
+            apply_beside(self.replica)
 
     # -- operations ----------------------------------------------------------------------------------
 
@@ -268,6 +277,7 @@ class ReplicaMachine(RuleBasedStateMachine):
             self.folder.path = str(left)
         self.folder = open_folder(self.folder.path, self.settings)
         self.replica = self.folder.replica(NAME)
+        self._opened()
         assert state_of(self.replica) == before, "reopening changed a point (I2)"
 
     # -- reads ---------------------------------------------------------------------------------------

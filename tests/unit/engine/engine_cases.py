@@ -25,6 +25,7 @@ from omendb_common.disk import OpenMode, RealDisk, RealFile
 from omendb_common.ids import IdColumn, PointId
 from omendb_common.payload import columns_from_rows
 from omendb_common.schema import CollectionSchema, VectorField
+from omendb_engine.beside import Beside
 from omendb_engine.folder import Folder, Mode
 from omendb_engine.parts import BufferPart, SegmentPart, Snapshot
 from omendb_engine.query.answer import Picked
@@ -93,6 +94,12 @@ def schema_of(*fields: VectorField) -> CollectionSchema:
 def open_folder(path: Path | str, settings: EngineSettings | None = None, mode: Mode = "rw") -> Folder:
     """Open (or make) the database in ``path``."""
     return Folder.open(str(path), mode=mode, settings=settings or settings_of(), disk=UnsyncedDisk())
+
+
+def apply_beside(replica: Replica) -> None:
+    """Let ``replica`` apply every write, however small, in a second thread while the log is synced."""
+    replica._beside = Beside()
+    replica._beside_bytes_min = 0
 
 
 def open_replica(

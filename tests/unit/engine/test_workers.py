@@ -20,6 +20,7 @@ from omendb_engine.replica import Replica
 from omendb_engine.workers import Workers
 from tests.unit.engine.engine_cases import (
     NAME,
+    apply_beside,
     as_ids,
     check_invariants,
     ids_of,
@@ -55,11 +56,13 @@ def run_all(jobs: list[Callable[[], None]]) -> None:
         raise problems[0]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_readers_see_whole_batches_and_every_acknowledged_point(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "durability"), [(1, "os"), (3, "os"), (3, "fsync")])
+def test_readers_see_whole_batches_and_every_acknowledged_point(tmp_path: Path, workers: int, durability: str) -> None:
     """Each batch carries its number in all its points; readers count the points of each number they see."""
-    settings = settings_of(rows=120, flat=150, fanin=2, workers=workers)
+    settings = settings_of(rows=120, flat=150, fanin=2, workers=workers, durability=durability)
     folder, replica = open_replica(tmp_path / "db", settings, VectorField(8))
+    if durability == "fsync":
+        apply_beside(replica)
     writers, rounds = 3, 40
     acknowledged = [[0] * rounds for _ in range(writers)]
     done = threading.Event()
