@@ -8,6 +8,8 @@
     db.add_batch(vectors=vectors, metadata={"category": categories})
     db.search(query, k=10, filters={"category": "shoes"})
 
+    client = omendb.Client("http://localhost:8480")  # the same calls, on a cluster
+
 Names are imported when they are first used, so that ``import omendb`` costs next to nothing.
 """
 
@@ -17,6 +19,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omendb.aio import AsyncClient, AsyncCollection
+    from omendb.client import Client
     from omendb.collection import Collection
     from omendb.database import Database
     from omendb.opening import DB, open
@@ -48,6 +52,9 @@ __version__ = "0.1.0"
 __all__ = [
     "DB",
     "AlreadyExistsError",
+    "AsyncClient",
+    "AsyncCollection",
+    "Client",
     "Collection",
     "CorruptionError",
     "Database",
@@ -78,6 +85,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "omendb.aio": ("AsyncClient", "AsyncCollection"),
+    "omendb.client": ("Client",),
     "omendb.collection": ("Collection",),
     "omendb.database": ("Database",),
     "omendb.opening": ("DB", "open"),

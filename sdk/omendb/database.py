@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from omendb.backend import NO_OPTIONS, Backend, CallOptions, CollectionBackend, Spread
 from omendb.calls import call_options
@@ -215,7 +215,7 @@ class Database(Collection):
         """Make everything durable and let the folder go; closing twice is fine."""
         self._session.close()
 
-    def __enter__(self) -> Database:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
