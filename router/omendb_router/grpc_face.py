@@ -330,14 +330,14 @@ class GrpcFace:
         return data
 
 
-def make_server(face: GrpcFace, settings: FaceSettings) -> Any:
-    """A ``grpc.aio`` server of the face, not started, without a port."""
+def make_server(face: GrpcFace, settings: FaceSettings, *, shared: bool = False) -> Any:
+    """A ``grpc.aio`` server of the face, not started, without a port; ``shared``: one of several on the same port."""
     limit = settings.body_bytes_max + _SLACK_BYTES
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", limit),
-            ("grpc.so_reuseport", 1),
+            ("grpc.so_reuseport", int(shared)),
             ("grpc.max_concurrent_streams", 1024),
             # A client that is gone without a word must not hold its calls.
             ("grpc.keepalive_time_ms", 30_000),

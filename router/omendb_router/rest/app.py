@@ -70,7 +70,10 @@ class RestFace:
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        paths = [Path(_pattern(route.path), self._endpoint(route), methods=[route.method]) for route in ROUTES]
+        by_path: dict[str, dict[str, Endpoint]] = {}
+        for route in ROUTES:
+            by_path.setdefault(_pattern(route.path), {})[route.method] = self._endpoint(route)
+        paths = [Path(path, _by_method(methods), methods=list(methods)) for path, methods in by_path.items()]
         paths += [Path(path, self._health, methods=["GET"]) for path in ("/healthz", "/readyz")]
         paths += [
             Path("/livez", self._alive, methods=["GET"]),
@@ -152,8 +155,9 @@ class RestFace:
     async def _lost(self, request: Request, error: HTTPException) -> Response:
         """No such path, or not with this method."""
         if error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "").replace(",", " ").split()
             refusal: OmenDBError = InvalidArgumentError(
-                f"{request.method} is not for this path", field="method", bound=(error.headers or {}).get("Allow")
+                f"{request.method} is not for this path", field="method", bound=" or ".join(sorted(allowed))
             )
         elif error.status_code == 404:
             refusal = NotFoundError("no such path", field="path", mend="see /docs")
@@ -164,6 +168,16 @@ class RestFace:
     async def _broken(self, request: Request, error: Exception) -> Response:
         """A bug: the caller learns nothing of it, the log everything."""
         return _error(status.of_exception(error, lambda told: _LOG.error("a request failed", exc_info=told)))
+
+
+def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
+    """One endpoint of a path, so that a method it has not is refused with all that it has."""
+
+    async def answer(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        return await endpoints[method](request)
+
+    return answer
 
 
 def _pattern(path: str) -> str:

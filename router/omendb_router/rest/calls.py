@@ -22,7 +22,7 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 ARROW = "application/vnd.apache.arrow.stream"
 
-_WHERE = re.compile(r"^(?P<what>.*) - at `(?:key in )?\$\.?(?P<path>.*)`$", re.DOTALL)
+_WHERE = re.compile(r"^(?P<what>.*) - at (?:key in )?\$\.?(?P<path>.*)$", re.DOTALL)
 _EXPECTED = re.compile(r"^Expected (?P<bound>.*), got (?P<got>.*)$", re.DOTALL)
 
 
@@ -189,7 +189,7 @@ def _too_long(size: int, limit: int) -> InvalidArgumentError:
 
 def _refusal(error: msgspec.ValidationError, whole: str) -> InvalidArgumentError:
     """msgspec's sentence as an error that names the field and the bound."""
-    what, field_name = str(error), whole
+    what, field_name = str(error).replace("`", ""), whole
     placed = _WHERE.match(what)
     if placed:
         what, field_name = placed["what"], placed["path"] or whole

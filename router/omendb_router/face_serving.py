@@ -1,0 +1,180 @@
+"""Both faces on their ports: bound, started, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+
+from omendb_common.clock import Clock
+from omendb_common.errors import InvalidArgumentError, UnavailableError
+from omendb_router.config import About, FaceSettings
+from omendb_router.face_calls import RouterCalls
+from omendb_router.grpc_face import GrpcFace, make_server
+from omendb_router.rest.app import RestFace, Standing
+
+_BACKLOG = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to listen: a host, and a port or 0 for any."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @staticmethod
+    def parse(text: str, field: str) -> Place:
+        """Read ``host:port``; an IPv6 host stands in brackets."""
+        host, colon, port = text.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+            raise InvalidArgumentError(f"got {text!r}", field=field, bound="HOST:PORT")
+        return Place(host, int(port))
+
+
+def bind(place: Place, *, shared: bool = False) -> socket.socket:
+    """A bound socket; with ``shared`` other processes of the same user may bind it too, and the kernel spreads.
+
+    Raises:
+        UnavailableError: the port is taken, or the host is not this machine.
+    """
+    sock: socket.socket | None = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            place.host, place.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        sock = socket.socket(family, kind, protocol)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError as error:
+        if sock is not None:
+            sock.close()
+        raise UnavailableError(
+            f"cannot listen there: {error.strerror or error}", field=str(place), mend="choose another address"
+        ) from None
+    sock.setblocking(False)
+    return sock
+
+
+class _Http(uvicorn.Server):
+    """uvicorn within a process that handles signals itself and wants to know when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are the process's affair."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class Faces:
+    """The REST and the gRPC face of one router, serving.
+
+    Args:
+        observe: told of every answered request: ``rest`` or ``grpc``, its operation, its status, seconds.
+        shared: let other workers of this router bind the same ports.
+    """
+
+    def __init__(
+        self,
+        router: RouterCalls,
+        about: About,
+        *,
+        settings: FaceSettings | None = None,
+        clock: Clock | None = None,
+        observe: Callable[[str, str, str, float], None] = lambda face, route, code, seconds: None,
+        shared: bool = False,
+    ) -> None:
+        self.settings = settings or FaceSettings()
+        self.standing = Standing()
+        self._shared = shared
+        self._rest = RestFace(
+            router,
+            about,
+            self.standing,
+            settings=self.settings,
+            clock=clock,
+            observe=lambda route, code, seconds: observe("rest", route, str(code), seconds),
+        )
+        grpc_face = GrpcFace(
+            router,
+            about,
+            settings=self.settings,
+            clock=clock,
+            observe=lambda route, code, seconds: observe("grpc", route, code, seconds),
+        )
+        self._grpc: Any = make_server(grpc_face, self.settings, shared=shared)
+        self._http: _Http | None = None
+        self._serving: asyncio.Task[None] | None = None
+        self.http = self.grpc = Place("", 0)
+
+    async def start(self, http: Place, grpc: Place) -> None:
+        """Listen on both; ``http`` and ``grpc`` then say where. UnavailableError when a port is taken."""
+        sock = bind(http, shared=self._shared)
+        try:
+            try:
+                port = self._grpc.add_insecure_port(str(grpc))
+            except RuntimeError:
+                raise UnavailableError("cannot listen there", field=str(grpc), mend="choose another address") from None
+            await self._grpc.start()
+            self.grpc, self.http = Place(grpc.host, port), Place(http.host, sock.getsockname()[1])
+            self._rest.grpc_port = port
+            self._http = _Http(self._config())
+            self._serving = asyncio.create_task(self._http.serve([sock]), name="rest")
+            listening = asyncio.create_task(self._http.listening.wait())
+            await asyncio.wait([listening, self._serving], return_when=asyncio.FIRST_COMPLETED)
+            listening.cancel()
+            if self._serving.done():
+                await self._serving
+                raise UnavailableError("the REST face did not start", field=str(http))
+        except BaseException:
+            sock.close()
+            raise
+        self.standing.state = "ok"
+
+    def _config(self) -> uvicorn.Config:
+        settings = self.settings
+        return uvicorn.Config(
+            self._rest.app(),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            backlog=_BACKLOG,
+            limit_concurrency=settings.connections_max,
+            timeout_keep_alive=settings.keep_alive_s,
+            timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+        )
+
+    async def stop(self) -> None:
+        """Take no more calls, let those that were taken end for ``drain_s`` seconds, and let the ports go."""
+        self.standing.state = "draining"
+        rest = self._serving
+        if self._http is not None:
+            self._http.should_exit = True
+        await self._grpc.stop(self.settings.drain_s)
+        if rest is not None:
+            await rest
+
+
+__all__ = ["Faces", "Place", "bind"]
