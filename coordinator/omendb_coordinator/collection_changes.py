@@ -91,8 +91,8 @@ def _shards(state: CatalogState, index: int, args: Args, replication: int) -> tu
         _data_node(state, node_id)
     shards = []
     for number, ((low, high), place) in enumerate(zip(even_bounds(len(places)), places, strict=True)):
-        distinct = isinstance(place, list) and len(place) == replication and len(set(map(str, place))) == replication
-        if not distinct or any(not isinstance(p, int) or not 0 <= p < len(nodes) for p in place):
+        fits = isinstance(place, list) and all(type(p) is int and 0 <= p < len(nodes) for p in place)
+        if not fits or not len(place) == len(set(place)) == replication:
             raise InvalidArgumentError(
                 f"got {place!r}", field="places", bound=f"{replication} different positions below {len(nodes)}"
             )

@@ -55,7 +55,7 @@ HEARTBEAT_S = 1.0
 SILENCE_S = 3.0
 """A watch that says nothing for so long is dead: the coordinator sends a keepalive every second."""
 PAUSE_FIRST_S = 0.02
-PAUSE_MAX_S = 0.5
+PAUSE_MAX_S = 0.25
 MESSAGE_BYTES_MAX = 256 << 20
 
 CHANNEL_OPTIONS = (
@@ -410,6 +410,7 @@ class CoordinatorClient:
         outcome: Outcome = "none"
         pause_s = PAUSE_FIRST_S
         last: OmenDBError | None = None
+        silent: str | None = None
         address = self._leader or self._another()
         while not deadline.passed:
             call = getattr(getattr(self._at(address), group), name)
@@ -420,15 +421,16 @@ class CoordinatorClient:
                 if not _again(failure, last):
                     raise last from None
                 outcome = "unknown" if outcome == "unknown" or _maybe(failure, last) else "none"
+                silent = address if not _spoken(failure) else silent
                 leader = _trailing(failure, LEADER_KEY)
             else:
                 if not getattr(request, "local", False):
                     self._leader = address
                 return reply
-            known = leader is not None and leader != address
-            address = self._leader = leader if known else None  # type: ignore[assignment]
-            if address is None:
-                address = self._another()
+            # Until another one is elected, the others name the leader that does not answer any more.
+            known = leader is not None and leader not in (address, silent)
+            self._leader = leader if known else None
+            address = self._leader or self._another()
             if not known or pause_s > PAUSE_FIRST_S:
                 wait_s = max(pause_s, getattr(last, "retry_after", 0.0)) * (0.5 + self._dice.random())
                 await asyncio.sleep(min(wait_s, deadline.left_s))
@@ -447,8 +449,12 @@ def _again(failure: grpc.aio.AioRpcError, error: OmenDBError) -> bool:
     """Whether another coordinator, or the same one later, may answer otherwise: refusals of the catalog are final."""
     if _trailing(failure, RETRY_KEY) is not None:
         return True
-    spoken = any(k == status.TRAILING_KEY for k, _ in failure.trailing_metadata() or ())
-    return not spoken and isinstance(error, UnavailableError | DeadlineExceededError)
+    return not _spoken(failure) and isinstance(error, UnavailableError | DeadlineExceededError)
+
+
+def _spoken(failure: grpc.aio.AioRpcError) -> bool:
+    """Whether a coordinator refused, rather than the way to it."""
+    return any(k == status.TRAILING_KEY for k, _ in failure.trailing_metadata() or ())
 
 
 def _maybe(failure: grpc.aio.AioRpcError, error: OmenDBError) -> bool:
