@@ -32,7 +32,8 @@ class Seen:
 class Written:
     """A write that was committed. ``count``: points written, or for a delete, points that existed.
 
-    ``session``: the token that makes a read see this write.
+    ``session``: the token that makes a read see this write. ``superseded``: points of a repetition (``retry_stamp``)
+    that carry a newer version by now: whether this one was ever seen is not known.
     """
 
     ids: IdColumn
@@ -41,6 +42,7 @@ class Written:
     lsn: int
     durability: str
     session: bytes = b""
+    superseded: int = 0
 
 
 @dataclass(frozen=True, slots=True)

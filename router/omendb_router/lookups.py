@@ -1,0 +1,162 @@
+"""Ids looked up on one replica or a quorum, the newest version winning, and repair before it is shown (P8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from omendb_common.deadline import Deadline
+from omendb_common.errors import UnavailableError
+from omendb_common.ids import IdColumn
+from omendb_common.shard_calls import Applied, Looked, Lookup, Repair, State, Verdict
+from omendb_router.asked import Asked, check_enough, hear
+from omendb_router.fanout import Asking, Fanout, Heard
+from omendb_router.points import Piece
+from omendb_router.versions import Versions, newest
+
+_ROUNDS_MAX = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a look-up shall bring of live points."""
+
+    payload: bool = False
+    vectors: tuple[str, ...] = ()
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is content to bring."""
+        return self.payload or bool(self.vectors)
+
+
+@dataclass(slots=True)
+class Known:
+    """States and stamps of n ids (n,), and the content of the live ones in pieces."""
+
+    states: npt.NDArray[np.uint8]
+    stamps: npt.NDArray[np.uint64]
+    pieces: list[Piece]
+
+
+class Lookups:
+    """Looks ids of one shard up."""
+
+    def __init__(self, fanout: Fanout) -> None:
+        self._fanout = fanout
+
+    async def read(self, asked: Asked, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> Known:
+        """The newest version of every id among as many replicas as needed.
+
+        One replica gives the content, the others digests. Where they differ, the newest records are on enough
+        replicas when this returns that no later read of as many replicas finds anything older.
+        """
+        order = self._fanout.by_promise(asked.readers)
+        full = Lookup(asked.ref, ids, False, wanted.payload, wanted.vectors)
+        plain = Lookup(asked.ref, ids)
+        first = order[0] if order else ""
+        one = asked.need == 1
+        good, bad = await self._fanout.ask(
+            order,
+            asked.need,
+            "lookup",
+            lambda node_id, node: node.lookup(full if one or node_id == first else plain, deadline),
+            deadline,
+        )
+        check_enough(asked, good, bad, deadline)
+        versions = newest([h.answer for h in good])
+        known = Known(versions.states.copy(), versions.stamps.copy(), [])
+        source = next((h.answer for h in good if one or h.node_id == first), None)
+        ready = versions.agreed
+        if source is None and wanted.anything:
+            ready = ready & (versions.states != State.LIVE)
+        rows = np.flatnonzero(ready)
+        if source is not None and len(rows):
+            known.pieces.append(Piece(rows, source, rows))
+        rest = np.flatnonzero(~ready)
+        if len(rest):
+            await self._settle(asked, ids, rest, wanted, known, deadline)
+        return known
+
+    async def bring(self, asked: Asked, ids: IdColumn, deadline: Deadline) -> npt.NDArray[np.uint8]:
+        """Put the newest records of ``ids`` on every replica that answers; returns their states (n,)."""
+        n = len(ids)
+        known = Known(np.zeros(n, np.uint8), np.zeros(n, np.uint64), [])
+        await self._settle(asked, ids, np.arange(n), Wanted(), known, deadline, everywhere=True)
+        return known.states
+
+    async def _settle(
+        self,
+        asked: Asked,
+        ids: IdColumn,
+        rows: npt.NDArray[np.int64],
+        wanted: Wanted,
+        known: Known,
+        deadline: Deadline,
+        *,
+        everywhere: bool = False,
+    ) -> None:
+        """Read ``rows`` of ``ids`` with their whole records, and give the newest to whom they lack."""
+        for _ in range(_ROUNDS_MAX):
+            good = await self._records(asked, ids.take(rows), wanted, deadline)
+            versions = newest([h.answer for h in good])
+            if everywhere or not versions.agreed.all():
+                await self._push(asked, good, versions, deadline)
+            known.states[rows], known.stamps[rows] = versions.states, versions.stamps
+            whole = ~versions.torn
+            for number, heard in enumerate(good):
+                mine = np.flatnonzero(whole & (versions.holder == number))
+                if len(mine):
+                    known.pieces.append(Piece(rows[mine], heard.answer, mine))
+            rows = rows[versions.torn]
+            if not len(rows):
+                return
+        raise UnavailableError(
+            f"{len(rows)} points change faster than they can be read", field=asked.info.name, mend="read them again"
+        )
+
+    async def _records(self, asked: Asked, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> list[Heard[Looked]]:
+        call = Lookup(asked.ref, ids, True, wanted.payload, wanted.vectors)
+        return await hear(self._fanout, asked, "records", lambda _, node: node.lookup(call, deadline), deadline)
+
+    async def _push(self, asked: Asked, good: Sequence[Heard[Looked]], versions: Versions, deadline: Deadline) -> None:
+        """Give the newest records to every replica; returns when enough have them, and lets the others have them too.
+
+        Raises:
+            UnavailableError: too few could be brought up to date.
+        """
+        needed = [
+            heard.answer.records
+            for number, heard in enumerate(good)
+            if versions.torn.any() or bool((versions.holder == number).any())
+        ]
+        batches = tuple(batch for records in needed for batch in records if batch.rows)
+        if not batches:
+            return
+        have = {heard.node_id: versions.holds[number] for number, heard in enumerate(good)}
+        readers = set(asked.readers)
+        call = Repair(asked.ref, batches)
+        asking: Asking[Applied] = self._fanout.asking("repair", deadline)
+        for node_id in asked.writers:
+            asking.start(node_id, lambda _, node: node.repair(call, deadline))
+        took = 0
+        while asking.pending:
+            reply = await asking.next()
+            if isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK and reply.node_id in readers:
+                took += 1
+                have.pop(reply.node_id, None)
+            holders = took + (sum(have.values()) if have else np.zeros(1, np.int64))
+            if int(np.min(holders)) >= asked.settles_on:
+                return
+        raise UnavailableError(
+            f"{took} replicas of shard {asked.shard.shard_id} could be brought up to date",
+            field=asked.info.name,
+            bound=f"at least {asked.settles_on}",
+            mend="read it again",
+        )
+
+
+__all__ = ["Known", "Lookups", "Wanted"]

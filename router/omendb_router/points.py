@@ -1,0 +1,86 @@
+"""Content of points put together from the answers of several replicas and shards, in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.payload import concat_batches
+from omendb_common.shard_calls import Looked, State
+
+Rows = npt.NDArray[np.int64]
+
+
+class Piece(NamedTuple):
+    """Some of the points asked for: ``rows`` of the question stand at ``places`` of an answer."""
+
+    rows: Rows
+    answer: Looked
+    places: Rows
+
+
+class Content(NamedTuple):
+    """Live points: their ``positions`` in the question, ascending, and what was wanted of them."""
+
+    positions: Rows
+    payload: pa.RecordBatch | None
+    vectors: dict[str, npt.NDArray[Any]]
+
+
+def no_payload() -> pa.RecordBatch:
+    """The payload of points that have none."""
+    return pa.RecordBatch.from_arrays([], names=[])
+
+
+def take_payload(batch: pa.RecordBatch | None, rows: Rows) -> pa.RecordBatch:
+    """Rows of a payload, which may have no columns."""
+    if batch is None or not batch.num_columns:
+        return no_payload()
+    return batch.take(pa.array(rows))
+
+
+def join_payloads(batches: Sequence[pa.RecordBatch | None], counts: Sequence[int]) -> pa.RecordBatch:
+    """Payloads one after the other, as one."""
+    if not any(b is not None and b.num_columns for b in batches):
+        return no_payload()
+    return concat_batches(batches, counts)
+
+
+def assemble(pieces: Sequence[Piece], payload: bool, vectors: Sequence[str]) -> Content:
+    """The live points of the pieces, in the order of the question."""
+    found: list[Rows] = []
+    payloads: list[pa.RecordBatch | None] = []
+    columns: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in vectors}
+    for rows, answer, places in pieces:
+        live = answer.states == State.LIVE
+        rank = np.cumsum(live) - 1
+        chosen = live[places]
+        source = rank[places[chosen]]
+        found.append(rows[chosen])
+        whole = len(source) == int(np.count_nonzero(live)) and bool((np.diff(source) == 1).all())
+        if payload:
+            payloads.append(answer.payload if whole else take_payload(answer.payload, source))
+        for name in vectors:
+            columns[name].append(answer.vectors[name] if whole else answer.vectors[name][source])
+    positions = np.concatenate(found) if found else np.empty(0, np.int64)
+    joined = join_payloads(payloads, [len(rows) for rows in found]) if payload else None
+    arrays = {name: _stacked(parts) for name, parts in columns.items() if parts}
+    if bool((np.diff(positions) > 0).all()):
+        return Content(positions, joined, arrays)
+    order = np.argsort(positions, kind="stable")
+    return Content(
+        positions[order],
+        None if joined is None else take_payload(joined, order),
+        {name: array[order] for name, array in arrays.items()},
+    )
+
+
+def _stacked(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+__all__ = ["Content", "Piece", "assemble", "join_payloads", "no_payload", "take_payload"]

@@ -1,0 +1,371 @@
+"""The router: what its faces call, carried out over the data nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
+from omendb_common.filters import Filter
+from omendb_common.ids import IdColumn
+from omendb_common.metadata import Metadata, NewCollection
+from omendb_common.topology import CollectionInfo, Topology
+from omendb_router.admission import Admission
+from omendb_router.asked import Asked, StaleMapError
+from omendb_router.care import Care
+from omendb_router.face_calls import Found, Hits, PointPage, Question, Seen, Written
+from omendb_router.fanout import Fanout, together
+from omendb_router.lookups import Lookups, Wanted
+from omendb_router.maps import Maps
+from omendb_router.mutations import Mutations, Supplies
+from omendb_router.nodes import NodePool
+from omendb_router.reads import get
+from omendb_router.routing import shards_left
+from omendb_router.scrolls import Scrolls
+from omendb_router.searches import Searches
+from omendb_router.selections import Selections
+from omendb_router.sessions import decode_token
+from omendb_router.settings import RouterSettings
+from omendb_router.stamps import ClockCheck, Leases, Stamps
+from omendb_router.writes import Writer
+
+T = TypeVar("T")
+_SWEEP_S = 1.0
+
+
+class Router:
+    """Carries out what the faces ask (:class:`omendb_router.face_calls.RouterCalls`). One event loop owns it.
+
+    Arrays and columns that are handed in belong to the router from then on: the slowest replica may read them after
+    the answer went out.
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        nodes: NodePool,
+        clock: Clock,
+        settings: RouterSettings | None = None,
+        *,
+        holder: str,
+        seed: int | None = None,
+    ) -> None:
+        """``holder`` names this start of this process: no other start may use it; ``seed`` fixes the dice of pauses."""
+        self.settings = settings or RouterSettings()
+        self._metadata = metadata
+        self._nodes = nodes
+        self._clock = clock
+        dice = random.Random(seed)
+        self._stamps = Stamps(clock, self.settings)
+        self._offset = ClockCheck(self.settings.clock_offset_ms_max)
+        self._fanout = Fanout(nodes, clock, self.settings, dice, self._observe)
+        self._maps = Maps(metadata, clock, self._fanout.own)
+        self._leases = Leases(metadata, self._stamps, holder, clock, self._fanout.own)
+        self._admission = Admission(self.settings)
+        self._lookups = Lookups(self._fanout)
+        self._selections = Selections(self._fanout)
+        self._searches = Searches(self._fanout)
+        self._scrolls = Scrolls(self._fanout)
+        self._care = Care(self._fanout, self._stamps)
+        writer = Writer(
+            self._fanout, self._maps, self._stamps, self._leases, Supplies(self._lookups, self._stamps), dice
+        )
+        self._mutations = Mutations(
+            writer, self._leases, self._stamps, self._lookups, self._selections, self._care, self.settings
+        )
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # -- life
+
+    async def start(self, deadline: Deadline) -> None:
+        """Lease an origin and follow the topology; UnavailableError when the coordinators do not answer."""
+        self._metadata.on_change(self._follow)
+        self._follow(self._metadata.topology)
+        await self._leases.renew(deadline)
+        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+
+    async def stop(self, deadline: Deadline) -> None:
+        """End the work that was begun, at the latest at the deadline, and close the connections."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.gather(self._sweeper, return_exceptions=True)
+        await self._fanout.close(deadline)
+        await self._nodes.close()
+
+    def _follow(self, topology: Topology) -> None:
+        self._nodes.follow(topology)
+        self._fanout.follow(topology)
+
+    def _observe(self, node_id: str, sent_wall_ms: float, hlc: int) -> None:
+        self._stamps.observe(hlc)
+        self._offset.note(node_id, sent_wall_ms, hlc, self._clock.mono_s())
+
+    async def _sweep(self) -> None:
+        """Renew the lease in good time, and close the connections to nodes that moved or left."""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            self._leases.renew_in_time()
+            await self._nodes.sweep()
+
+    # -- collections
+
+    @property
+    def topology(self) -> Topology:
+        """The newest topology seen."""
+        return self._maps.topology
+
+    async def find(self, name: str, deadline: Deadline) -> CollectionInfo:
+        """The collection of that name or alias, asking for news when it is not known; NotFoundError."""
+        return await self._maps.find(name, deadline)
+
+    async def create_collection(self, new: NewCollection, deadline: Deadline) -> CollectionInfo:
+        """Make a collection; AlreadyExistsError when the name is taken."""
+        return await self._metadata.create_collection(new, deadline)
+
+    async def drop_collection(self, name: str, deadline: Deadline) -> None:
+        """Delete a collection; NotFoundError when there is none."""
+        await self._metadata.drop_collection(name, deadline)
+
+    async def rename_collection(self, old: str, new: str, deadline: Deadline) -> CollectionInfo:
+        """Give a collection another name."""
+        await self._metadata.rename_collection(old, new, deadline)
+        return await self._maps.find(new, deadline)
+
+    async def cluster_status(self, deadline: Deadline) -> dict[str, Any]:
+        """Members, collections and shards, for people."""
+        return await self._metadata.status(deadline)
+
+    # -- writes
+
+    async def upsert(
+        self,
+        collection: str,
+        ids: IdColumn | None,
+        vectors: Mapping[str, npt.NDArray[Any]],
+        payload: pa.RecordBatch | None,
+        n: int,
+        *,
+        create_only: bool = False,
+        retry_stamp: int | None = None,
+        deadline: Deadline,
+    ) -> Written:
+        """Store points; ``ids`` None numbers them; of one id's rows the last wins."""
+        size = sum(v.nbytes for v in vectors.values()) + (0 if payload is None else int(payload.nbytes))
+
+        async def work(info: CollectionInfo) -> Written:
+            return await self._mutations.upsert(
+                info, ids, vectors, payload, n, create_only=create_only, retry_stamp=retry_stamp, deadline=deadline
+            )
+
+        return await self._write(collection, size, work, deadline)
+
+    async def update(
+        self,
+        collection: str,
+        ids: IdColumn,
+        vectors: Mapping[str, npt.NDArray[Any]] | None,
+        payload: pa.RecordBatch | None,
+        *,
+        unset: Sequence[str] = (),
+        retry_stamp: int | None = None,
+        deadline: Deadline,
+    ) -> Written:
+        """Change parts of points; NotFoundError when one does not exist, and nothing was changed."""
+        size = sum(v.nbytes for v in (vectors or {}).values()) + (0 if payload is None else int(payload.nbytes))
+
+        async def work(info: CollectionInfo) -> Written:
+            return await self._mutations.update(
+                info, ids, vectors or {}, payload, tuple(unset), retry_stamp=retry_stamp, deadline=deadline
+            )
+
+        return await self._write(collection, size, work, deadline)
+
+    async def delete(
+        self, collection: str, ids: IdColumn, *, retry_stamp: int | None = None, deadline: Deadline
+    ) -> Written:
+        """Delete points; ids that do not exist are no error. ``count``: as the replica that knew of most had it."""
+
+        async def work(info: CollectionInfo) -> Written:
+            return await self._mutations.delete(info, ids, retry_stamp=retry_stamp, deadline=deadline)
+
+        return await self._write(collection, 0, work, deadline)
+
+    async def delete_where(
+        self, collection: str, condition: Filter, *, retry_stamp: int | None = None, deadline: Deadline
+    ) -> Written:
+        """Delete the points that match now; one that is rewritten meanwhile may go or stay."""
+
+        async def work(info: CollectionInfo) -> Written:
+            return await self._mutations.delete_where(info, condition, retry_stamp=retry_stamp, deadline=deadline)
+
+        return await self._write(collection, 0, work, deadline)
+
+    async def _write(
+        self, collection: str, size_bytes: int, work: Callable[[CollectionInfo], Awaitable[Written]], deadline: Deadline
+    ) -> Written:
+        """Let a write in, and carry it out whatever becomes of the caller (P20)."""
+        info = await self._maps.find(collection, deadline)
+        self._check_clock()
+        place = await self._admission.enter(info.name, deadline, size_bytes)
+
+        async def whole() -> Written:
+            with place:
+                return await self._with_map(collection, work, deadline)
+
+        return await self._fanout.shielded(whole())
+
+    def _check_clock(self) -> None:
+        nodes = sum(m.role == "datanode" and m.state != "left" for m in self.topology.members.values())
+        self._offset.check(max(nodes, 1), self._clock.mono_s())
+
+    # -- reads
+
+    async def search(self, collection: str, question: Question, *, seen: Seen, deadline: Deadline) -> Hits:
+        """Search; by default one replica of each shard, with a session token a quorum of those it names."""
+        started_s = self._clock.mono_s()
+
+        async def work(info: CollectionInfo) -> Hits:
+            asked = self._asked(info, question.condition, seen, otherwise=1)
+            found = await self._searches.search(asked, question, deadline)
+            return Hits(
+                found.distances,
+                found.counts,
+                found.ids,
+                found.payload,
+                found.vectors,
+                found.work,
+                (self._clock.mono_s() - started_s) * 1e3,
+                seen.session,
+                not all(a.covers for a in asked),
+            )
+
+        return await self._read(collection, work, deadline)
+
+    async def get(
+        self, collection: str, ids: IdColumn, *, payload: bool, vectors: bool, seen: Seen, deadline: Deadline
+    ) -> Found:
+        """Read points by id; by default as many replicas of each shard as the collection's read quorum."""
+
+        async def work(info: CollectionInfo) -> Found:
+            asked = self._asked(info, None, seen, otherwise=info.read_quorum)
+            return await get(self._lookups, asked, ids, _wanted(info, payload, vectors), deadline)
+
+        return await self._read(collection, work, deadline)
+
+    async def scroll(
+        self,
+        collection: str,
+        cursor: str | None,
+        limit: int,
+        condition: Filter | None = None,
+        *,
+        payload: bool,
+        vectors: bool,
+        seen: Seen,
+        deadline: Deadline,
+    ) -> PointPage:
+        """A page of points in a fixed order; by default from the collection's read quorum."""
+
+        async def work(info: CollectionInfo) -> PointPage:
+            asked = self._asked(info, condition, seen, otherwise=info.read_quorum)
+            wanted = _wanted(info, payload, vectors)
+            page, following = await self._scrolls.page(asked, cursor, limit, condition, wanted, deadline)
+            return PointPage(page.ids, following, page.payload, page.vectors)
+
+        return await self._read(collection, work, deadline)
+
+    async def count(self, collection: str, condition: Filter | None, *, seen: Seen, deadline: Deadline) -> int:
+        """How many points there are, or match: by default as one replica of each shard has it."""
+
+        async def work(info: CollectionInfo) -> int:
+            asked = self._asked(info, condition, seen, otherwise=1)
+            return sum(await together([self._selections.count(a, condition, deadline) for a in asked]))
+
+        return await self._read(collection, work, deadline)
+
+    def _asked(self, info: CollectionInfo, condition: Filter | None, seen: Seen, *, otherwise: int) -> list[Asked]:
+        """The shards that a read goes to, and how many replicas of each it takes."""
+        named: Mapping[int, int] = {}
+        if seen.session:
+            uuid, written = decode_token(seen.session)
+            named = written if uuid == info.schema.uuid else {}
+        covering = info.replication - info.write_quorum + 1
+        origin = self._stamps.origin
+        out = []
+        for shard in shards_left(info, condition):
+            need = otherwise
+            if seen.consistency == "one":
+                need = 1
+            elif seen.consistency == "majority":
+                need = max(info.replication // 2 + 1, covering)
+            elif seen.consistency == "session" or named:
+                need = max(need, covering) if shard.shard_id in named else need
+            out.append(Asked(info, shard, need, origin))
+        return out
+
+    async def _read(self, collection: str, work: Callable[[CollectionInfo], Awaitable[T]], deadline: Deadline) -> T:
+        """Let a read in; it ends with its caller."""
+        info = await self._maps.find(collection, deadline)
+        with await self._admission.enter(info.name, deadline):
+            return await self._with_map(collection, work, deadline)
+
+    async def _with_map(self, collection: str, work: Callable[[CollectionInfo], Awaitable[T]], deadline: Deadline) -> T:
+        """Do the work, again under a newer map when replicas refuse this one."""
+        info = await self._maps.find(collection, deadline)
+        for attempt in range(self.settings.map_refreshes_max):
+            try:
+                return await work(info)
+            except StaleMapError:
+                deadline.check("waiting for a newer shard map")
+                if attempt:
+                    await asyncio.sleep(min(self.settings.retry_pause_ms / 1e3 * 2**attempt, deadline.left_s))
+                info = await self._maps.newer(info, deadline)
+        return await work(info)
+
+    # -- care
+
+    async def stats(self, collection: str, deadline: Deadline) -> dict[str, Any]:
+        """Numbers about the collection: sums over its shards, one replica each, and each shard's own."""
+
+        async def work(info: CollectionInfo) -> dict[str, Any]:
+            return await self._care.stats(info, deadline)
+
+        return await self._with_map(collection, work, deadline)
+
+    async def wait_until_indexed(self, collection: str, timeout_s: float, deadline: Deadline) -> bool:
+        """Wait until every segment of every replica that answers has its index; whether it came to that."""
+        wait = Deadline.after(self._clock, min(timeout_s, deadline.left_s))
+
+        async def work(info: CollectionInfo) -> bool:
+            return await self._care.wait_until_indexed(info, wait)
+
+        return await self._with_map(collection, work, deadline)
+
+    async def flush(self, collection: str, deadline: Deadline) -> None:
+        """Turn the growing buffers of all replicas into segments now."""
+
+        async def work(info: CollectionInfo) -> None:
+            await self._care.everywhere(info, "flush", deadline)
+
+        await self._with_map(collection, work, deadline)
+
+    async def compact(self, collection: str, deadline: Deadline) -> None:
+        """Merge and clean the segments of all replicas now."""
+
+        async def work(info: CollectionInfo) -> None:
+            await self._care.everywhere(info, "compact", deadline)
+
+        await self._with_map(collection, work, deadline)
+
+
+def _wanted(info: CollectionInfo, payload: bool, vectors: bool) -> Wanted:
+    return Wanted(payload, tuple(f.name for f in info.schema.vectors) if vectors else ())
+
+
+__all__ = ["Router"]

@@ -1,0 +1,349 @@
+"""Searches: one replica of each shard, or a quorum whose answers are verified against each other (P9, P10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from omendb_common.deadline import Deadline
+from omendb_common.errors import UnavailableError
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.schema import K_MAX
+from omendb_common.scores import distance_to_score
+from omendb_common.shard_calls import Float32, Int64, Looked, Lookup, Score, Search, ShardHits, State, Work
+from omendb_router.asked import Asked, hear
+from omendb_router.face_calls import Question
+from omendb_router.fanout import Fanout, Heard, together
+from omendb_router.points import Piece, assemble, join_payloads, no_payload, take_payload
+from omendb_router.ranking import Contest, Ranked, candidates_for, flat_distances, flat_queries, matrix, merged
+
+_SEARCHES_MAX = 3
+
+
+@dataclass(slots=True)
+class ShardAnswer:
+    """The hits of one shard, ordered by query. ``holders``: who has just the version of each hit; empty at R=1."""
+
+    asked: Asked
+    ranked: Ranked
+    work: Work
+    payload: pa.RecordBatch | None = None
+    vectors: npt.NDArray[Any] | None = None
+    nodes: tuple[str, ...] = ()
+    holders: Int64 | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The hits of m queries over all shards; the flat columns are ordered by query."""
+
+    distances: Float32
+    counts: Int64
+    ids: IdColumn
+    payload: pa.RecordBatch | None
+    vectors: npt.NDArray[Any] | None
+    work: Work
+
+
+class Searches:
+    """Searches the shards of a collection."""
+
+    def __init__(self, fanout: Fanout) -> None:
+        self._fanout = fanout
+
+    async def search(self, shards: Sequence[Asked], question: Question, deadline: Deadline) -> Merged:
+        """The k nearest of every query over these shards."""
+        for attempt in range(_SEARCHES_MAX):
+            answers = await together([self._shard(asked, question, deadline) for asked in shards])
+            if len(answers) == 1 and answers[0].holders is None:
+                return _as_it_came(answers[0], question)
+            final = _final(answers, question.k)
+            content = await self._content(answers, final, question, deadline)
+            if content.unchanged or attempt == _SEARCHES_MAX - 1:
+                return _merged(answers, final, content, question)
+        raise AssertionError("unreachable")
+
+    async def _shard(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer:
+        if asked.need == 1:
+            return await self._one(asked, question, deadline)
+        return await self._quorum(asked, question, deadline)
+
+    # -- one replica
+
+    async def _one(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer:
+        call = _search(asked, question, question.k, content=True)
+        good = await hear(self._fanout, asked, "search", lambda _, node: node.search(call, deadline), deadline)
+        hits = good[0].answer
+        ranked = Ranked(flat_queries(hits.counts), flat_distances(hits), hits.ids, hits.stamps)
+        return ShardAnswer(asked, ranked, hits.work, hits.payload, hits.vectors)
+
+    # -- a quorum
+
+    async def _quorum(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer:
+        """Search, verify, and search deeper for the queries that came out short (P9 a to c)."""
+        rows = np.arange(len(question.queries), dtype=np.int64)
+        wanted = candidates_for(question.k, K_MAX)
+        done: list[tuple[Int64, Contest, tuple[str, ...]]] = []
+        works: list[Work] = []
+        while True:
+            part = replace(question, queries=question.queries[rows])
+            heard = await self._hits(asked, part, wanted, deadline)
+            works += [h.answer.work for h in heard]
+            contest = Contest.of([h.answer for h in heard], question.k, wanted)
+            proven = await self._verify(asked, contest, heard, part, deadline)
+            nodes = tuple(h.node_id for h in heard)
+            short = contest.short() if proven else np.arange(len(rows))
+            if not len(short) or wanted >= K_MAX:
+                if not proven:
+                    raise UnavailableError(
+                        "the points found change faster than they can be read",
+                        field=asked.info.name,
+                        mend="search again",
+                    )
+                done.append((rows, contest, nodes))
+                return _joined_contests(asked, done, works)
+            done.append((rows, contest, nodes))
+            rows, wanted = rows[short], min(2 * wanted, K_MAX)
+            deadline.check("searching deeper")
+
+    async def _hits(self, asked: Asked, question: Question, wanted: int, deadline: Deadline) -> list[Heard[ShardHits]]:
+        call = _search(asked, question, wanted, content=False)
+        return await hear(self._fanout, asked, "search", lambda _, node: node.search(call, deadline), deadline)
+
+    async def _verify(
+        self, asked: Asked, contest: Contest, heard: Sequence[Heard[ShardHits]], question: Question, deadline: Deadline
+    ) -> bool:
+        """Ask every replica for the hits it is silent about, until nothing that is shown is old or deleted."""
+        for _ in range(self._fanout.settings.verify_rounds_max):
+            silent = [(r, contest.unasked(r)) for r in range(len(heard))]
+            silent = [(r, uids) for r, uids in silent if len(uids)]
+            looked = await together(
+                [self._look(asked, heard[r].node_id, contest.ids.take(uids), deadline) for r, uids in silent]
+            )
+            for (r, uids), answer in zip(silent, looked, strict=True):
+                contest.heard(r, uids, answer)
+            contest.drop_deleted()
+            outdated = contest.outdated()
+            await together([self._rescore(asked, contest, heard, *item, question, deadline) for item in outdated])
+            if outdated:
+                contest.resort()
+            elif not any(len(contest.unasked(r)) for r in range(len(heard))):
+                return True
+        return False
+
+    async def _look(
+        self,
+        asked: Asked,
+        node_id: str,
+        ids: IdColumn,
+        deadline: Deadline,
+        payload: bool = False,
+        vectors: tuple[str, ...] = (),
+    ) -> Looked:
+        call = Lookup(asked.ref, ids, False, payload, vectors)
+        good = await hear(
+            self._fanout, asked, "lookup", lambda _, node: node.lookup(call, deadline), deadline, only=node_id
+        )
+        return good[0].answer
+
+    async def _rescore(
+        self,
+        asked: Asked,
+        contest: Contest,
+        heard: Sequence[Heard[ShardHits]],
+        replica: int,
+        query: int,
+        entries: Int64,
+        question: Question,
+        deadline: Deadline,
+    ) -> None:
+        """Let the replica that has a newer version of some hits say whether and how near that one is."""
+        ids = contest.ids.take(contest.uid[entries])
+        call = Score(asked.ref, question.queries[query], ids, question.field, question.condition)
+        node_id = heard[replica].node_id
+        good = await hear(
+            self._fanout, asked, "score", lambda _, node: node.score(call, deadline), deadline, only=node_id
+        )
+        scored = good[0].answer
+        keep = scored.matches & (scored.states == State.LIVE)
+        if question.score_threshold is not None:
+            metric = asked.info.schema.vector(question.field).metric
+            keep = keep & (distance_to_score(scored.distances, metric) >= question.score_threshold)
+        contest.rescored(replica, entries, scored.stamps, scored.states, keep, scored.distances)
+
+    # -- content
+
+    async def _content(
+        self, answers: Sequence[ShardAnswer], final: _Final, question: Question, deadline: Deadline
+    ) -> _Content:
+        """Payload and vectors of the final hits, in their order (P9 e)."""
+        n = len(final.query)
+        if not question.payload and not question.vectors:
+            return _Content(None, None, np.ones(n, np.bool_), True)
+        chosen = [np.flatnonzero(final.shard == number) for number in range(len(answers))]
+        parts = await together(
+            [
+                self._content_of(answer, final.row[places], question, deadline)
+                for answer, places in zip(answers, chosen, strict=True)
+            ]
+        )
+        order = np.argsort(np.concatenate(chosen), kind="stable")
+        there = np.concatenate([p.there for p in parts])[order]
+        payload = vectors = None
+        if question.payload:
+            payload = take_payload(join_payloads([p.payload for p in parts], [len(c) for c in chosen]), order)
+        if question.vectors:
+            vectors = np.concatenate([p.vectors for p in parts if p.vectors is not None])[order]
+        return _Content(payload, vectors, there, all(p.unchanged for p in parts))
+
+    async def _content_of(self, answer: ShardAnswer, rows: Int64, question: Question, deadline: Deadline) -> _Content:
+        n = len(rows)
+        if answer.holders is None:
+            payload = take_payload(answer.payload, rows) if question.payload else None
+            vectors = answer.vectors[rows] if question.vectors and answer.vectors is not None else None
+            return _Content(payload, vectors, np.ones(n, np.bool_), True)
+        names = (question.field,) if question.vectors else ()
+        held = [np.flatnonzero(answer.holders[rows] == number) for number in range(len(answer.nodes))]
+        ids = answer.ranked.ids.take(rows)
+        looked = await together(
+            [
+                self._look(answer.asked, node_id, ids.take(mine), deadline, question.payload, names)
+                for node_id, mine in zip(answer.nodes, held, strict=True)
+                if len(mine)
+            ]
+        )
+        places = [mine for mine in held if len(mine)]
+        pieces = [Piece(mine, a, np.arange(len(mine))) for mine, a in zip(places, looked, strict=True)]
+        unchanged = all(
+            bool(((a.states == State.LIVE) & (a.stamps == answer.ranked.stamps[rows[mine]])).all())
+            for mine, a in zip(places, looked, strict=True)
+        )
+        content = assemble(pieces, question.payload, names)
+        # Where a point is gone by now the columns have a hole, so that they stay parallel to the hits.
+        at = np.full(n, -1, np.int64)
+        at[content.positions] = np.arange(len(content.positions))
+        payload = content.payload
+        if payload is not None and payload.num_columns:
+            payload = payload.take(pa.array(at, mask=at < 0))
+        vectors = None
+        if names:
+            spec = answer.asked.info.schema.vector(question.field)
+            vectors = np.zeros((n, spec.dimension), spec.numpy_dtype)
+            vectors[content.positions] = content.vectors.get(question.field, vectors[:0])
+        return _Content(payload, vectors, at >= 0, unchanged)
+
+
+class _Final(NamedTuple):
+    """The hits that are shown, ordered by query: the shard each comes from and its row there."""
+
+    shard: Int64
+    row: Int64
+    query: Int64
+    distance: Float32
+    ids: IdColumn
+
+
+class _Content(NamedTuple):
+    """What is shown of hits beside id and distance. ``there``: which still live; ``unchanged``: all as they were."""
+
+    payload: pa.RecordBatch | None
+    vectors: npt.NDArray[Any] | None
+    there: npt.NDArray[np.bool_]
+    unchanged: bool
+
+
+def _search(asked: Asked, q: Question, k: int, *, content: bool) -> Search:
+    return Search(
+        asked.ref,
+        q.queries,
+        k,
+        q.field,
+        q.condition,
+        q.exact,
+        q.ef,
+        q.recall_target,
+        q.score_threshold,
+        q.payload and content,
+        q.vectors and content,
+    )
+
+
+def _as_it_came(answer: ShardAnswer, question: Question) -> Merged:
+    """One replica's answer is the answer."""
+    ranked = answer.ranked
+    distances, counts = matrix(ranked.distance, ranked.query, len(question.queries), question.k)
+    payload = (answer.payload if answer.payload is not None else no_payload()) if question.payload else None
+    return Merged(distances, counts, ranked.ids, payload, answer.vectors, answer.work)
+
+
+def _final(answers: Sequence[ShardAnswer], k: int) -> _Final:
+    parts = [a.ranked for a in answers]
+    shard, row = merged(parts, k, same_id_in_many=answers[0].asked.info.partition_key is not None)
+    place = np.cumsum([0, *(len(p.query) for p in parts)])[shard] + row
+    return _Final(
+        shard,
+        row,
+        np.concatenate([p.query for p in parts])[place],
+        np.concatenate([p.distance for p in parts])[place],
+        IdColumn.concat([p.ids for p in parts]).take(place),
+    )
+
+
+def _merged(answers: Sequence[ShardAnswer], final: _Final, content: _Content, question: Question) -> Merged:
+    query, distance, ids, payload, vectors = final.query, final.distance, final.ids, content.payload, content.vectors
+    if not content.there.all():
+        kept = np.flatnonzero(content.there)
+        query, distance, ids = query[kept], distance[kept], ids.take(kept)
+        payload = None if payload is None else take_payload(payload, kept)
+        vectors = None if vectors is None else vectors[kept]
+    distances, counts = matrix(distance, query, len(question.queries), question.k)
+    return Merged(distances, counts, ids, payload, vectors, _sum([a.work for a in answers]))
+
+
+def _joined_contests(
+    asked: Asked, done: Sequence[tuple[Int64, Contest, tuple[str, ...]]], works: Sequence[Work]
+) -> ShardAnswer:
+    """The answer of a shard from its rounds: each query from the last round it was part of."""
+    m = 1 + max(int(rows.max()) for rows, _, _ in done)
+    last = np.zeros(m, np.int64)
+    for number, (rows, _, _) in enumerate(done):
+        last[rows] = number
+    nodes: list[str] = []
+    columns: list[tuple[Int64, Float32, U64Array, Int64]] = []
+    ids: list[IdColumn] = []
+    for number, (rows, contest, names) in enumerate(done):
+        top = contest.top()
+        top = top[last[rows[contest.query[top]]] == number]
+        uids, stamps = contest.uid[top], contest.stamp[top]
+        holders = contest.holders(uids, stamps) + len(nodes)
+        nodes += names
+        columns.append((rows[contest.query[top]], contest.distance[top], stamps, holders))
+        ids.append(contest.ids.take(uids))
+    query = np.concatenate([c[0] for c in columns])
+    order = np.argsort(query, kind="stable")
+    ranked = Ranked(
+        query[order],
+        np.concatenate([c[1] for c in columns])[order],
+        IdColumn.concat(ids).take(order),
+        np.concatenate([c[2] for c in columns])[order],
+    )
+    holders = np.concatenate([c[3] for c in columns])[order]
+    return ShardAnswer(asked, ranked, _sum(works), nodes=tuple(nodes), holders=holders)
+
+
+def _sum(works: Sequence[Work]) -> Work:
+    return Work(
+        sum(w.vectors_scanned for w in works),
+        sum(w.segments_searched for w in works),
+        sum(w.segments_skipped for w in works),
+        sum(w.cache_hit_rate for w in works) / max(len(works), 1),
+        sum(w.cost_estimate for w in works),
+    )
+
+
+__all__ = ["Merged", "Searches", "ShardAnswer"]

@@ -1,0 +1,217 @@
+"""Stamps and automatic ids, within what the origin's lease allows (P1, P22)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
+from omendb_common.errors import OmenDBError, ResourceExhaustedError, UnavailableError
+from omendb_common.hlc import EPOCH_MS, HybridLogicalClock, stamp_wall_ms
+from omendb_common.ids import IdColumn
+from omendb_common.metadata import Metadata, OriginLease
+from omendb_common.quorum import majority
+from omendb_common.shard_calls import MAX_AHEAD_MS
+from omendb_router.settings import RouterSettings
+
+_SAMPLE_AGE_S = 30.0
+_REFUSE_SHARE = 0.8
+_MS_SHIFT = 22
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    at_s: float
+    ahead_ms: float
+
+
+class ClockCheck:
+    """How far this router's clock is ahead of the data nodes', as their answers prove it.
+
+    An answer carries the node's clock, which may run ahead of its wall time because of stamps it has seen. So a
+    node's clock *below* ours proves that ours is ahead; one above ours proves nothing, and needs none: a router
+    behind makes its stamps from the clocks that it observes.
+    """
+
+    def __init__(self, offset_ms_max: float) -> None:
+        self._bound_ms = offset_ms_max * _REFUSE_SHARE
+        self._samples: dict[str, _Sample] = {}
+
+    def note(self, node_id: str, sent_wall_ms: float, node_hlc: int, now_s: float) -> None:
+        """An answer to a call that left at ``sent_wall_ms`` of our clock."""
+        self._samples[node_id] = _Sample(now_s, sent_wall_ms - stamp_wall_ms(node_hlc))
+
+    def ahead_ms(self, nodes: int, now_s: float) -> float | None:
+        """How far ahead of a majority of ``nodes`` data nodes our clock is at least; None while unknown."""
+        fresh = sorted((s.ahead_ms for s in self._samples.values() if now_s - s.at_s <= _SAMPLE_AGE_S), reverse=True)
+        needed = majority(nodes)
+        return None if len(fresh) < needed else fresh[needed - 1]
+
+    def check(self, nodes: int, now_s: float) -> None:
+        """UnavailableError (outcome none) when the clock is so far ahead that it must not stamp."""
+        ahead = self.ahead_ms(nodes, now_s)
+        if ahead is not None and ahead > self._bound_ms:
+            raise UnavailableError(
+                f"this router's clock is {ahead:.0f} ms ahead of most data nodes",
+                field="clock",
+                bound=f"at most {self._bound_ms:.0f} ms",
+                mend="synchronise the clocks; another router may take the write",
+            )
+
+
+class Stamps:
+    """Makes stamps and automatic ids of one leased origin. One event loop owns it."""
+
+    def __init__(self, clock: Clock, settings: RouterSettings) -> None:
+        self._clock = clock
+        self._hlc = HybridLogicalClock(clock)
+        self._lease: OriginLease | None = None
+        self._renew_ms = settings.lease_renew_ms
+        self._next_id = self._ids_stop = 0
+
+    @property
+    def origin(self) -> int:
+        """The leased origin; 0 before there is a lease."""
+        return 0 if self._lease is None else self._lease.origin
+
+    @property
+    def now(self) -> int:
+        """Where the next stamp would start: at least the wall clock, at least every stamp seen."""
+        return max(self._hlc.last, max(self._clock.wall_ms() - EPOCH_MS, 0) << _MS_SHIFT)
+
+    def take(self, lease: OriginLease) -> None:
+        """Stamp under this lease from now on; stamps go on growing."""
+        if self._lease is None or lease.origin != self._lease.origin:
+            last = max(self._hlc.last, lease.stamp_above)
+            self._hlc = HybridLogicalClock(self._clock, origin=lease.origin, last=last)
+        self._hlc.observe(lease.stamp_above)
+        if self._lease is None or lease.auto_ids != self._lease.auto_ids:
+            self._next_id, self._ids_stop = lease.auto_ids
+        self._lease = lease
+
+    def left_ms(self) -> float:
+        """Milliseconds of stamps that the lease has left; negative when it is used up."""
+        return -1.0 if self._lease is None else float((self._lease.stamp_bound - self.now) >> _MS_SHIFT)
+
+    @property
+    def wants_renewal(self) -> bool:
+        """Whether the lease should be renewed in good time."""
+        return self.left_ms() < self._renew_ms
+
+    def observe(self, stamp: int) -> None:
+        """Make later stamps greater, unless ``stamp`` is so far ahead that no data node would take one above it."""
+        if stamp_wall_ms(stamp) <= self._clock.wall_ms() + MAX_AHEAD_MS:
+            self._hlc.observe(stamp)
+
+    def tick(self) -> int | None:
+        """A stamp above every one made and observed; None when the lease has none left."""
+        if self._lease is None or self.now >= self._lease.stamp_bound:
+            return None
+        stamp = self._hlc.tick()
+        return stamp if stamp <= self._lease.stamp_bound else None
+
+    def draw_ids(self, n: int) -> IdColumn | None:
+        """``n`` automatic ids; None when the lease has not so many left."""
+        if self._ids_stop - self._next_id < n:
+            return None
+        first, self._next_id = self._next_id, self._next_id + n
+        return IdColumn(np.arange(first, first + n, dtype=np.uint64), None)
+
+
+class Leases:
+    """Keeps the origin's lease: renewed behind the writes, and at once when a write finds it used up."""
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        stamps: Stamps,
+        holder: str,
+        clock: Clock,
+        own: Callable[[asyncio.Task[None]], None],
+    ) -> None:
+        self._metadata = metadata
+        self._stamps = stamps
+        self._holder = holder
+        self._clock = clock
+        self._own = own
+        self._renewing: asyncio.Task[None] | None = None
+        self._tried_s = float("-inf")
+
+    async def renew(self, deadline: Deadline) -> None:
+        """Lease, or renew, now."""
+        self._stamps.take(await self._metadata.lease_origin(self._holder, self._stamps.now, deadline))
+
+    async def stamp(self, deadline: Deadline) -> int:
+        """A fresh stamp; UnavailableError (outcome none) when no lease can be had in time."""
+        stamp = self._stamps.tick()
+        if self._stamps.wants_renewal:
+            self._start_renewal()
+        if stamp is not None:
+            return stamp
+        await self._renewed(deadline)
+        stamp = self._stamps.tick()
+        if stamp is None:
+            raise UnavailableError(
+                "this router has no stamps left under its lease",
+                field="lease",
+                mend="send it again, here or to another router",
+            )
+        return stamp
+
+    async def stamp_above(self, newer: int, deadline: Deadline) -> int:
+        """A fresh stamp above ``newer``, which a replica holds (P4)."""
+        self._stamps.observe(newer)
+        stamp = await self.stamp(deadline)
+        if stamp <= newer:
+            raise UnavailableError(
+                f"a stored stamp is {stamp_wall_ms(newer) - self._clock.wall_ms()} ms ahead of this router's clock",
+                field="clock",
+                bound=f"at most {MAX_AHEAD_MS} ms",
+                mend="synchronise the clocks",
+            )
+        return stamp
+
+    async def ids(self, n: int, deadline: Deadline) -> IdColumn:
+        """Automatic ids."""
+        drawn = self._stamps.draw_ids(n)
+        if drawn is None:
+            await self._renewed(deadline)
+            drawn = self._stamps.draw_ids(n)
+        if drawn is None:
+            raise ResourceExhaustedError(
+                f"{n} automatic ids are more than this router has left", field="ids", mend="give ids", retry_after=1.0
+            )
+        return drawn
+
+    def renew_in_time(self) -> None:
+        """Begin to renew the lease if little is left of it."""
+        if self._stamps.wants_renewal:
+            self._start_renewal()
+
+    async def _renewed(self, deadline: Deadline) -> None:
+        self._tried_s = float("-inf")
+        self._start_renewal()
+        if self._renewing is not None:
+            await asyncio.wait([self._renewing], timeout=deadline.left_s)
+
+    def _start_renewal(self) -> None:
+        now = self._clock.mono_s()
+        if (self._renewing is not None and not self._renewing.done()) or now - self._tried_s < 0.5:
+            return
+        self._tried_s = now
+        self._renewing = asyncio.get_running_loop().create_task(self._renew_quietly())
+        self._own(self._renewing)
+
+    async def _renew_quietly(self) -> None:
+        try:
+            await self.renew(Deadline.after(self._clock, 5.0))
+        except OmenDBError:
+            # The lease in hand may have stamps left; when it has not, the write that needs one says so.
+            return
+
+
+__all__ = ["ClockCheck", "Leases", "Stamps"]

@@ -1,0 +1,123 @@
+"""Versions of ids as several replicas have them: who has the newest, and who lacks it (P8). Decides only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.shard_calls import Looked, State
+from omendb_router.ranking import distinct
+
+Mask = npt.NDArray[np.bool_]
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What r replicas know of n ids.
+
+    ``states`` and ``stamps`` (n,) are of the newest version; a deletion wins over a point of the same stamp, and
+    absence over nothing. ``holder`` (n,): the first replica that has it. ``holds`` (r, n): which have just that.
+    ``torn`` (n,): replicas with the same newest stamp disagree on what it is, as after field updates that each missed.
+    """
+
+    states: npt.NDArray[np.uint8]
+    stamps: npt.NDArray[np.uint64]
+    holder: Index
+    holds: Mask
+    torn: Mask
+
+    @property
+    def agreed(self) -> Mask:
+        """Ids (n,) of which all replicas have the same."""
+        return np.asarray(self.holds.all(axis=0), np.bool_)
+
+
+def newest(answers: Sequence[Looked]) -> Versions:
+    """The newest version of every id among the answers of different replicas, which are parallel."""
+    stamps = np.stack([a.stamps for a in answers])
+    states = np.stack([a.states for a in answers])
+    digests = np.stack([a.digests for a in answers])
+    top = stamps.max(axis=0)
+    candidate = stamps == top
+    deleted = candidate & (states == State.DELETED)
+    candidate = np.where(deleted.any(axis=0), deleted, candidate)
+    holder = candidate.argmax(axis=0)
+    columns = np.arange(len(top))
+    same = (stamps == top) & (digests == digests[holder, columns]) & (states == states[holder, columns])
+    torn = ((stamps == top) & ~same).any(axis=0) & (top > 0)
+    return Versions(states[holder, columns], top, holder, same, torn)
+
+
+@dataclass(slots=True)
+class Census:
+    """Ids that replicas offered because they match something, and what the silent replicas have of them.
+
+    ``ids``: the distinct ones, in the order of their hashes. ``offered`` (r, n): the stamp under which each replica
+    offered each, 0 where it did not; ``row`` (r, n): where in its answer. ``known`` (r, n): the newest stamp each has.
+    """
+
+    ids: IdColumn
+    hi: U64Array
+    lo: U64Array
+    offered: U64Array
+    row: Index
+    known: U64Array
+    deleted: Mask
+
+    @staticmethod
+    def of(columns: Sequence[IdColumn], stamps: Sequence[U64Array]) -> Census:
+        """The ids that each replica offered, with their stamps; no replica names one twice."""
+        ids = IdColumn.concat(columns)
+        hi, lo = ids.hashes()
+        first, uid = distinct(hi, lo)
+        replica = np.repeat(np.arange(len(columns)), [len(c) for c in columns])
+        offered = np.zeros((len(columns), len(first)), np.uint64)
+        row = np.zeros(offered.shape, np.int64)
+        offered[replica, uid] = np.concatenate(stamps)
+        row[replica, uid] = np.concatenate([np.arange(len(c)) for c in columns])
+        return Census(
+            ids.take(first), hi[first], lo[first], offered, row, offered.copy(), np.zeros(offered.shape, np.bool_)
+        )
+
+    def limited(self, places: Index) -> Census:
+        """Only the ids at ``places``."""
+        return Census(
+            self.ids.take(places),
+            self.hi[places],
+            self.lo[places],
+            self.offered[:, places],
+            self.row[:, places],
+            self.known[:, places],
+            self.deleted[:, places],
+        )
+
+    def silent(self, replica: int) -> Index:
+        """Ids that this replica did not offer."""
+        return np.flatnonzero(self.offered[replica] == 0)
+
+    def heard(self, replica: int, places: Index, answer: Looked) -> None:
+        """What the replica has of ids that it did not offer."""
+        self.known[replica, places] = answer.stamps
+        self.deleted[replica, places] = answer.states == State.DELETED
+
+    def current(self) -> Mask:
+        """Ids whose newest version is one that was offered."""
+        return np.asarray(self.offered.max(axis=0) == self.known.max(axis=0), np.bool_)
+
+    def newer_alive(self) -> list[tuple[int, int]]:
+        """(replica, place) of ids whose newest version was not offered and is no deletion."""
+        newest = self.known.argmax(axis=0)
+        places = np.flatnonzero(~self.current())
+        return [(int(newest[p]), int(p)) for p in places.tolist() if not self.deleted[newest[p], p]]
+
+    def holder(self) -> Index:
+        """The replica that offered the newest version of each."""
+        return np.asarray(self.offered.argmax(axis=0), np.int64)
+
+
+__all__ = ["Census", "Versions", "newest"]
