@@ -102,6 +102,8 @@ def check_strings(strs: pa.Array, field: str = "ids") -> None:
         strs.validate(full=True)
     except (pa.ArrowException, OSError) as error:
         raise InvalidArgumentError(f"malformed strings: {str(error)[:200]}", field=field) from None
+    if not len(strs):
+        return
     offsets = np.frombuffer(strs.buffers()[1], np.int32)[strs.offset : strs.offset + len(strs) + 1]
     lengths = np.diff(offsets)
     if strs.null_count:

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from omendb_common.checksum import Buffer
 from omendb_common.deadline import Deadline
 from omendb_common.errors import (
     DeadlineExceededError,
@@ -22,7 +21,7 @@ from omendb_common.errors import (
 )
 from omendb_common.wire import status
 from omendb_common.wire.frame_connection import FrameConnection, FrameIdentity, FramePeer
-from omendb_common.wire.frames import Frame, FrameError, FrameLimits, FrameStats, Kind
+from omendb_common.wire.frames import Attachment, Frame, FrameError, FrameLimits, FrameStats, Kind
 
 CONNECTIONS_MAX = 8
 WAITING_MAX = 4096
@@ -122,7 +121,7 @@ class _Link(FrameConnection):
                 )
         self._client.link_lost(self)
 
-    async def ask(self, method: int, message: bytes, attachments: Sequence[Buffer], deadline: Deadline) -> Reply:
+    async def ask(self, method: int, message: bytes, attachments: Sequence[Attachment], deadline: Deadline) -> Reply:
         """Send a call and wait for its answer, until the deadline."""
         left_s = deadline.left_s
         number = self._next_call
@@ -225,7 +224,7 @@ class FrameClient:
         self._dice = random.Random(f"{identity.node_id}>{address}")
 
     async def call(
-        self, method: int, message: bytes, attachments: Sequence[Buffer] = (), *, deadline: Deadline
+        self, method: int, message: bytes, attachments: Sequence[Attachment] = (), *, deadline: Deadline
     ) -> Reply:
         """Send one call and wait for its answer. Memory of ``attachments`` must not change until it returns.
 

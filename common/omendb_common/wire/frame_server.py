@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from omendb_common.checksum import Buffer
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import (
@@ -21,7 +20,7 @@ from omendb_common.errors import (
 from omendb_common.wire import status
 from omendb_common.wire.frame_client import split_address
 from omendb_common.wire.frame_connection import FrameConnection, FrameIdentity, FramePeer, Report
-from omendb_common.wire.frames import Frame, FrameError, FrameLimits, FrameStats, Kind
+from omendb_common.wire.frames import Attachment, Frame, FrameError, FrameLimits, FrameStats, Kind
 from omendb_proto.v1 import frames_pb2
 
 CONNECTIONS_MAX = 4096
@@ -40,7 +39,7 @@ class Request(NamedTuple):
     peer: FramePeer
 
 
-Answer = tuple[bytes, Sequence[Buffer]]
+Answer = tuple[bytes, Sequence[Attachment]]
 """Message and attachments. The attachments must not change before they are sent."""
 Handler = Callable[[Request], Coroutine[Any, Any, Answer]]
 

@@ -23,6 +23,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
+from crc32c import crc32c as _crc32c
 
 from omendb_common.checksum import Buffer, byte_length, byte_view, crc32c
 from omendb_common.errors import InvalidArgumentError
@@ -47,6 +48,10 @@ _HEADER = struct.Struct("<IBBHQIIHHIII")
 _SUMMED = struct.Struct("<IBBHQIIHHII")
 _CRC = struct.Struct("<I")
 HEADER_BYTES = _HEADER.size
+
+
+Attachment = Buffer | list[Buffer] | tuple[Buffer, ...]
+"""Bytes that go with a message; several buffers arrive as one."""
 
 
 class Kind(IntEnum):
@@ -140,7 +145,7 @@ def encode(
     kind: Kind,
     call: int,
     message: bytes = b"",
-    attachments: Sequence[Buffer] = (),
+    attachments: Sequence[Attachment] = (),
     *,
     method: int = 0,
     deadline_ms: int = 0,
@@ -153,29 +158,27 @@ def encode(
         InvalidArgumentError: the frame is longer than ``bytes_max``, or has more than ATTACHMENTS_MAX attachments.
     """
     count = len(attachments)
-    parts: list[Buffer] = [message]
-    size = len(message)
     if count:
         if count > ATTACHMENTS_MAX:
             raise InvalidArgumentError(f"{count} attachments", field="frame", bound=f"at most {ATTACHMENTS_MAX}")
         parts, size = _lay_out(message, attachments)
+        body_crc = crc32c(parts)
+    else:
+        parts, size = [message], len(message)
+        body_crc = _crc32c(message)
     if size + HEADER_BYTES > bytes_max:
         raise InvalidArgumentError(
-            f"{size + HEADER_BYTES} bytes",
-            field="frame",
-            bound=f"at most {bytes_max} bytes",
-            mend="send less at a time",
+            f"{size + HEADER_BYTES} bytes", field="frame", bound=f"at most {bytes_max}", mend="send less at a time"
         )
-    body_crc = crc32c(parts)
     head = _SUMMED.pack(MAGIC, version, kind, method, call, deadline_ms, len(message), count, 0, size, body_crc)
-    head += _CRC.pack(crc32c(head))
+    head += _CRC.pack(_crc32c(head))
     if size <= _JOIN_BYTES_MAX:
         return [b"".join((head, *parts))]  # type: ignore[arg-type]  # before 3.12 NumPy's stubs hide that an array is a buffer
     return [head, *parts]
 
 
-def _lay_out(message: bytes, attachments: Sequence[Buffer]) -> tuple[list[Buffer], int]:
-    lengths = [byte_length(a) for a in attachments]
+def _lay_out(message: bytes, attachments: Sequence[Attachment]) -> tuple[list[Buffer], int]:
+    lengths = [sum(map(byte_length, a)) if isinstance(a, (list, tuple)) else byte_length(a) for a in attachments]
     if max(lengths) > FRAME_BYTES_MAX_HARD:
         raise InvalidArgumentError(f"an attachment of {max(lengths)} bytes", field="frame", mend="send less at a time")
     front = struct.pack(f"<{len(lengths)}I", *lengths) + message
@@ -185,7 +188,9 @@ def _lay_out(message: bytes, attachments: Sequence[Buffer]) -> tuple[list[Buffer
         padding = -size % _ALIGN
         if padding:
             parts.append(_ZEROS[:padding])
-        if length:
+        if isinstance(attachment, (list, tuple)):
+            parts += [byte_view(piece) for piece in attachment if byte_length(piece)]
+        elif length:
             parts.append(byte_view(attachment))
         size += padding + length
     return parts, size
@@ -274,7 +279,7 @@ class FrameDecoder:
         head = _HEADER.unpack_from(view, start)
         if head[0] != MAGIC:
             raise FrameError("magic")
-        if head[11] != crc32c(view[start : start + _SUMMED.size]):
+        if head[11] != _crc32c(view[start : start + _SUMMED.size]):
             raise FrameError("header_checksum")
         low, high = self.versions
         if not low <= head[1] <= high:
@@ -297,7 +302,7 @@ class FrameDecoder:
 
     def _frame(self, head: tuple[int, ...], body: bytes | memoryview) -> Frame:
         _, _, kind, method, call, deadline_ms, message_bytes, count, _, size, body_crc, _ = head
-        if body_crc != crc32c(body):
+        if body_crc != _crc32c(body):
             raise FrameError("body_checksum")
         if not count:
             if message_bytes != size:
@@ -330,6 +335,7 @@ __all__ = [
     "READ_BYTES",
     "VERSION",
     "VERSION_MIN",
+    "Attachment",
     "Frame",
     "FrameDecoder",
     "FrameError",

@@ -1,0 +1,482 @@
+"""The calls of ``shard_calls`` and their answers, as messages with attachments and back.
+
+``encode_call`` and ``encode_answer`` never fail for values that the rest of OmenDB made; ``decode_call`` and
+``decode_answer`` refuse what is malformed with InvalidArgumentError.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, cast, get_args
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from omendb_common import shard_calls as calls
+from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.filters import Filter
+from omendb_common.schema import K_MAX, QUERIES_PER_CALL_MAX, SCROLL_LIMIT_MAX
+from omendb_common.shard_calls import ShardRef, Verdict
+from omendb_common.wire import status
+from omendb_common.wire.blobs import F32, I64, U8, U64, Packer, Unpacker
+from omendb_common.wire.convert import (
+    filter_from_text,
+    filter_to_text,
+    performance_from_proto,
+    performance_to_proto,
+)
+from omendb_common.wire.frames import Attachment
+from omendb_proto.v1 import datanode_pb2 as pb
+
+Call = (
+    calls.Apply
+    | calls.Search
+    | calls.Lookup
+    | calls.Score
+    | calls.Repair
+    | calls.Scroll
+    | calls.Select
+    | calls.Maintain
+)
+Answer = (
+    calls.Applied | calls.ShardHits | calls.Looked | calls.Scored | calls.Scrolled | calls.Selected | calls.Maintained
+)
+Packed = tuple[int, bytes, Sequence[Attachment]]
+"""Method, message, attachments."""
+
+_TASKS = frozenset(get_args(calls.Task))
+# A router asks a replica for more than its caller asked for, to have some left when others know better.
+_K_MAX = 4 * K_MAX
+# A filter's text is parsed once; longer texts are seldom the same twice and would fill the memory.
+_CACHED_TEXT_MAX = 4096
+_cached_filter = lru_cache(1024)(filter_from_text)
+
+READS = frozenset(
+    {
+        pb.DATA_NODE_METHOD_SEARCH,
+        pb.DATA_NODE_METHOD_LOOKUP,
+        pb.DATA_NODE_METHOD_SCORE,
+        pb.DATA_NODE_METHOD_SCROLL,
+        pb.DATA_NODE_METHOD_SELECT,
+    }
+)
+"""Methods that change nothing: a call of one that nobody waits for may be ended."""
+
+
+def _filter(text: str) -> Filter | None:
+    return _cached_filter(text) if len(text) <= _CACHED_TEXT_MAX else filter_from_text(text)
+
+
+def _shard_out(shard: ShardRef) -> pb.Shard:
+    return pb.Shard(
+        collection_uuid=shard.collection_uuid, shard_id=shard.shard_id, epoch=shard.epoch, origin=shard.origin
+    )
+
+
+def _shard_in(shard: pb.Shard) -> ShardRef:
+    return ShardRef(shard.collection_uuid, shard.shard_id, shard.epoch, shard.origin)
+
+
+def _within(value: int, low: int, high: int, field: str) -> int:
+    if not low <= value <= high:
+        raise InvalidArgumentError(f"got {value}", field=field, bound=f"{low}..{high}")
+    return value
+
+
+# --- calls
+
+
+def _apply_out(call: calls.Apply, pack: Packer) -> pb.ApplyCall:
+    message = pb.ApplyCall(shard=_shard_out(call.shard), stamp=call.stamp, create_only=call.create_only)
+    pack.batch(message.batch, call.batch, call.body)
+    return message
+
+
+def _apply_in(message: pb.ApplyCall, blobs: Unpacker) -> calls.Apply:
+    batch, body = blobs.batch(message.batch)
+    return calls.Apply(_shard_in(message.shard), message.stamp, batch, (body,), message.create_only)
+
+
+def _search_out(call: calls.Search, pack: Packer) -> pb.SearchCall:
+    message = pb.SearchCall(
+        shard=_shard_out(call.shard),
+        k=call.k,
+        field=call.field,
+        condition=filter_to_text(call.condition),
+        exact=call.exact,
+        ef=call.ef,
+        recall_target=call.recall_target,
+        score_threshold=call.score_threshold,
+        payload=call.payload,
+        vectors=call.vectors,
+    )
+    pack.array(message.queries, call.queries)
+    return message
+
+
+def _search_in(message: pb.SearchCall, blobs: Unpacker) -> calls.Search:
+    queries = blobs.array(message.queries, "queries", dimensions=2)
+    _within(len(queries), 1, QUERIES_PER_CALL_MAX, "queries")
+    return calls.Search(
+        _shard_in(message.shard),
+        queries,
+        _within(message.k, 1, _K_MAX, "k"),
+        message.field,
+        _filter(message.condition),
+        message.exact,
+        message.ef if message.HasField("ef") else None,
+        message.recall_target if message.HasField("recall_target") else None,
+        message.score_threshold if message.HasField("score_threshold") else None,
+        message.payload,
+        message.vectors,
+    )
+
+
+def _lookup_out(call: calls.Lookup, pack: Packer) -> pb.LookupCall:
+    message = pb.LookupCall(
+        shard=_shard_out(call.shard), records=call.records, payload=call.payload, vectors=call.vectors
+    )
+    pack.ids(message.ids, call.ids)
+    return message
+
+
+def _lookup_in(message: pb.LookupCall, blobs: Unpacker) -> calls.Lookup:
+    ids = blobs.ids(message.ids)
+    return calls.Lookup(_shard_in(message.shard), ids, message.records, message.payload, tuple(message.vectors))
+
+
+def _score_out(call: calls.Score, pack: Packer) -> pb.ScoreCall:
+    message = pb.ScoreCall(shard=_shard_out(call.shard), field=call.field, condition=filter_to_text(call.condition))
+    pack.array(message.query, call.query)
+    pack.ids(message.ids, call.ids)
+    return message
+
+
+def _score_in(message: pb.ScoreCall, blobs: Unpacker) -> calls.Score:
+    # One query, as a row or as a matrix of one row: it comes back as it was given.
+    dimensions = _within(len(message.query.shape), 1, 2, "query")
+    query = blobs.array(message.query, "query", dimensions=dimensions)
+    ids = blobs.ids(message.ids)
+    return calls.Score(_shard_in(message.shard), query, ids, message.field, _filter(message.condition))
+
+
+def _repair_out(call: calls.Repair, pack: Packer) -> pb.RepairCall:
+    message = pb.RepairCall(shard=_shard_out(call.shard))
+    for batch in call.records:
+        pack.batch(message.records.add(), batch)
+    return message
+
+
+def _repair_in(message: pb.RepairCall, blobs: Unpacker) -> calls.Repair:
+    return calls.Repair(_shard_in(message.shard), tuple(blobs.batch(record)[0] for record in message.records))
+
+
+def _scroll_out(call: calls.Scroll, pack: Packer) -> pb.ScrollCall:
+    return pb.ScrollCall(
+        shard=_shard_out(call.shard),
+        cursor=call.cursor,
+        limit=call.limit,
+        condition=filter_to_text(call.condition),
+        payload=call.payload,
+        vectors=call.vectors,
+    )
+
+
+def _scroll_in(message: pb.ScrollCall, blobs: Unpacker) -> calls.Scroll:
+    return calls.Scroll(
+        _shard_in(message.shard),
+        message.cursor if message.HasField("cursor") else None,
+        _within(message.limit, 1, SCROLL_LIMIT_MAX, "limit"),
+        _filter(message.condition),
+        message.payload,
+        tuple(message.vectors),
+    )
+
+
+def _select_out(call: calls.Select, pack: Packer) -> pb.SelectCall:
+    return pb.SelectCall(
+        shard=_shard_out(call.shard), condition=filter_to_text(call.condition), count_only=call.count_only
+    )
+
+
+def _select_in(message: pb.SelectCall, blobs: Unpacker) -> calls.Select:
+    return calls.Select(_shard_in(message.shard), _filter(message.condition), message.count_only)
+
+
+def _maintain_out(call: calls.Maintain, pack: Packer) -> pb.MaintainCall:
+    return pb.MaintainCall(shard=_shard_out(call.shard), task=call.task)
+
+
+def _maintain_in(message: pb.MaintainCall, blobs: Unpacker) -> calls.Maintain:
+    if message.task not in _TASKS:
+        raise InvalidArgumentError(f"unknown task {message.task!r}", field="task", bound=f"one of {sorted(_TASKS)}")
+    return calls.Maintain(_shard_in(message.shard), cast(calls.Task, message.task))
+
+
+# --- answers
+
+
+def _verdict_out(out: pb.Verdict, verdict: Verdict, error: OmenDBError | None, hlc: int = 0) -> None:
+    out.verdict = verdict
+    out.hlc = hlc
+    if error is not None:
+        out.error.CopyFrom(status.to_proto(error))
+
+
+def _verdict_in(message: pb.Verdict) -> tuple[Verdict, OmenDBError | None]:
+    error = status.from_proto(message.error) if message.HasField("error") else None
+    try:
+        return Verdict(message.verdict), error
+    except ValueError:
+        # Of a newer release: whatever it says, it is not OK.
+        return Verdict.REFUSED, error or OmenDBError(f"the node answered {message.verdict}, which is unknown here")
+
+
+def _applied_out(answer: calls.Applied, pack: Packer) -> pb.AppliedAnswer:
+    message = pb.AppliedAnswer(lsn=answer.lsn, durability=answer.durability, existed=answer.existed)
+    _verdict_out(message.verdict, answer.verdict, answer.error, answer.hlc)
+    pack.column(message.superseded, answer.superseded, I64)
+    pack.column(message.newer, answer.newer, U64)
+    pack.column(message.missing, answer.missing, I64)
+    return message
+
+
+def _applied_in(message: pb.AppliedAnswer, blobs: Unpacker) -> calls.Applied:
+    verdict, error = _verdict_in(message.verdict)
+    superseded = blobs.column(message.superseded, I64, "superseded")
+    return calls.Applied(
+        verdict,
+        message.verdict.hlc,
+        message.lsn,
+        message.durability,
+        message.existed,
+        superseded,
+        blobs.column(message.newer, U64, "newer", len(superseded)),
+        blobs.column(message.missing, I64, "missing"),
+        error,
+    )
+
+
+def _hits_out(answer: calls.ShardHits, pack: Packer) -> pb.HitsAnswer:
+    message = pb.HitsAnswer(work=performance_to_proto(answer.work, 0.0))
+    _verdict_out(message.verdict, answer.verdict, answer.error, answer.hlc)
+    pack.column(message.distances, answer.distances, F32)
+    pack.column(message.counts, answer.counts, I64)
+    pack.ids(message.ids, answer.ids)
+    pack.column(message.stamps, answer.stamps, U64)
+    if answer.payload is not None:
+        pack.payload(message.payload, answer.payload)
+    if answer.vectors is not None:
+        pack.array(message.vectors, answer.vectors)
+    return message
+
+
+def _hits_in(message: pb.HitsAnswer, blobs: Unpacker) -> calls.ShardHits:
+    verdict, error = _verdict_in(message.verdict)
+    counts = blobs.column(message.counts, I64, "counts")
+    distances = blobs.column(message.distances, F32, "distances")
+    queries = len(counts)
+    if len(distances) % max(queries, 1) or (distances.size and not queries):
+        raise InvalidArgumentError(f"{len(distances)} distances", field="distances", bound=f"rows for {queries}")
+    k = len(distances) // max(queries, 1)
+    if queries and not 0 <= int(counts.min()) <= int(counts.max()) <= k:
+        raise InvalidArgumentError(f"counts up to {int(counts.max())}", field="counts", bound=f"0..{k}")
+    total = int(counts.sum())
+    vectors = blobs.array(message.vectors, "vectors", dimensions=2) if message.HasField("vectors") else None
+    if vectors is not None and len(vectors) != total:
+        raise InvalidArgumentError(f"{len(vectors)} vectors", field="vectors", bound=f"{total}")
+    return calls.ShardHits(
+        verdict,
+        distances.reshape(queries, k),
+        counts,
+        blobs.ids(message.ids, rows=total),
+        blobs.column(message.stamps, U64, "stamps", total),
+        blobs.payload(message.payload, total) if message.HasField("payload") else None,
+        vectors,
+        performance_from_proto(message.work)[0],
+        message.verdict.hlc,
+        error,
+    )
+
+
+def _looked_out(answer: calls.Looked, pack: Packer) -> pb.LookedAnswer:
+    message = pb.LookedAnswer()
+    _verdict_out(message.verdict, answer.verdict, answer.error, answer.hlc)
+    pack.column(message.states, answer.states, U8)
+    pack.column(message.stamps, answer.stamps, U64)
+    pack.column(message.digests, answer.digests, U64)
+    for batch in answer.records:
+        pack.batch(message.records.add(), batch)
+    if answer.payload is not None:
+        pack.payload(message.payload, answer.payload)
+    pack.arrays(message.vectors, answer.vectors)
+    return message
+
+
+def _looked_in(message: pb.LookedAnswer, blobs: Unpacker) -> calls.Looked:
+    verdict, error = _verdict_in(message.verdict)
+    states = blobs.column(message.states, U8, "states")
+    rows = len(states)
+    live = int(np.count_nonzero(states == calls.State.LIVE))
+    return calls.Looked(
+        verdict,
+        states,
+        blobs.column(message.stamps, U64, "stamps", rows),
+        blobs.column(message.digests, U64, "digests", rows),
+        tuple(blobs.batch(record)[0] for record in message.records),
+        blobs.payload(message.payload, live) if message.HasField("payload") else None,
+        blobs.arrays(message.vectors, live, "vectors"),
+        message.verdict.hlc,
+        error,
+    )
+
+
+def _scored_out(answer: calls.Scored, pack: Packer) -> pb.ScoredAnswer:
+    message = pb.ScoredAnswer()
+    _verdict_out(message.verdict, answer.verdict, answer.error)
+    pack.column(message.states, answer.states, U8)
+    pack.column(message.stamps, answer.stamps, U64)
+    pack.column(message.matches, answer.matches, U8)
+    pack.column(message.distances, answer.distances, F32)
+    return message
+
+
+def _scored_in(message: pb.ScoredAnswer, blobs: Unpacker) -> calls.Scored:
+    verdict, error = _verdict_in(message.verdict)
+    states = blobs.column(message.states, U8, "states")
+    rows = len(states)
+    return calls.Scored(
+        verdict,
+        states,
+        blobs.column(message.stamps, U64, "stamps", rows),
+        blobs.column(message.matches, U8, "matches", rows) != 0,
+        blobs.column(message.distances, F32, "distances", rows),
+        error,
+    )
+
+
+def _scrolled_out(answer: calls.Scrolled, pack: Packer) -> pb.ScrolledAnswer:
+    message = pb.ScrolledAnswer(cursor=answer.cursor)
+    _verdict_out(message.verdict, answer.verdict, answer.error)
+    pack.ids(message.ids, answer.ids)
+    pack.column(message.stamps, answer.stamps, U64)
+    pack.column(message.hashes, answer.hashes, U64)
+    if answer.payload is not None:
+        pack.payload(message.payload, answer.payload)
+    pack.arrays(message.vectors, answer.vectors)
+    return message
+
+
+def _scrolled_in(message: pb.ScrolledAnswer, blobs: Unpacker) -> calls.Scrolled:
+    verdict, error = _verdict_in(message.verdict)
+    ids = blobs.ids(message.ids)
+    rows = len(ids)
+    return calls.Scrolled(
+        verdict,
+        ids,
+        blobs.column(message.stamps, U64, "stamps", rows),
+        blobs.column(message.hashes, U64, "hashes", rows),
+        blobs.payload(message.payload, rows) if message.HasField("payload") else None,
+        blobs.arrays(message.vectors, rows, "vectors"),
+        message.cursor if message.HasField("cursor") else None,
+        error,
+    )
+
+
+def _selected_out(answer: calls.Selected, pack: Packer) -> pb.SelectedAnswer:
+    message = pb.SelectedAnswer(count=answer.count)
+    _verdict_out(message.verdict, answer.verdict, answer.error)
+    pack.ids(message.ids, answer.ids)
+    pack.column(message.stamps, answer.stamps, U64)
+    return message
+
+
+def _selected_in(message: pb.SelectedAnswer, blobs: Unpacker) -> calls.Selected:
+    verdict, error = _verdict_in(message.verdict)
+    ids = blobs.ids(message.ids)
+    return calls.Selected(verdict, message.count, ids, blobs.column(message.stamps, U64, "stamps", len(ids)), error)
+
+
+def _maintained_out(answer: calls.Maintained, pack: Packer) -> pb.MaintainedAnswer:
+    message = pb.MaintainedAnswer(value=json.dumps(answer.value))
+    _verdict_out(message.verdict, answer.verdict, answer.error)
+    return message
+
+
+def _maintained_in(message: pb.MaintainedAnswer, blobs: Unpacker) -> calls.Maintained:
+    verdict, error = _verdict_in(message.verdict)
+    try:
+        value = json.loads(message.value)
+    except (ValueError, RecursionError):
+        raise InvalidArgumentError("no JSON", field="value") from None
+    return calls.Maintained(verdict, value, error)
+
+
+# --- the tables
+
+_CALLS: dict[int, tuple[type, Any, Callable[..., Any], Callable[..., Call]]] = {
+    pb.DATA_NODE_METHOD_APPLY: (calls.Apply, pb.ApplyCall, _apply_out, _apply_in),
+    pb.DATA_NODE_METHOD_SEARCH: (calls.Search, pb.SearchCall, _search_out, _search_in),
+    pb.DATA_NODE_METHOD_LOOKUP: (calls.Lookup, pb.LookupCall, _lookup_out, _lookup_in),
+    pb.DATA_NODE_METHOD_SCORE: (calls.Score, pb.ScoreCall, _score_out, _score_in),
+    pb.DATA_NODE_METHOD_REPAIR: (calls.Repair, pb.RepairCall, _repair_out, _repair_in),
+    pb.DATA_NODE_METHOD_SCROLL: (calls.Scroll, pb.ScrollCall, _scroll_out, _scroll_in),
+    pb.DATA_NODE_METHOD_SELECT: (calls.Select, pb.SelectCall, _select_out, _select_in),
+    pb.DATA_NODE_METHOD_MAINTAIN: (calls.Maintain, pb.MaintainCall, _maintain_out, _maintain_in),
+}
+_ANSWERS: dict[int, tuple[Any, Callable[..., Any], Callable[..., Answer]]] = {
+    pb.DATA_NODE_METHOD_APPLY: (pb.AppliedAnswer, _applied_out, _applied_in),
+    pb.DATA_NODE_METHOD_SEARCH: (pb.HitsAnswer, _hits_out, _hits_in),
+    pb.DATA_NODE_METHOD_LOOKUP: (pb.LookedAnswer, _looked_out, _looked_in),
+    pb.DATA_NODE_METHOD_SCORE: (pb.ScoredAnswer, _scored_out, _scored_in),
+    pb.DATA_NODE_METHOD_REPAIR: (pb.AppliedAnswer, _applied_out, _applied_in),
+    pb.DATA_NODE_METHOD_SCROLL: (pb.ScrolledAnswer, _scrolled_out, _scrolled_in),
+    pb.DATA_NODE_METHOD_SELECT: (pb.SelectedAnswer, _selected_out, _selected_in),
+    pb.DATA_NODE_METHOD_MAINTAIN: (pb.MaintainedAnswer, _maintained_out, _maintained_in),
+}
+_METHOD_OF = {value: method for method, (value, _, _, _) in _CALLS.items()}
+
+
+def encode_call(call: Call) -> Packed:
+    """Method, message and attachments of a call; large arrays are referenced, not copied."""
+    method = _METHOD_OF[type(call)]
+    pack = Packer()
+    message = _CALLS[method][2](call, pack)
+    return method, message.SerializeToString(), pack.attachments
+
+
+def decode_call(method: int, message: bytes, attachments: Sequence[memoryview]) -> Call:
+    """The call of a request; its arrays are views of ``message`` and ``attachments``.
+
+    Raises:
+        InvalidArgumentError: an unknown method, or malformed.
+    """
+    if method not in _CALLS:
+        raise InvalidArgumentError(f"unknown method {method}", field="method", mend="upgrade this node")
+    _, kind, _, read = _CALLS[method]
+    return read(_parse(kind, message), Unpacker(attachments))
+
+
+def encode_answer(method: int, answer: Answer) -> tuple[bytes, Sequence[Attachment]]:
+    """Message and attachments of the answer to a call of ``method``."""
+    pack = Packer()
+    message = _ANSWERS[method][1](answer, pack)
+    return message.SerializeToString(), pack.attachments
+
+
+def decode_answer(method: int, message: bytes, attachments: Sequence[memoryview]) -> Answer:
+    """The answer to a call of ``method``; InvalidArgumentError when it is malformed."""
+    kind, _, read = _ANSWERS[method]
+    return read(_parse(kind, message), Unpacker(attachments))
+
+
+def _parse(kind: Any, message: bytes) -> Any:
+    try:
+        return kind.FromString(message)
+    except DecodeError:
+        raise InvalidArgumentError("no message of its kind", field=kind.DESCRIPTOR.name) from None
+
+
+__all__ = ["READS", "Answer", "Call", "Packed", "decode_answer", "decode_call", "encode_answer", "encode_call"]
