@@ -42,6 +42,10 @@ class HybridLogicalClock:
         self._last = candidate
         return candidate
 
+    def now(self) -> int:
+        """The present without making a stamp: whoever observes it makes none below what was seen here."""
+        return max(self._last, max(self._clock.wall_ms() - EPOCH_MS, 0) << _MS_SHIFT)
+
     def observe(self, stamp: int) -> None:
         """Make every later stamp greater than ``stamp``."""
         self._last = max(self._last, stamp)

@@ -72,9 +72,11 @@ class Apply:
 class Applied:
     """What became of an :class:`Apply` on one replica. Durable and visible there for every row that is not named.
 
-    ``superseded`` (rows of the batch, ascending) were not applied: their points carry ``newer`` stamps, or the stamp
-    lies at or below the shard's ``gc_floor`` (then ``newer`` is the floor). ``missing``: rows of an UPDATE whose point
-    this replica does not have. A row whose stored stamp equals ``stamp`` counts as applied (a repeated call).
+    ``superseded`` (rows of the batch, ascending) may not count as written: their points carry ``newer`` stamps, or the
+    stamp lies at or below the shard's ``gc_floor`` (then ``newer`` is the floor). ``partial``: something of those rows
+    was applied all the same, where it is the newest of its field, as it will be on every replica. ``missing``: rows of
+    an UPDATE whose point this replica does not have. In an answer to :class:`Repair` rows are numbered through all its
+    batches. A row whose stored stamp equals ``stamp`` counts as applied (a repeated call).
     ``existed``: points of the batch that were live before. ``hlc``: the replica's clock, for the caller's to observe.
     """
 
@@ -87,6 +89,7 @@ class Applied:
     newer: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
     missing: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     error: OmenDBError | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)

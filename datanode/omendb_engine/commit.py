@@ -54,10 +54,29 @@ class GroupCommit(Generic[P]):
             raise
         self._settle(operation)
 
+    def submit_all(self, operations: Sequence[P]) -> None:
+        """Queue several operations, and return when all are done; what went wrong with one is its ``error``."""
+        if not operations:
+            return
+        last = operations[-1]  # they are done in their order
+        try:
+            with self._condition:
+                self._queue.extend(operations)
+            if self._wait_for(last):
+                self._lead(last)
+        except BaseException:
+            for operation in operations:
+                self._withdraw(operation)
+            raise
+
     def _follow(self, operation: P) -> bool:
         """Queue and wait; whether the caller must lead, because nobody else does and it is not done."""
         with self._condition:
             self._queue.append(operation)
+        return self._wait_for(operation)
+
+    def _wait_for(self, operation: P) -> bool:
+        with self._condition:
             while self._leading and not operation.done:
                 self._condition.wait()
             if operation.done:

@@ -214,6 +214,12 @@ class Folder:
             found = self._replicas.get(replica_uuid)
             return cast(Replica, self._open(name) if found is None else found)
 
+    def by_uuid(self, collection_uuid: str) -> Replica | None:
+        """The open replica of the collection with that uuid, None when there is none (any more)."""
+        with self._guard:
+            found = self._replicas.get(collection_uuid)
+        return found if isinstance(found, Replica) else None
+
     def create(self, name: str, schema: CollectionSchema) -> Replica:
         """Create a collection, durably; AlreadyExistsError when the name is taken."""
         check_collection_name(name)

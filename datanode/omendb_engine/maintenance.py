@@ -80,6 +80,8 @@ class Maintenance:
         )
         self._index_policy = IndexPolicy(flat_rows_max=settings.index.flat_rows_max)
         self._next_segment_id = recovered.manifest.next_segment_id
+        self._gc_floor = recovered.manifest.gc_floor
+        self._fence_epoch = recovered.manifest.fence_epoch
         self._busy_segments: set[int] = set()
         self._made_at: dict[int, float] = {}
         self._structure = threading.Lock()
@@ -105,6 +107,25 @@ class Maintenance:
     def manifest(self) -> ReplicaManifest:
         """The manifest in force."""
         return self._manifest
+
+    @property
+    def gc_floor(self) -> int:
+        """The stamp at or below which deletions may be forgotten: an id that is unknown may have been deleted."""
+        return self._gc_floor
+
+    @property
+    def fence_epoch(self) -> int:
+        """The shard epoch below which callers are refused, as it is on stable storage."""
+        return self._manifest.fence_epoch
+
+    def raise_floors(self, *, gc_floor: int = 0, fence_epoch: int = 0) -> None:
+        """Raise, durably, the floors that are given; one that is lower already stays."""
+        with self._structure:
+            self._gc_floor = max(self._gc_floor, gc_floor)
+            self._fence_epoch = max(self._fence_epoch, fence_epoch)
+            if (self._gc_floor, self._fence_epoch) != (self._manifest.gc_floor, self._manifest.fence_epoch):
+                checkpoint = self._manifest.checkpoint_lsn
+                self._commit(list(self._manifest.segments), self._checkpoint_dead, checkpoint_lsn=checkpoint)
 
     # -- waking ------------------------------------------------------------------------------------
 
@@ -211,7 +232,11 @@ class Maintenance:
             if not frozen or self.stopped:
                 return False
             buffer = frozen[0].buffer
-            build = build_from_buffer(buffer, keep_tombstones=False)
+            keep = self._replica.keep_tombstones
+            build = build_from_buffer(buffer, tombstones_above=self._gc_floor if keep else None)
+            if not keep:
+                # What is forgotten now must not come back under an old stamp.
+                self._gc_floor = max(self._gc_floor, buffer.tombstones.max_stamp)
             segment_id, written = self._write(build)
             try:
                 with self._structure:
@@ -253,7 +278,7 @@ class Maintenance:
             segment_id = self._next_segment_id
             self._next_segment_id += 1
             self._busy_segments.add(segment_id)
-        if not build.data.n:
+        if not build.data.n and build.data.tombstones is None:
             return segment_id, None
         try:
             ref = write_segment(self._disk, self._path, segment_id, build.data, schema=self._schema)
@@ -316,7 +341,7 @@ class Maintenance:
         return inputs
 
     def _merge(self, inputs: list[tuple[SegmentPart, Deletes]]) -> None:
-        build = build_from_segments(self._schema, inputs)
+        build = build_from_segments(self._schema, inputs, tombstones_above=self._gc_floor)
         segment_id, written = self._write(build)
         try:
             if written is not None and any(p.index is not None for p, _ in inputs):
@@ -482,6 +507,8 @@ class Maintenance:
             checkpoint_lsn=checkpoint_lsn,
             durable_lsn=max(self._manifest.durable_lsn, self._replica.durable_lsn),
             hlc=max(self._manifest.hlc, self._store.max_stamp),
+            gc_floor=self._gc_floor,
+            fence_epoch=self._fence_epoch,
             next_segment_id=self._next_segment_id,
             next_auto_id=max(self._manifest.next_auto_id, self._replica.next_auto_id),
         )

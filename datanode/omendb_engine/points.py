@@ -71,8 +71,8 @@ def merge_update(
         InvalidArgumentError: a merged payload is above a limit.
         ResourceExhaustedError: a merged column is above 2 GiB.
     """
-    known = _known_stamps(sources)
-    won = _changed_fields(batch)
+    known = known_stamps(sources)
+    won = changed_fields(batch)
     if stamps is not None:
         for field, mask in won.items():
             mask &= stamps > np.maximum(known.of_field(BASE).dense(batch.rows), known.of_field(field).dense(batch.rows))
@@ -142,7 +142,7 @@ def _take(points: Points, rows: I64Array) -> Points:
     return Points(points.ids.take(rows), stamps, vectors, payload, points.overrides.remap(rows))
 
 
-def _known_stamps(sources: Sources) -> FieldStamps:
+def known_stamps(sources: Sources) -> FieldStamps:
     """The overrides of stored points, with a base entry for every point."""
     kept: list[FieldStamps] = []
     for part, rows, first in _starts(sources):
@@ -155,7 +155,7 @@ def _known_stamps(sources: Sources) -> FieldStamps:
     return FieldStamps.concat(kept)
 
 
-def _changed_fields(batch: WriteBatch) -> dict[str, BoolArray]:
+def changed_fields(batch: WriteBatch) -> dict[str, BoolArray]:
     """Which rows an update changes each field of: where it gives a value, or removes a payload key."""
     masks = key_masks(batch.payload, batch.rows) if batch.payload is not None else {}
     changed = {payload_field(key): np.array(mask) for key, mask in masks.items()}
@@ -219,4 +219,4 @@ def _stored_vectors(name: str, sources: Sources) -> Prepared:
     )
 
 
-__all__ = ["Points", "base_stamps", "keep_newer_fields", "merge_update", "stamped"]
+__all__ = ["Points", "base_stamps", "changed_fields", "keep_newer_fields", "known_stamps", "merge_update", "stamped"]

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,23 +29,25 @@ from omendb_common.errors import (
     ResourceExhaustedError,
 )
 from omendb_common.filters import Filter
-from omendb_common.hlc import HybridLogicalClock
+from omendb_common.hlc import STAMP_MAX, HybridLogicalClock
 from omendb_common.ids import IdColumn
-from omendb_common.records import Buffer, Op, WriteBatch, body_bytes, encode_owned
-from omendb_common.schema import BATCH_BODY_BYTES_MAX, CollectionSchema
-from omendb_engine.apply import Applied, UpdatePlan, take_batch
+from omendb_common.records import Buffer, Op, WriteBatch
+from omendb_common.schema import CollectionSchema
+from omendb_engine.apply import take_batch
 from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, WriteKind
 from omendb_engine.beside import Beside
 from omendb_engine.commit import GroupCommit
 from omendb_engine.disk_errors import disk_error, translated
 from omendb_engine.folding import last_occurrences
 from omendb_engine.maintenance import Maintenance
+from omendb_engine.operation import Operation, WriteResult, as_exhausted, fail_all
 from omendb_engine.parts import BufferPart, Snapshot
 from omendb_engine.query.reads import Reader
 from omendb_engine.recovery import BUFFERS, Recovered, create_replica, recover
 from omendb_engine.resources import Resources
+from omendb_engine.stamped import StampedResult, StampedWrite, check_stamped, check_vectors
 from omendb_engine.statistics import ReplicaStats, folder_bytes, growing_rows, index_progress, segment_stats
-from omendb_engine.vectors import all_finite
+from omendb_engine.verdicts import judge, refuse_taken
 from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.record import RecordType, WalEntry
 from omendb_engine.wal.writer import WalWriter
@@ -55,48 +56,6 @@ from omendb_engine.wal.writer import WalWriter
 _BESIDE_BYTES_MIN = 128 << 10
 
 _KINDS: dict[Op, WriteKind] = {Op.UPSERT: "upsert", Op.UPDATE: "update", Op.DELETE: "delete"}
-
-
-@dataclass(frozen=True, slots=True)
-class WriteResult:
-    """Acknowledgement of a write.
-
-    ``count``: points written, or for a delete points that existed. ``durability``: how durable the write was
-    when it was acknowledged (``fsync``, ``interval`` or ``os``).
-    """
-
-    ids: IdColumn
-    count: int
-    stamp: int
-    lsn: int
-    durability: str
-
-
-class _Operation:
-    """One write waiting for its group."""
-
-    __slots__ = (
-        *("applied", "auto", "batch", "create_only", "done", "error", "extra_bytes", "parts", "plan", "result"),
-        *("size", "solo", "stamp"),
-    )
-
-    def __init__(
-        self, batch: WriteBatch, parts: list[Buffer], *, auto: bool = False, create_only: bool = False
-    ) -> None:
-        self.batch = batch
-        self.parts = parts
-        self.size = body_bytes(parts)
-        self.auto = auto
-        self.create_only = create_only
-        # Both look at what earlier operations left, so those must be applied first.
-        self.solo = create_only or batch.op is Op.UPDATE
-        self.done = False
-        self.error: BaseException | None = None
-        self.result: WriteResult | None = None
-        self.plan: UpdatePlan | None = None
-        self.applied: Applied | None = None
-        self.extra_bytes = 0
-        self.stamp = 0
 
 
 class Replica(Reader):
@@ -113,6 +72,7 @@ class Replica(Reader):
         *,
         prepare: Executor | None = None,
         wake: Callable[[], None] = lambda: None,
+        keep_tombstones: bool = False,
     ) -> None:
         super().__init__(recovered.schema, resources, clock, settings.index.recall_target)
         self.disk = disk
@@ -120,6 +80,7 @@ class Replica(Reader):
         self.cores = os.cpu_count() or 1
         self.settings = settings
         self.durability = settings.storage.durability
+        self.keep_tombstones = keep_tombstones
         self._store = recovered.store
         self._hlc = HybridLogicalClock(clock, last=recovered.last_stamp)
         self._wal = WalWriter(
@@ -133,7 +94,7 @@ class Replica(Reader):
         marks = DiskWatermarks(settings.storage.disk_high_percent, settings.storage.disk_full_percent)
         self._guard = DiskGuard(disk, path, clock, marks)
         self._ballast = Ballast(disk, path)
-        self._commits: GroupCommit[_Operation] = GroupCommit(self._commit, group_bytes=settings.storage.wal_group_bytes)
+        self._commits: GroupCommit[Operation] = GroupCommit(self._commit, group_bytes=settings.storage.wal_group_bytes)
         # Where there are no threads, as in a simulation, there is none for this either.
         self._beside = Beside() if prepare is not None and self.durability == "fsync" else None
         self._beside_bytes_min = _BESIDE_BYTES_MIN
@@ -161,19 +122,32 @@ class Replica(Reader):
         *,
         prepare: Executor | None = None,
         wake: Callable[[], None] = lambda: None,
+        keep_tombstones: bool = False,
     ) -> Replica:
         """Recover the replica in ``path`` and open it for writing.
 
         Args:
             prepare: makes the next log segment ahead of need; None: made when needed.
             wake: called when there is background work to do.
+            keep_tombstones: remember deletions above ``gc_floor`` for as long as it takes; where nothing can arrive
+                that is older than what was applied they are forgotten with the next seal.
 
         Raises:
             CorruptionError: damage that recovery must not pass over; ``omendb repair`` salvages.
             FormatVersionError: a newer release wrote the folder.
         """
         recovered = recover(disk, path, replica_uuid, resources, settings)
-        return Replica(disk, path, recovered, resources, settings, clock, prepare=prepare, wake=wake)
+        return Replica(
+            disk,
+            path,
+            recovered,
+            resources,
+            settings,
+            clock,
+            prepare=prepare,
+            wake=wake,
+            keep_tombstones=keep_tombstones,
+        )
 
     # -- reads -----------------------------------------------------------------------------------
 
@@ -253,7 +227,7 @@ class Replica(Reader):
         """
         self._check_writable()
         for name, array in (vectors or {}).items():
-            self._check_one(name, array, len(ids))
+            check_vectors(self.schema, name, array, len(ids))
         batch = WriteBatch(Op.UPDATE, ids, dict(vectors or {}), payload, None, tuple(unset))
         keep = last_occurrences(*ids.hashes())
         if keep is not None:
@@ -280,33 +254,58 @@ class Replica(Reader):
         self._check_writable()
         return self._submit(batch)
 
+    def write_at(
+        self, batch: WriteBatch, stamp: int, body: Sequence[Buffer] | None = None, *, create_only: bool = False
+    ) -> StampedResult:
+        """Write a batch under a stamp that somebody else made; see :class:`StampedWrite` and its result.
+
+        Raises:
+            AlreadyExistsError: ``create_only`` and an id is live under another stamp; nothing was written.
+            InvalidArgumentError, ResourceExhaustedError, ReplicaFailedError: as :meth:`upsert`.
+        """
+        (outcome,) = self.write_all([StampedWrite(batch, stamp, body, create_only)])
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def write_all(self, writes: Sequence[StampedWrite]) -> list[StampedResult | BaseException]:
+        """Write several batches that came with their stamps in as few groups as may be; each has its own outcome."""
+        found: list[Operation | OmenDBError] = []
+        for write in writes:
+            try:
+                self._check_writable()
+                check_stamped(self.schema, write)
+                found.append(Operation.of(write.batch, body=write.body, write=write))
+            except OmenDBError as error:
+                found.append(error)
+        if self.resources.budget.pressed:
+            self.maintenance.relieve()
+        self._commits.submit_all([operation for operation in found if isinstance(operation, Operation)])
+        return [(o.error or o.outcome()) if isinstance(o, Operation) else o for o in found]
+
     # -- the write path ----------------------------------------------------------------------------
 
     def _submit(self, batch: WriteBatch, *, auto: bool = False, create_only: bool = False) -> WriteResult:
-        parts, batch = encode_owned(batch)
-        operation = _Operation(batch, parts, auto=auto, create_only=create_only)
-        if operation.size > BATCH_BODY_BYTES_MAX:
-            raise InvalidArgumentError(
-                f"the batch encodes to {operation.size} bytes",
-                field="batch",
-                bound=f"at most {BATCH_BODY_BYTES_MAX} bytes",
-                mend="send it in several batches",
-            )
+        operation = Operation.of(batch, auto=auto, create_only=create_only)
         if self.resources.budget.pressed:
             self.maintenance.relieve()
         self._commits.submit(operation)
         assert operation.result is not None
         return operation.result
 
-    def _commit(self, group: Sequence[_Operation]) -> None:
+    def _commit(self, group: Sequence[Operation]) -> None:
         """Log, sync and apply a group; sets the outcome of every operation in it."""
+        if any(operation.stamp for operation in group):
+            # Who waits together has no order yet. In that of their stamps most rows need no comparison, and none has
+            # to wait for the one before it to be applied.
+            group = sorted(group, key=lambda operation: operation.stamp or STAMP_MAX)
         try:
             self._check_writable()
             ready = [operation for operation in group if self._admitted(operation)]
             if ready:
                 self._make_room(ready)
         except (OmenDBError, MemoryError) as error:
-            _fail(group, _as_exhausted(error))
+            fail_all(group, as_exhausted(error))
             return
         if not ready:
             return
@@ -318,17 +317,17 @@ class Replica(Reader):
                 self._log_and_apply(ready)
         except ResourceExhaustedError as error:
             self._give_back(ready)
-            _fail(ready, error)
+            fail_all(ready, error)
         except WalFailedError as error:
             self.fail(error)
-            _fail(ready, self._failed_error(error))
+            fail_all(ready, self._failed_error(error))
         except BaseException as error:
             # Log and memory may now differ; only recovery from the log makes them one again.
             self.fail(error)
-            _fail(ready, self._failed_error(error))
+            fail_all(ready, self._failed_error(error))
             raise
 
-    def _log_and_apply(self, ready: Sequence[_Operation]) -> None:
+    def _log_and_apply(self, ready: Sequence[Operation]) -> None:
         if not ready:
             return
         first = self._append(ready)
@@ -341,7 +340,7 @@ class Replica(Reader):
         self._store.publish()
         self._acknowledge(ready, first)
 
-    def _deletes_alone(self, ready: Sequence[_Operation], error: ResourceExhaustedError) -> list[_Operation]:
+    def _deletes_alone(self, ready: Sequence[Operation], error: ResourceExhaustedError) -> list[Operation]:
         """On a full disk throw off the ballast, and let only those have the space who free some in the end."""
         freed = 0
         with suppress(OSError):
@@ -349,15 +348,18 @@ class Replica(Reader):
         deletes = [o for o in ready if o.batch.op is Op.DELETE] if freed else []
         others = [o for o in ready if o not in deletes]
         self._give_back(others)
-        _fail(others, error)
+        fail_all(others, error)
         return deletes
 
-    def _admitted(self, operation: _Operation) -> bool:
+    def _admitted(self, operation: Operation) -> bool:
         """Checks that need the state just before the operation; False when it failed."""
         batch = operation.batch
         try:
             self._guard.check(_KINDS[batch.op], operation.size)
-            if operation.solo:
+            if operation.stamped:
+                if not self._decided(operation):
+                    return False
+            elif operation.solo:
                 self._check_existing(operation)
             if operation.auto:
                 self._draw_ids(batch.ids)
@@ -365,14 +367,30 @@ class Replica(Reader):
                 self._next_auto_id = max(self._next_auto_id, batch.ids.int_max() + 1)
             elif batch.op is Op.UPDATE:
                 # Made before the log has it: a merge that is refused later would be refused at every recovery.
-                operation.plan = self._store.plan_update(batch)
+                operation.plan = self._store.plan_update(operation.batch, operation.stamp or None)
         except OSError as error:
             operation.error, operation.done = disk_error(error, "asking the volume for its space"), True
         except OmenDBError as error:
             operation.error, operation.done = error, True
         return not operation.done
 
-    def _check_existing(self, operation: _Operation) -> None:
+    def _decided(self, operation: Operation) -> bool:
+        """Decide on every row of a write that came with its stamp; False when nothing is left to be logged."""
+        batch, snapshot = operation.batch, self._store.snapshot
+        if operation.create_only:
+            refuse_taken(snapshot, batch.ids, operation.stamp)
+        floor = self.maintenance.gc_floor
+        if operation.stamp > max(self._store.max_stamp, floor) and not operation.solo:
+            return True  # newer than all that was applied: no row can lose
+        verdicts = operation.verdicts = judge(snapshot, batch, operation.stamp, floor)
+        if not len(verdicts.keep):
+            operation.result = WriteResult(batch.ids, 0, operation.stamp, snapshot.lsn, self.durability)
+            operation.done = True
+        elif len(verdicts.keep) < batch.rows:
+            operation.take(verdicts.keep)
+        return not operation.done
+
+    def _check_existing(self, operation: Operation) -> None:
         ids = operation.batch.ids
         found = self._store.snapshot.find(ids).found
         if operation.create_only and found.any():
@@ -388,7 +406,7 @@ class Replica(Reader):
                 mend="insert them with upsert first",
             )
 
-    def _make_room(self, ready: Sequence[_Operation]) -> None:
+    def _make_room(self, ready: Sequence[Operation]) -> None:
         rows = sum(o.batch.rows for o in ready if o.batch.op is not Op.DELETE)
         if not self._store.has_room(rows):
             capacity = self._store.next_capacity(rows)
@@ -401,17 +419,20 @@ class Replica(Reader):
         self.resources.budget.reserve(BUFFERS, extra)
         self._store.active.reserved_bytes += extra
 
-    def _give_back(self, operations: Sequence[_Operation]) -> None:
+    def _give_back(self, operations: Sequence[Operation]) -> None:
         """Release what ``_make_room`` took for operations that were not logged."""
         extra = sum(o.extra_bytes for o in operations)
         self._store.active.reserved_bytes -= extra
         self.resources.budget.release(BUFFERS, extra)
 
-    def _append(self, ready: Sequence[_Operation]) -> int:
+    def _append(self, ready: Sequence[Operation]) -> int:
         """Append the group to the log; returns its first LSN."""
         entries = []
         for operation in ready:
-            operation.stamp = self._hlc.tick()
+            if operation.stamp:
+                self._hlc.observe(operation.stamp)
+            else:
+                operation.stamp = self._hlc.tick()
             entries.append(WalEntry(RecordType.OPS, operation.stamp, operation.batch.rows, operation.parts))
         return self._wal.append(entries) - len(ready) + 1
 
@@ -422,12 +443,12 @@ class Replica(Reader):
         else:
             self._wal.publish()
 
-    def _stage(self, ready: Sequence[_Operation], first: int) -> None:
+    def _stage(self, ready: Sequence[Operation], first: int) -> None:
         """Apply the group behind the readers' backs: whether it is durable may not be known yet."""
         for lsn, o in enumerate(ready, first):
             o.applied = self._store.stage(o.batch, o.stamp, lsn, fresh=o.auto, plan=o.plan)
 
-    def _acknowledge(self, ready: Sequence[_Operation], first: int) -> None:
+    def _acknowledge(self, ready: Sequence[Operation], first: int) -> None:
         for lsn, operation in enumerate(ready, first):
             assert operation.applied is not None
             count = operation.applied.count
@@ -457,17 +478,7 @@ class Replica(Reader):
         if n < 1:
             raise InvalidArgumentError("the batch is empty", field="vectors", bound="at least one point")
         for name, array in vectors.items():
-            self._check_one(name, array, n)
-
-    def _check_one(self, name: str, array: npt.NDArray[Any], n: int) -> None:
-        field = self.schema.vector(name)
-        if array.dtype != field.numpy_dtype or array.shape != (n, field.dimension):
-            raise InvalidArgumentError(
-                f"got {array.dtype} {array.shape}", field="vectors", bound=f"{field.dtype} ({n}, {field.dimension})"
-            )
-        if array.dtype.kind == "f" and not all_finite(array):
-            bad = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-            raise InvalidArgumentError(f"row {bad} has NaN or Inf", field="vectors", bound="finite numbers")
+            check_vectors(self.schema, name, array, n)
 
     def _check_writable(self) -> None:
         if self._closed:
@@ -559,6 +570,12 @@ class Replica(Reader):
         """Run ``action`` while no group is being committed."""
         self._commits.run_exclusive(action)
 
+    def raise_floors(self, *, gc_floor: int = 0, fence_epoch: int = 0) -> None:
+        """Raise, durably, the floors of collection and of the shard's epoch; see :class:`Maintenance`."""
+        self._check_writable()
+        with translated("writing the manifest"):
+            self.maintenance.raise_floors(gc_floor=gc_floor, fence_epoch=fence_epoch)
+
     def sync(self) -> None:
         """Make everything acknowledged so far durable, whatever the durability mode."""
         self._check_writable()
@@ -640,18 +657,6 @@ class Replica(Reader):
             for part in self._store.snapshot.parts:
                 if isinstance(part, BufferPart):
                     self.resources.budget.release(BUFFERS, part.buffer.reserved_bytes)
-
-
-def _fail(group: Sequence[_Operation], error: BaseException) -> None:
-    for operation in group:
-        if not operation.done:
-            operation.error, operation.done = error, True
-
-
-def _as_exhausted(error: BaseException) -> BaseException:
-    if isinstance(error, MemoryError):
-        return ResourceExhaustedError("no memory for the batch", field="memory", mend="use smaller batches")
-    return error
 
 
 __all__ = ["Replica", "WriteResult"]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import concat_batches
 from omendb_common.schema import CollectionSchema, Float32Array
 from omendb_engine.growing import GrowingBuffer
@@ -34,8 +34,11 @@ class Build:
     row_maps: dict[int, I32Array]
 
 
-def build_from_buffer(buffer: GrowingBuffer, *, keep_tombstones: bool) -> Build:
-    """The live rows of a frozen buffer. Rows superseded inside the buffer are folded away."""
+def build_from_buffer(buffer: GrowingBuffer, *, tombstones_above: int | None) -> Build:
+    """The live rows of a frozen buffer. Rows superseded inside the buffer are folded away.
+
+    ``tombstones_above``: deletions with greater stamps are kept, too; None keeps none.
+    """
     n = buffer.n
     dead = buffer.dead_at_freeze
     rows = np.arange(n) if not dead.count else np.flatnonzero(~dead.mask())
@@ -56,14 +59,19 @@ def build_from_buffer(buffer: GrowingBuffer, *, keep_tombstones: bool) -> Build:
         norms={name: norms[select] for name, norms in columns.norms.items()},
         payload=payload,
         n=len(rows),
-        tombstones=_tombstones(buffer) if keep_tombstones else None,
+        tombstones=None if tombstones_above is None else _tombstones([buffer.tombstones.columns()], tombstones_above),
         overrides=_overrides(buffer.overrides().remap(rows)),
     )
     return Build(data, {buffer.part_id: _row_map(n, rows, 0)})
 
 
-def build_from_segments(schema: CollectionSchema, inputs: Sequence[tuple[SegmentPart, Deletes]]) -> Build:
-    """The rows of several segments that are live in the given delete sets, one after the other."""
+def build_from_segments(
+    schema: CollectionSchema, inputs: Sequence[tuple[SegmentPart, Deletes]], *, tombstones_above: int = 0
+) -> Build:
+    """The rows of several segments that are live in the given delete sets, one after the other.
+
+    ``tombstones_above``: of the deletions that the segments remember, those with greater stamps are kept.
+    """
     kept = [np.flatnonzero(~dead.mask()) if dead.count else np.arange(part.n) for part, dead in inputs]
     starts = np.cumsum([0, *(len(rows) for rows in kept)])
     parts = [part for part, _ in inputs]
@@ -93,7 +101,7 @@ def build_from_segments(schema: CollectionSchema, inputs: Sequence[tuple[Segment
         norms=norms,
         payload=payload if payload.num_columns else None,
         n=int(starts[-1]),
-        tombstones=None,
+        tombstones=_tombstones([segment.tombstones() for segment in segments], tombstones_above),
         overrides=_overrides(overrides),
     )
     maps = {p.part_id: _row_map(p.n, rows, int(at)) for p, rows, at in zip(parts, kept, starts[:-1], strict=True)}
@@ -116,12 +124,13 @@ def _overrides(stamps: FieldStamps) -> Overrides | None:
     return Overrides(stamps.rows, stamps.fields, stamps.stamps) if len(stamps) else None
 
 
-def _tombstones(buffer: GrowingBuffer) -> Tombstones | None:
-    if not buffer.tombstones:
+def _tombstones(sources: Sequence[tuple[IdColumn, U64Array]], above: int) -> Tombstones | None:
+    kept = [(ids, stamps, np.flatnonzero(stamps > np.uint64(above))) for ids, stamps in sources]
+    if not any(len(rows) for _, _, rows in kept):
         return None
-    ids, stamps = buffer.tombstones.columns()
+    ids = IdColumn.concat([ids.take(rows) for ids, _, rows in kept])
     hi, lo = ids.hashes()
-    return Tombstones(ids, hi, lo, stamps)
+    return Tombstones(ids, hi, lo, np.concatenate([stamps[rows] for _, stamps, rows in kept]))
 
 
 __all__ = ["Build", "build_from_buffer", "build_from_segments"]

@@ -1,11 +1,14 @@
 """Which ids a growing buffer's operations deleted, and when: sorted runs that merge as they grow.
 
-Only an operation that may be older than what was applied asks (in recovery, and for replicated writes), so nothing is
-sorted before the first question. A run at least doubles with every merge: n deletions cost O(n log² n) in all, where
-looking through them one by one made the replay of a long log quadratic.
+Who asks is an operation that may be older than what was applied (in recovery, and for replicated writes), or a reader
+who must tell a deleted id from an unknown one; nothing is sorted before the first question. A run at least doubles with
+every merge: n deletions cost O(n log² n) in all, where looking through them one by one made the replay of a long log
+quadratic.
 """
 
 from __future__ import annotations
+
+import threading
 
 import numpy as np
 
@@ -15,32 +18,45 @@ _Run = tuple[U64Array, U64Array, U64Array]
 
 
 class Tombstones:
-    """Deleted ids with their stamps, in order of deletion. One thread adds and asks."""
+    """Deleted ids with their stamps, in order of deletion. Thread-safe.
+
+    ``max_stamp``: the newest of all.
+    """
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._entries: list[tuple[IdColumn, U64Array]] = []
         self._sorted = 0
         self._runs: list[_Run] = []
         self.rows = 0
+        self.max_stamp = 0
 
     def __bool__(self) -> bool:
         return bool(self._entries)
 
     def add(self, ids: IdColumn, stamps: U64Array) -> None:
         """Note deletions."""
-        self._entries.append((ids, stamps))
+        with self._lock:
+            self._entries.append((ids, stamps))
         self.rows += len(ids)
+        self.max_stamp = max(self.max_stamp, int(stamps.max(initial=0)))
 
     def columns(self) -> tuple[IdColumn, U64Array]:
         """All of them, in order."""
-        ids = IdColumn.concat([ids for ids, _ in self._entries])
-        return ids, np.concatenate([stamps for _, stamps in self._entries])
+        with self._lock:
+            entries = list(self._entries)
+        ids = IdColumn.concat([ids for ids, _ in entries])
+        return ids, np.concatenate([np.empty(0, np.uint64), *(stamps for _, stamps in entries)])
 
     def newest(self, hi: U64Array, lo: U64Array) -> U64Array:
         """The stamp of each id hash's newest deletion, 0 where there is none."""
-        self._sort()
         out = np.zeros(len(hi), np.uint64)
-        for run_hi, run_lo, stamps in self._runs:
+        if not self._entries:
+            return out
+        with self._lock:
+            self._sort()
+            runs = list(self._runs)
+        for run_hi, run_lo, stamps in runs:
             at = np.minimum(np.searchsorted(run_hi, hi), len(run_hi) - 1)
             hit = (run_hi[at] == hi) & (run_lo[at] == lo)
             np.maximum(out, np.where(hit, stamps[at], np.uint64(0)), out=out)

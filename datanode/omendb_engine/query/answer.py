@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.payload import concat_batches
 from omendb_common.schema import CollectionSchema, Float32Array
-from omendb_engine.parts import AnyPart, I32Array, I64Array, Snapshot
+from omendb_engine.parts import AnyPart, I32Array, I64Array, Snapshot, take_payload
 from omendb_engine.vectors import restore
 
 
@@ -42,7 +44,7 @@ class Picked:
     def __len__(self) -> int:
         return len(self._row)
 
-    def _groups(self) -> list[tuple[AnyPart, I64Array, I64Array]]:
+    def groups(self) -> list[tuple[AnyPart, I64Array, I64Array]]:
         """(part, positions in the answer, rows in the part)."""
         if not len(self._row):
             return []
@@ -58,7 +60,7 @@ class Picked:
         """The ids, in order."""
         if isinstance(self._part, int):
             return self._snapshot.parts[self._part].ids_at(self._row) if len(self._row) else IdColumn.empty()
-        groups = self._groups()
+        groups = self.groups()
         if not groups:
             return IdColumn.empty()
         order = np.concatenate([where for _, where, _ in groups])
@@ -68,7 +70,7 @@ class Picked:
     def stamps(self) -> U64Array:
         """The stamps (versions), in order."""
         out = np.zeros(len(self._row), np.uint64)
-        for part, where, rows in self._groups():
+        for part, where, rows in self.groups():
             out[where] = part.stamps_at(rows)
         return out
 
@@ -77,16 +79,28 @@ class Picked:
         if isinstance(self._part, int):
             return self._snapshot.parts[self._part].columns().payloads(self._row) if len(self._row) else []
         out: list[dict[str, Any]] = [{}] * len(self._row)
-        for part, where, rows in self._groups():
+        for part, where, rows in self.groups():
             for position, value in zip(where.tolist(), part.columns().payloads(rows), strict=True):
                 out[position] = value
         return out
+
+    def columns(self) -> pa.RecordBatch:
+        """The payload of each row as typed columns, in order; a batch without columns when no row has any."""
+        groups = self.groups()
+        if not groups:
+            return pa.RecordBatch.from_arrays([], names=[])
+        pieces = [take_payload(part.columns(), rows) for part, _, rows in groups]
+        batch = concat_batches(pieces, [len(rows) for _, _, rows in groups])
+        if len(groups) == 1 or not batch.num_columns:
+            return batch
+        order = np.concatenate([where for _, where, _ in groups])
+        return batch.take(pa.array(np.argsort(order)))
 
     def vectors(self, field: str, schema: CollectionSchema) -> npt.NDArray[Any]:
         """The vectors of ``field`` as written, (n, dimension) in the field's dtype."""
         spec = schema.vector(field)
         out = np.empty((len(self._row), spec.dimension), spec.numpy_dtype)
-        for part, where, rows in self._groups():
+        for part, where, rows in self.groups():
             out[where] = restore(part.vectors_at(field, rows))
         return out
 
@@ -117,6 +131,12 @@ class SearchAnswer:
 
     def __len__(self) -> int:
         return len(self.counts)
+
+    def all_picked(self) -> Picked:
+        """The hits of all queries, those of the first one first."""
+        hits = np.arange(self._row.shape[1]) < self.counts[:, None]
+        part = self._part if isinstance(self._part, int) else self._part[hits]
+        return Picked(self._snapshot, part, self._row[hits])
 
     def picked(self, query: int) -> Picked:
         """The hits of one query, best first."""

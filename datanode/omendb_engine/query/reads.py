@@ -32,7 +32,9 @@ from omendb_engine.query.search import (
     allowed_rows,
     distances_of,
     nearest,
+    values_at,
 )
+from omendb_engine.query.versions import Versions
 from omendb_engine.resources import Resources
 from omendb_engine.vectors import all_finite
 
@@ -144,6 +146,45 @@ class Reader(ABC):
             elif allowed.count:
                 columns.append(part.all_ids().take(allowed.rows()))
         return IdColumn.concat(columns)
+
+    def select(self, condition: Filter | None) -> Picked:
+        """All points that match; None: all there are."""
+        snapshot = self.snapshot()
+        work = Work()
+        numbers: list[npt.NDArray[np.int32]] = []
+        found: list[npt.NDArray[np.int64]] = []
+        for number, part in enumerate(snapshot.parts):
+            allowed = allowed_rows(part, condition, self.resources, work)
+            rows = np.arange(part.n) if allowed is None else allowed.rows().astype(np.int64)
+            numbers.append(np.full(len(rows), number, np.int32))
+            found.append(rows)
+        return Picked(snapshot, np.concatenate(numbers), np.concatenate(found))
+
+    def versions(self, ids: IdColumn) -> Versions:
+        """What is known of ``ids``."""
+        return Versions(self.snapshot(), self.schema, ids)
+
+    def score(
+        self, query: npt.NDArray[Any], ids: IdColumn, *, field: str = "", condition: Filter | None = None
+    ) -> tuple[Versions, npt.NDArray[np.bool_], Float32Array]:
+        """The versions of ``ids``, whether each is live and matches, and its distance (infinite where not).
+
+        A distance is the one that :meth:`search` would give. InvalidArgumentError as there.
+        """
+        spec = self.schema.vector(field)
+        queries = query.reshape(1, -1)
+        _check_search(queries, 1, spec, None, None)
+        prepared = prepare_queries(queries, spec.metric)
+        versions = self.versions(ids)
+        matches = np.zeros(len(ids), np.bool_)
+        distances = np.full(len(ids), np.inf, np.float32)
+        for part, at, rows in versions.picked.groups():
+            allowed = allowed_rows(part, condition, self.resources, Work())
+            kept = np.ones(len(rows), np.bool_) if allowed is None else allowed.contains(rows)
+            where = versions.where[at[kept]]
+            matches[where] = True
+            distances[where] = distances_of(values_at(part, spec, prepared, rows[kept]), spec)
+        return versions, matches, distances
 
     def scroll(self, cursor: str | None, limit: int, condition: Filter | None = None) -> Page:
         """Points in the order of their id hashes, ``limit`` (1..100,000) at a time.

@@ -202,6 +202,16 @@ def _scan(
     )
 
 
+def values_at(part: AnyPart, field: VectorField, query: Float32Array, rows: I64Array) -> Float32Array:
+    """Native values of ``rows`` for one prepared query (1, d), in their order."""
+    order = np.argsort(rows)
+    request = SearchRequest(field, query, max(1, len(rows)), None, True, None, 1.0)
+    native, found = _scan(part, RowSet.of_rows(rows[order], part.n), request)
+    out = np.empty(len(rows), np.float32)
+    out[order[np.searchsorted(rows[order], found[0, : len(rows)])]] = native[0, : len(rows)]
+    return out
+
+
 def _merge(found: list[tuple[int, Float32Array, I64Array]], m: int, k: int, ascending: bool) -> Nearest:
     if not found:
         return Nearest(0, np.empty((m, 0), np.int64), np.empty((m, 0), np.float32), np.zeros(m, np.int64))
@@ -239,4 +249,5 @@ __all__ = [
     "distances_of",
     "matching",
     "nearest",
+    "values_at",
 ]

@@ -218,13 +218,13 @@ def test_the_size_of_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(replica._commits, "submit", measuring)
     put(replica, range(1, 9))
-    monkeypatch.setattr("omendb_engine.replica.BATCH_BODY_BYTES_MAX", sizes[0])
+    monkeypatch.setattr("omendb_engine.operation.BATCH_BODY_BYTES_MAX", sizes[0])
     put(replica, range(9, 17))
     before = state_of(replica)
     with pytest.raises(InvalidArgumentError) as caught:
         put(replica, range(17, 17 + 40))
     assert caught.value.field == "batch" and str(sizes[0]) in str(caught.value.bound)
-    monkeypatch.setattr("omendb_engine.replica.BATCH_BODY_BYTES_MAX", sizes[0] - 1)
+    monkeypatch.setattr("omendb_engine.operation.BATCH_BODY_BYTES_MAX", sizes[0] - 1)
     with pytest.raises(InvalidArgumentError):
         put(replica, range(20, 28))
     assert state_of(replica) == before

@@ -1,0 +1,118 @@
+"""The threads in which the engine works, so that the event loop never does: reads, writes and chores apart.
+
+A search that takes long must not hold up a write, nor a merge that somebody asked for either of them. What waits is
+bounded by number: beyond it calls are refused, with a time to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from omendb_common.deadline import Deadline
+from omendb_common.errors import DeadlineExceededError, ResourceExhaustedError
+
+T = TypeVar("T")
+RETRY_AFTER_S = 0.05
+
+
+class EngineThreads:
+    """Threads for one node's replicas. Used from one event loop.
+
+    Args:
+        readers, writers: threads of each kind; None: by the number of cores. Zero of both runs everything where it is
+            called, for simulations.
+        reads_max: reads that run or wait; more are refused.
+    """
+
+    def __init__(self, *, readers: int | None = None, writers: int | None = None, reads_max: int = 1024) -> None:
+        cores = os.cpu_count() or 1
+        readers = cores + 2 if readers is None else readers
+        writers = max(2, cores) if writers is None else writers
+        self.reads_max = reads_max
+        self._readers = ThreadPoolExecutor(readers, "omendb-read") if readers else None
+        self._writers = ThreadPoolExecutor(writers, "omendb-write") if writers else None
+        self._chores = ThreadPoolExecutor(2, "omendb-chore") if readers else None
+        self._lock = threading.Lock()
+        self._reads = 0
+
+    @property
+    def reads(self) -> int:
+        """Reads that run or wait."""
+        return self._reads
+
+    async def read(self, work: Callable[[], T], deadline: Deadline) -> T:
+        """Run a read in a thread.
+
+        Raises:
+            ResourceExhaustedError: too many wait already.
+            DeadlineExceededError: it did not end in time; it ends for nobody.
+        """
+        if self._readers is None:
+            return work()
+        with self._lock:
+            if self._reads >= self.reads_max:
+                raise ResourceExhaustedError(
+                    f"{self._reads} reads wait",
+                    field="reads",
+                    bound=f"at most {self.reads_max}",
+                    retry_after=RETRY_AFTER_S,
+                )
+            self._reads += 1
+        return await self._run(self._readers, work, deadline, self._read_ended)
+
+    def _read_ended(self, _: Future[T]) -> None:
+        with self._lock:
+            self._reads -= 1
+
+    async def chore(self, work: Callable[[], T], deadline: Deadline) -> T:
+        """Run something long in a thread; DeadlineExceededError when it goes on for nobody."""
+        return work() if self._chores is None else await self._run(self._chores, work, deadline, lambda _: None)
+
+    async def _run(
+        self,
+        pool: ThreadPoolExecutor,
+        work: Callable[[], T],
+        deadline: Deadline,
+        ended: Callable[[Future[T]], None],
+    ) -> T:
+        def begin() -> T:
+            deadline.check("waiting for a thread")
+            return work()
+
+        future = pool.submit(begin)
+        future.add_done_callback(ended)
+        try:
+            async with asyncio.timeout(deadline.left_s):
+                return await asyncio.wrap_future(future)
+        except TimeoutError:
+            raise DeadlineExceededError(
+                "the deadline passed while the replica worked", field="timeout", mend="allow more time"
+            ) from None
+
+    @property
+    def inline(self) -> bool:
+        """Whether writes run where they are called."""
+        return self._writers is None
+
+    def write(self, work: Callable[[], None]) -> None:
+        """Have ``work`` done by a writing thread."""
+        if self._writers is None:
+            work()
+        else:
+            self._writers.submit(work)
+
+    def close(self) -> None:
+        """Wait for what runs and end the threads; what waits is dropped."""
+        for pool in (self._readers, self._chores):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+        if self._writers is not None:
+            self._writers.shutdown()
+
+
+__all__ = ["RETRY_AFTER_S", "EngineThreads"]

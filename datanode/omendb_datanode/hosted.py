@@ -1,0 +1,40 @@
+"""Where the rules of a shard find the replica that a call is for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from omendb_common.deadline import Deadline
+from omendb_common.shard_calls import ShardRef
+from omendb_engine.replica import Replica
+
+
+@dataclass(slots=True)
+class Hosted:
+    """An open replica of a shard and the map it stands in.
+
+    ``epoch``: the shard's newest epoch that is known here. ``fence``: calls under an older map are refused (P15); it
+    is on stable storage before it counts.
+    """
+
+    replica: Replica
+    epoch: int
+    fence: int = 0
+
+
+class Replicas(Protocol):
+    """The replicas of one node."""
+
+    @property
+    def revision(self) -> int:
+        """The revision of the topology that is in force here."""
+
+    def find(self, shard: ShardRef) -> Hosted | None:
+        """The replica of that collection and shard, None when it is not here or must not answer."""
+
+    async def refresh(self, revision: int, deadline: Deadline) -> None:
+        """Wait until a topology of at least ``revision`` is in force here; returns at the deadline at the latest."""
+
+
+__all__ = ["Hosted", "Replicas"]

@@ -1,0 +1,397 @@
+"""What a data node does with a router's call: the rules of a replica, in their order (P2, P15, P16).
+
+::
+
+    no such replica here                        NOT_HERE      after a look at a newer map, when the caller has one
+    map older than the fence                    STALE_EPOCH
+    map newer than known, and not to be had     STALE_EPOCH
+    stamp too far ahead of this clock           CLOCK_AHEAD
+    anything else that cannot be done           REFUSED       with the error; nothing was applied
+    rows older than what their points carry     OK, superseded   (the engine's single writer decides, before it logs)
+    rows already there under this very stamp    OK
+    everything else                             logged, synced, applied, visible: OK
+
+What brings no answer in time raises, as :class:`~omendb_common.shard_calls.DataNode` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import weakref
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
+from omendb_common.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    OmenDBError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from omendb_common.hlc import HybridLogicalClock, stamp_wall_ms
+from omendb_common.records import WriteBatch
+from omendb_common.shard_calls import (
+    MAX_AHEAD_MS,
+    Applied,
+    Apply,
+    Looked,
+    Lookup,
+    Maintain,
+    Maintained,
+    Repair,
+    Score,
+    Scored,
+    Scroll,
+    Scrolled,
+    Search,
+    Select,
+    Selected,
+    ShardHits,
+    ShardRef,
+    Verdict,
+    Work,
+)
+from omendb_datanode.engine_threads import EngineThreads
+from omendb_datanode.hosted import Hosted, Replicas
+from omendb_datanode.write_queue import Outcome, WriteLimits, WriteQueue
+from omendb_engine.disk_errors import disk_error
+from omendb_engine.query.answer import Picked
+from omendb_engine.replica import Replica
+from omendb_engine.stamped import StampedResult, StampedWrite
+
+_log = logging.getLogger(__name__)
+
+REFRESH_S_MAX = 1.0
+"""How long a call waits for a newer map before it is told that this node has none."""
+LOOKUP_IDS_MAX = 1 << 17
+
+A = TypeVar("A")
+
+
+class RefusedCallError(Exception):
+    """A call that ends with another verdict than OK; ``error`` says more."""
+
+    def __init__(self, verdict: Verdict, error: OmenDBError) -> None:
+        super().__init__(verdict, error)
+        self.verdict = verdict
+        self.error = error
+
+
+class ShardRules:
+    """A :class:`~omendb_common.shard_calls.DataNode` over the replicas of this process. Used from one event loop.
+
+    Args:
+        threads: where the engine works; closed by whoever made them.
+        write_limits: what may wait for one replica.
+    """
+
+    def __init__(
+        self, replicas: Replicas, clock: Clock, threads: EngineThreads, *, write_limits: WriteLimits | None = None
+    ) -> None:
+        self._replicas = replicas
+        self._clock = clock
+        self._threads = threads
+        self._limits = write_limits or WriteLimits()
+        self._hlc = HybridLogicalClock(clock)
+        # Goes with its replica: one that was dropped, or opened anew, takes its queue along.
+        self._queues: weakref.WeakKeyDictionary[Replica, WriteQueue] = weakref.WeakKeyDictionary()
+
+    # -- the calls
+
+    async def apply(self, call: Apply, deadline: Deadline) -> Applied:
+        """Write."""
+
+        async def work() -> Applied:
+            hosted = await self._hosted(call.shard, deadline)
+            self._check_clock(call.stamp)
+            if call.batch.stamps is not None:
+                raise InvalidArgumentError("rows with stamps of their own", field="stamps", bound="one stamp for all")
+            write = StampedWrite(call.batch, call.stamp, call.body, call.create_only)
+            (result,) = await self._write(hosted, [write], deadline)
+            self._hlc.observe(call.stamp)
+            return self._applied([result], [call.batch])
+
+        return await self._answer(work, Applied, "writing")
+
+    async def repair(self, call: Repair, deadline: Deadline) -> Applied:
+        """Bring records up to date."""
+
+        async def work() -> Applied:
+            hosted = await self._hosted(call.shard, deadline)
+            if not call.records:
+                return Applied(Verdict.OK, self._hlc.now(), durability=hosted.replica.durability)
+            newest = max(_newest_stamp(batch) for batch in call.records)
+            self._check_clock(newest)
+            results = await self._write(hosted, [StampedWrite(batch, 0) for batch in call.records], deadline)
+            self._hlc.observe(newest)
+            return self._applied(results, call.records)
+
+        return await self._answer(work, Applied, "repairing")
+
+    async def search(self, call: Search, deadline: Deadline) -> ShardHits:
+        """Search."""
+
+        async def work() -> ShardHits:
+            hosted = await self._hosted(call.shard, deadline)
+            return await self._threads.read(lambda: self._search(hosted.replica, call), deadline)
+
+        return await self._answer(work, ShardHits, "searching")
+
+    async def lookup(self, call: Lookup, deadline: Deadline) -> Looked:
+        """Look ids up."""
+
+        async def work() -> Looked:
+            hosted = await self._hosted(call.shard, deadline)
+            _check_count(len(call.ids))
+            return await self._threads.read(lambda: self._lookup(hosted.replica, call), deadline)
+
+        return await self._answer(work, Looked, "looking up ids")
+
+    async def score(self, call: Score, deadline: Deadline) -> Scored:
+        """Score ids."""
+
+        async def work() -> Scored:
+            hosted = await self._hosted(call.shard, deadline)
+            _check_count(len(call.ids))
+            return await self._threads.read(lambda: _score(hosted.replica, call), deadline)
+
+        return await self._answer(work, Scored, "scoring ids")
+
+    async def scroll(self, call: Scroll, deadline: Deadline) -> Scrolled:
+        """Read a page."""
+
+        async def work() -> Scrolled:
+            hosted = await self._hosted(call.shard, deadline)
+            return await self._threads.read(lambda: _scroll(hosted.replica, call), deadline)
+
+        return await self._answer(work, Scrolled, "scrolling")
+
+    async def select(self, call: Select, deadline: Deadline) -> Selected:
+        """Resolve a filter."""
+
+        async def work() -> Selected:
+            hosted = await self._hosted(call.shard, deadline)
+            return await self._threads.read(lambda: _select(hosted.replica, call), deadline)
+
+        return await self._answer(work, Selected, "selecting points")
+
+    async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
+        """Do or tell something about a replica."""
+
+        async def work() -> Maintained:
+            hosted = await self._hosted(call.shard, deadline)
+            value = await self._threads.chore(lambda: _maintain(hosted, call, deadline), deadline)
+            return Maintained(Verdict.OK, value)
+
+        return await self._answer(work, Maintained, call.task)
+
+    def observe(self, stamp: int) -> None:
+        """Have this node's clock count a stamp that a replica holds."""
+        self._hlc.observe(stamp)
+
+    # -- the rules
+
+    async def _hosted(self, shard: ShardRef, deadline: Deadline) -> Hosted:
+        """The replica for a call, with a map that both sides agree on."""
+        if deadline.passed:
+            raise DeadlineExceededError("the deadline passed before the call began", field="timeout", outcome="none")
+        hosted = self._replicas.find(shard)
+        if shard.epoch > (self._replicas.revision if hosted is None else hosted.epoch):
+            await self._replicas.refresh(shard.epoch, Deadline(deadline.clock, self._refresh_until(deadline)))
+            hosted = self._replicas.find(shard)
+        if hosted is None:
+            raise RefusedCallError(
+                Verdict.NOT_HERE,
+                UnavailableError(
+                    "this node does not serve the shard",
+                    field=f"{shard.collection_uuid}.{shard.shard_id}",
+                    mend="look at a newer map",
+                ),
+            )
+        if not hosted.fence <= shard.epoch <= hosted.epoch:
+            known = f"{hosted.fence}..{hosted.epoch}"
+            raise RefusedCallError(
+                Verdict.STALE_EPOCH,
+                UnavailableError(f"got epoch {shard.epoch}", field="epoch", bound=known, mend="look at a newer map"),
+            )
+        return hosted
+
+    def _refresh_until(self, deadline: Deadline) -> float:
+        return min(deadline.at_s, deadline.clock.mono_s() + REFRESH_S_MAX)
+
+    def _check_clock(self, stamp: int) -> None:
+        ahead_ms = stamp_wall_ms(stamp) - self._clock.wall_ms()
+        if ahead_ms > MAX_AHEAD_MS:
+            raise RefusedCallError(
+                Verdict.CLOCK_AHEAD,
+                UnavailableError(
+                    f"the stamp is {ahead_ms} ms ahead of this node's clock",
+                    field="stamp",
+                    bound=f"at most {MAX_AHEAD_MS} ms",
+                    mend="synchronise the clocks",
+                ),
+            )
+
+    async def _answer(self, work: Callable[[], Awaitable[A]], kind: Callable[..., A], doing: str) -> A:
+        """What ``work`` answers, or the answer that says why there is none; only a late one raises."""
+        try:
+            return await work()
+        except RefusedCallError as refused:
+            return self._refusal(kind, refused.verdict, refused.error)
+        except DeadlineExceededError as error:
+            if error.outcome == "unknown" and kind is Applied:
+                raise
+            return self._refusal(kind, Verdict.REFUSED, error)
+        except OmenDBError as error:
+            return self._refusal(kind, Verdict.REFUSED, error)
+        except Exception as error:  # noqa: BLE001 - a fault here is one call's refusal, not the end of a connection
+            return self._refusal(kind, Verdict.REFUSED, _told(error, doing))
+
+    def _refusal(self, kind: Callable[..., A], verdict: Verdict, error: OmenDBError) -> A:
+        now = {"hlc": self._hlc.now()} if kind in (Applied, ShardHits, Looked) else {}
+        return kind(verdict, error=error, **now)
+
+    # -- work
+
+    async def _write(self, hosted: Hosted, writes: Sequence[StampedWrite], deadline: Deadline) -> list[StampedResult]:
+        queue = self._queues.get(hosted.replica)
+        if queue is None:
+            queue = self._queues[hosted.replica] = WriteQueue(hosted.replica, self._threads, self._limits)
+        return _all_good(await queue.write(writes, deadline))
+
+    def _applied(self, results: Sequence[StampedResult], batches: Sequence[WriteBatch]) -> Applied:
+        starts = np.cumsum([0, *(batch.rows for batch in batches)])[: len(results)].tolist()
+        return Applied(
+            Verdict.OK,
+            self._hlc.now(),
+            max(r.lsn for r in results),
+            results[0].durability,
+            sum(r.existed for r in results),
+            np.concatenate([r.superseded + at for r, at in zip(results, starts, strict=True)]),
+            np.concatenate([r.newer for r in results]),
+            np.concatenate([r.missing + at for r, at in zip(results, starts, strict=True)]),
+            partial=any(r.partial for r in results),
+        )
+
+    def _search(self, replica: Replica, call: Search) -> ShardHits:
+        answer = replica.search(
+            call.queries,
+            call.k,
+            field=call.field,
+            condition=call.condition,
+            exact=call.exact,
+            ef=call.ef,
+            recall_target=call.recall_target,
+            score_threshold=call.score_threshold,
+        )
+        hits = answer.all_picked()
+        did = answer.performance
+        return ShardHits(
+            Verdict.OK,
+            answer.distances,
+            answer.counts,
+            hits.ids(),
+            hits.stamps(),
+            hits.columns() if call.payload else None,
+            hits.vectors(call.field, replica.schema) if call.vectors else None,
+            Work(
+                did.vectors_scanned, did.segments_searched, did.segments_skipped, did.cache_hit_rate, did.cost_estimate
+            ),
+            self._hlc.now(),
+        )
+
+    def _lookup(self, replica: Replica, call: Lookup) -> Looked:
+        versions = replica.versions(call.ids)
+        return Looked(
+            Verdict.OK,
+            versions.states,
+            versions.stamps,
+            versions.digests(),
+            versions.records() if call.records else (),
+            versions.picked.columns() if call.payload else None,
+            {name: versions.picked.vectors(name, replica.schema) for name in call.vectors},
+            self._hlc.now(),
+        )
+
+
+def _score(replica: Replica, call: Score) -> Scored:
+    versions, matches, distances = replica.score(call.query, call.ids, field=call.field, condition=call.condition)
+    return Scored(Verdict.OK, versions.states, versions.stamps, matches, distances)
+
+
+def _scroll(replica: Replica, call: Scroll) -> Scrolled:
+    page = replica.scroll(call.cursor, call.limit, call.condition)
+    ids = page.picked.ids()
+    return Scrolled(
+        Verdict.OK,
+        ids,
+        page.picked.stamps(),
+        ids.hashes()[0],
+        page.picked.columns() if call.payload else None,
+        {name: page.picked.vectors(name, replica.schema) for name in call.vectors},
+        page.cursor,
+    )
+
+
+def _select(replica: Replica, call: Select) -> Selected:
+    if call.count_only:
+        return Selected(Verdict.OK, replica.count(call.condition))
+    found: Picked = replica.select(call.condition)
+    return Selected(Verdict.OK, len(found), found.ids(), found.stamps())
+
+
+def _maintain(hosted: Hosted, call: Maintain, deadline: Deadline) -> Any:
+    replica = hosted.replica
+    if call.task == "flush":
+        return replica.flush()
+    if call.task == "compact":
+        return replica.compact()
+    if call.task == "wait_until_indexed":
+        # Back in time to say that it is not done.
+        return replica.wait_until_indexed(deadline.left_s * 0.9)
+    if call.task == "next_auto_id":
+        return replica.next_auto_id
+    if call.task == "stats":
+        floors = {"epoch": hosted.epoch, "fence": hosted.fence, "gc_floor": replica.maintenance.gc_floor}
+        return {**dataclasses.asdict(replica.stats()), **floors}
+    raise InvalidArgumentError(f"got {call.task!r}", field="task", bound="a task of Maintain")
+
+
+def _all_good(outcomes: Sequence[Outcome]) -> list[StampedResult]:
+    results: list[StampedResult] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results
+
+
+def _newest_stamp(batch: WriteBatch) -> int:
+    if batch.stamps is None:
+        raise InvalidArgumentError("a record without its stamps", field="stamps", bound="one for each row")
+    return int(batch.stamps.max(initial=0))
+
+
+def _check_count(ids: int) -> None:
+    if ids > LOOKUP_IDS_MAX:
+        raise InvalidArgumentError(f"got {ids}", field="ids", bound=f"at most {LOOKUP_IDS_MAX}")
+
+
+def _told(error: Exception, doing: str) -> OmenDBError:
+    """An error that is none of ours, as the caller may know it."""
+    if isinstance(error, MemoryError):
+        return ResourceExhaustedError(f"no memory for {doing}", field="memory", mend="ask for less at a time")
+    if isinstance(error, OSError):
+        return disk_error(error, doing)
+    _log.error("a fault while %s", doing, exc_info=error)
+    return UnavailableError(
+        f"a fault in this node while {doing}: {type(error).__name__}", field="datanode", outcome="unknown"
+    )
+
+
+__all__ = ["LOOKUP_IDS_MAX", "REFRESH_S_MAX", "RefusedCallError", "ShardRules"]

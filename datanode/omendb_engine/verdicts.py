@@ -1,0 +1,125 @@
+"""What becomes of each row of a write that carries a stamp from outside, decided before it is logged.
+
+Two questions with two answers. *What is written* goes by component, so that any order of the same operations ends in
+the same points: an upsert or a deletion meets the point's base and its tombstone, a partial update meets the base and
+the stamps of the fields it names. *What the writer is told* goes by the newest stamp that the write touches: whoever
+was overtaken must hear of it and stamp again, or a completed write could lose to one that began after it. So a row
+may be told ``superseded`` although a part of it counts, as it does on every replica that hears of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from omendb_common.errors import AlreadyExistsError
+from omendb_common.ids import IdColumn, U64Array
+from omendb_common.records import Op, WriteBatch
+from omendb_engine.parts import Located, Snapshot
+from omendb_engine.points import base_stamps, changed_fields, known_stamps
+
+BoolArray = npt.NDArray[np.bool_]
+I64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """Rows of one batch, each list ascending.
+
+    ``keep``: rows that change something and are to be logged; what is in no other list besides counts as written
+    already. ``superseded`` with ``newer``: rows overtaken, and by which stamp (or the floor below which unknown ids
+    are not believed). ``missing``: rows of an UPDATE whose point is not live. ``existed``: points that were live.
+    """
+
+    keep: I64Array
+    superseded: I64Array
+    newer: U64Array
+    missing: I64Array
+    existed: int
+
+    @property
+    def partial(self) -> bool:
+        """Whether something of the overtaken rows is written all the same."""
+        return bool(np.isin(self.superseded, self.keep, assume_unique=True).any())
+
+
+def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int) -> Verdicts:
+    """The verdicts on ``batch`` under ``stamp`` (rows with stamps of their own carry them) in the state ``snapshot``.
+
+    The thread that writes the replica asks, between two operations.
+    """
+    mine = np.full(batch.rows, stamp, np.uint64) if batch.stamps is None else batch.stamps
+    located = snapshot.find(batch.ids)
+    found = located.found
+    tombstones = newest_tombstones(snapshot, batch.ids)
+    stale = ~found & (tombstones == 0) & (mine <= np.uint64(gc_floor))
+    missing = np.zeros(batch.rows, np.bool_)
+    if batch.op is Op.UPDATE:
+        wins, newest = _update(snapshot, batch, located, mine)
+        missing = ~found & ~stale & (mine >= tombstones)
+        newest[~found] = tombstones[~found]
+    else:
+        held = np.maximum(tombstones, _base(snapshot, located))
+        wins = (mine > held) & ~stale
+        newest = np.maximum(tombstones, _latest(snapshot, located))
+    newest[stale] = gc_floor
+    overtaken = (stale | (mine < newest)) & ~missing
+    rows = np.flatnonzero(overtaken)
+    return Verdicts(np.flatnonzero(wins), rows, newest[rows], np.flatnonzero(missing), int(np.count_nonzero(found)))
+
+
+def refuse_taken(snapshot: Snapshot, ids: IdColumn, stamp: int) -> None:
+    """Raise AlreadyExistsError when an id is live, unless it is this very write that made it (sent again)."""
+    located = snapshot.find(ids)
+    taken = located.found & (_base(snapshot, located) != np.uint64(stamp))
+    if taken.any():
+        some = ids.take(np.flatnonzero(taken)[:3]).to_list()
+        raise AlreadyExistsError(
+            f"{int(taken.sum())} ids exist already, such as {some}", field="ids", mend="use upsert to replace them"
+        )
+
+
+def newest_tombstones(snapshot: Snapshot, ids: IdColumn) -> U64Array:
+    """The stamp of the newest deletion of each id that is remembered, 0 where there is none."""
+    hi, lo = ids.hashes()
+    out = np.zeros(len(ids), np.uint64)
+    for part in snapshot.parts:
+        np.maximum(out, part.tombstone_stamps(hi, lo), out=out)
+    return out
+
+
+def _base(snapshot: Snapshot, located: Located) -> U64Array:
+    out = np.zeros(len(located.part), np.uint64)
+    for number, where, rows in snapshot.by_part(located):
+        out[where] = base_stamps(snapshot.parts[number], rows)
+    return out
+
+
+def _latest(snapshot: Snapshot, located: Located) -> U64Array:
+    out = np.zeros(len(located.part), np.uint64)
+    for number, where, rows in snapshot.by_part(located):
+        out[where] = snapshot.parts[number].stamps_at(rows)
+    return out
+
+
+def _update(snapshot: Snapshot, batch: WriteBatch, located: Located, mine: U64Array) -> tuple[BoolArray, U64Array]:
+    """Which rows an update changes something of, and the newest stamp among the fields that it names."""
+    wins = np.zeros(batch.rows, np.bool_)
+    newest = np.zeros(batch.rows, np.uint64)
+    groups = snapshot.by_part(located)
+    if not groups:
+        return wins, newest
+    where = np.concatenate([at for _, at, _ in groups])
+    known = known_stamps([(snapshot.parts[number], rows) for number, _, rows in groups])
+    base = known.of_field("").dense(len(where))
+    for field, mask in changed_fields(batch).items():
+        named = mask[where]
+        held = np.maximum(base, known.of_field(field).dense(len(where)))
+        wins[where] |= named & (mine[where] > held)
+        newest[where] = np.maximum(newest[where], np.where(named, held, np.uint64(0)))
+    return wins, newest
+
+
+__all__ = ["Verdicts", "judge", "newest_tombstones", "refuse_taken"]
