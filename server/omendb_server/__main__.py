@@ -1,0 +1,94 @@
+"""The process of a single-node server: ``python -m omendb_server PATH``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from omendb_common.config import load_settings
+from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_router.face_serving import Place
+from omendb_server.serving import Server
+
+_LOG = logging.getLogger("omendb.server")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    flags = argparse.ArgumentParser(prog="python -m omendb_server", description=__doc__)
+    flags.add_argument("path", help="the database folder; it is made when there is none")
+    flags.add_argument("--http", default="127.0.0.1:8480", help="where REST is served (port 0: any)")
+    flags.add_argument("--grpc", default="127.0.0.1:8481", help="where gRPC is served (port 0: any)")
+    flags.add_argument("--profile", help="developer, production or cloud, and speed, balanced or quality")
+    flags.add_argument("--config", help="a YAML file of settings")
+    flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting; may be repeated")
+    return flags
+
+
+async def serve(given: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    overrides = dict(_pair(text) for text in given.set)
+    settings = load_settings(given.profile, given.config, None, overrides).settings
+    http, grpc = Place.parse(given.http, "--http"), Place.parse(given.grpc, "--grpc")
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ending.set)
+    server = Server.open(given.path, settings)
+    try:
+        await server.start(http, grpc)
+        ready = {
+            "role": "server",
+            "node_id": "local",
+            "pid": os.getpid(),
+            "address": str(server.faces.http),
+            "http": str(server.faces.http),
+            "grpc": str(server.faces.grpc),
+            "location": server.folder.path,
+        }
+        sys.stdout.write(f"ready {json.dumps(ready)}\n")
+        sys.stdout.flush()
+        await ending.wait()
+        _LOG.info("draining")
+    finally:
+        await server.stop()
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise InvalidArgumentError(f"got {text!r}", field="--set", bound="NAME=VALUE")
+    return name, value
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it is installed, else on asyncio's own loop."""
+    try:
+        import uvloop  # here, because Windows has none
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    given = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        run(serve(given))
+    except OmenDBError as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
