@@ -235,7 +235,9 @@ def _verdict_in(message: pb.Verdict) -> tuple[Verdict, OmenDBError | None]:
 
 
 def _applied_out(answer: calls.Applied, pack: Packer) -> pb.AppliedAnswer:
-    message = pb.AppliedAnswer(lsn=answer.lsn, durability=answer.durability, existed=answer.existed)
+    message = pb.AppliedAnswer(
+        lsn=answer.lsn, durability=answer.durability, existed=answer.existed, partial=answer.partial
+    )
     _verdict_out(message.verdict, answer.verdict, answer.error, answer.hlc)
     pack.column(message.superseded, answer.superseded, I64)
     pack.column(message.newer, answer.newer, U64)
@@ -256,6 +258,7 @@ def _applied_in(message: pb.AppliedAnswer, blobs: Unpacker) -> calls.Applied:
         blobs.column(message.newer, U64, "newer", len(superseded)),
         blobs.column(message.missing, I64, "missing"),
         error,
+        message.partial,
     )
 
 

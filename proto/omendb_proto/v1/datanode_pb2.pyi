@@ -98,7 +98,7 @@ class ApplyCall(_message.Message):
     def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., stamp: _Optional[int] = ..., create_only: _Optional[bool] = ..., batch: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class AppliedAnswer(_message.Message):
-    __slots__ = ("verdict", "lsn", "durability", "existed", "superseded", "newer", "missing")
+    __slots__ = ("verdict", "lsn", "durability", "existed", "superseded", "newer", "missing", "partial")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     LSN_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class AppliedAnswer(_message.Message):
     SUPERSEDED_FIELD_NUMBER: _ClassVar[int]
     NEWER_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    PARTIAL_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     lsn: int
     durability: str
@@ -113,7 +114,8 @@ class AppliedAnswer(_message.Message):
     superseded: Blob
     newer: Blob
     missing: Blob
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., lsn: _Optional[int] = ..., durability: _Optional[str] = ..., existed: _Optional[int] = ..., superseded: _Optional[_Union[Blob, _Mapping]] = ..., newer: _Optional[_Union[Blob, _Mapping]] = ..., missing: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
+    partial: bool
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., lsn: _Optional[int] = ..., durability: _Optional[str] = ..., existed: _Optional[int] = ..., superseded: _Optional[_Union[Blob, _Mapping]] = ..., newer: _Optional[_Union[Blob, _Mapping]] = ..., missing: _Optional[_Union[Blob, _Mapping]] = ..., partial: _Optional[bool] = ...) -> None: ...
 
 class SearchCall(_message.Message):
     __slots__ = ("shard", "queries", "k", "field", "condition", "exact", "ef", "recall_target", "score_threshold", "payload", "vectors")

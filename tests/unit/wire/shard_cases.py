@@ -27,6 +27,7 @@ FILTERS: st.SearchStrategy[Filter | None] = st.sampled_from(
 DTYPES = st.sampled_from(["float32", "float16", "int8", "uint8"])
 ERRORS: st.SearchStrategy[OmenDBError | None] = st.none() | st.sampled_from([full(cls) for cls in classes()])
 VERDICTS = st.sampled_from(list(Verdict))
+KINDS = ("apply", "search", "lookup", "score", "repair", "scroll", "select", "maintain")
 # Few bytes lie in the message and many beside it: both sides of that line are tried.
 COUNTS = st.integers(0, 12) | st.integers(500, 700)
 
@@ -40,7 +41,8 @@ def _ids(n: int) -> st.SearchStrategy[IdColumn]:
 
 def _column(n: int, dtype: str, seed: int) -> np.ndarray[Any, Any]:
     data = np.random.default_rng(seed).integers(0, 255, n * np.dtype(dtype).itemsize, np.uint8)
-    return np.nan_to_num(data.view(dtype))
+    column: np.ndarray[Any, Any] = np.nan_to_num(data.view(dtype))
+    return column
 
 
 def _payload(n: int) -> st.SearchStrategy[pa.RecordBatch]:
@@ -68,7 +70,7 @@ def batches(draw: st.DrawFn) -> WriteBatch:
 
 @st.composite
 def any_call(draw: st.DrawFn) -> Any:
-    kind = draw(st.sampled_from("apply search lookup score repair scroll select maintain".split()))
+    kind = draw(st.sampled_from(KINDS))
     shard = draw(SHARDS)
     flags = [draw(st.booleans()) for _ in range(3)]
     names = tuple(draw(st.lists(NAMES, max_size=3)))
@@ -77,7 +79,7 @@ def any_call(draw: st.DrawFn) -> Any:
     if kind == "search":
         queries = _column(draw(st.integers(1, 400)) * 4, draw(DTYPES), 1).reshape(-1, 4)
         real = st.none() | st.floats(0, 1)
-        more = [draw(st.none() | st.integers(1, 999)), draw(real), draw(real)]
+        more: list[Any] = [draw(st.none() | st.integers(1, 999)), draw(real), draw(real)]
         return calls.Search(
             shard, queries, draw(st.integers(1, 99)), draw(NAMES), draw(FILTERS), flags[0], *more, *flags[1:]
         )
@@ -120,8 +122,9 @@ def any_answer(draw: st.DrawFn) -> tuple[int, Any]:
     method = draw(st.integers(1, 8))
     verdict, error, n = draw(VERDICTS), draw(ERRORS), draw(COUNTS)
     if method in (1, 5):
-        columns = [_column(n, "int64", 1), _column(n, "uint64", 2), _column(3, "int64", 3)]
-        return method, calls.Applied(verdict, draw(U64), draw(U64), "fsync", draw(U64), *columns, error)
+        columns: list[Any] = [_column(n, "int64", 1), _column(n, "uint64", 2), _column(3, "int64", 3)]
+        columns += [error, draw(st.booleans())]
+        return method, calls.Applied(verdict, draw(U64), draw(U64), "fsync", draw(U64), *columns)
     if method == 2:
         return method, draw(hits())
     stamps, digests = _column(n, "uint64", 4), _column(n, "uint64", 5)
@@ -136,8 +139,13 @@ def any_answer(draw: st.DrawFn) -> tuple[int, Any]:
     if method == 4:
         return method, calls.Scored(verdict, states, stamps, states == 1, _column(n, "float32", 8), error)
     if method == 6:
-        more = [draw(st.none() | _payload(n)), draw(_vectors(n)), draw(st.none() | st.text(max_size=8))]
-        return method, calls.Scrolled(verdict, draw(_ids(n)), stamps, digests, *more, error)
+        more: list[Any] = [
+            draw(st.none() | _payload(n)),
+            draw(_vectors(n)),
+            draw(st.none() | st.text(max_size=8)),
+            error,
+        ]
+        return method, calls.Scrolled(verdict, draw(_ids(n)), stamps, digests, *more)
     if method == 7:
         return method, calls.Selected(verdict, draw(U64), draw(_ids(n)), stamps, error)
     value = draw(st.none() | st.integers() | st.dictionaries(st.text(max_size=5), st.integers(), max_size=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,32 @@ def test_answers_survive(case: tuple[int, Any]) -> None:
     assert plain(decode_answer(method, message, arrived(attachments))) == plain(answer)
 
 
+CARRIED = {
+    calls.Apply: "shard stamp batch body create_only",
+    calls.Search: "shard queries k field condition exact ef recall_target score_threshold payload vectors",
+    calls.Lookup: "shard ids records payload vectors",
+    calls.Score: "shard query ids field condition",
+    calls.Repair: "shard records",
+    calls.Scroll: "shard cursor limit condition payload vectors",
+    calls.Select: "shard condition count_only",
+    calls.Maintain: "shard task",
+    calls.Applied: "verdict hlc lsn durability existed superseded newer missing error partial",
+    calls.ShardHits: "verdict distances counts ids stamps payload vectors work hlc error",
+    calls.Looked: "verdict states stamps digests records payload vectors hlc error",
+    calls.Scored: "verdict states stamps matches distances error",
+    calls.Scrolled: "verdict ids stamps hashes payload vectors cursor error",
+    calls.Selected: "verdict count ids stamps error",
+    calls.Maintained: "verdict value error",
+    calls.Work: "vectors_scanned segments_searched segments_skipped cache_hit_rate cost_estimate",
+}
+
+
+@pytest.mark.parametrize("kind", CARRIED, ids=lambda kind: kind.__name__)
+def test_no_field_stays_behind(kind: type) -> None:
+    """A field that joins a call or an answer joins the wire, the cases above, and this list."""
+    assert " ".join(f.name for f in dataclasses.fields(kind)) == CARRIED[kind]
+
+
 def test_a_batch_that_is_encoded_already_is_sent_as_it_is() -> None:
     batch = WriteBatch(Op.UPSERT, IdColumn.of([1, 2]), {"": np.ones((2, 2000), np.float32)})
     body = encode_batch(batch)
@@ -85,7 +112,7 @@ def upsert(**change: Any) -> bytes:
 
 
 FORGED = pa.StringArray.from_buffers(2, pa.py_buffer(np.array([0, 99, 2], np.int32)), pa.py_buffer(b"ab"))
-BAD_CALLS = {
+BAD_CALLS: dict[str, tuple[int, Any]] = {
     "unknown method": (99, b""),
     "no message": (pb.DATA_NODE_METHOD_SEARCH, b"\xff\xff\xff"),
     "no queries": (2, pb.SearchCall(k=1)),
