@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from omendb_common.errors import InvalidArgumentError
 from omendb_router.sessions import decode_token, encode_token
 
 
@@ -19,7 +20,11 @@ class Sessions:
         """A write was acknowledged with ``token``."""
         if not token:
             return
-        uuid, written = decode_token(token)
+        try:
+            uuid, written = decode_token(token)
+        except InvalidArgumentError:  # a newer server's: what cannot be merged is kept as it came
+            self._tokens[collection] = token
+            return
         with self._lock:
             known_uuid, known = self._written.get(collection, (uuid, {}))
             merged = dict(known) if known_uuid == uuid else {}  # a collection made anew has none of the old writes

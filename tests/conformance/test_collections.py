@@ -1,28 +1,18 @@
-"""Collections: create, list, drop, rename; the default one; closing and reading only."""
+"""Collections: create, list, drop, rename; the default one; closing."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-import omendb
-from omendb.database import Database, FieldHints
-from omendb_common.errors import (
-    AlreadyExistsError,
-    DatabaseClosedError,
-    InvalidArgumentError,
-    NotFoundError,
-    ReadOnlyError,
-)
-from tests.unit.sdk.memory_backend import MemoryBackend
+from omendb.backend import Consistency
+from omendb.database import Database
+from omendb_common.errors import AlreadyExistsError, DatabaseClosedError, InvalidArgumentError, NotFoundError
 
 V = np.array([[0, 0], [1, 1]], np.float32)
 
@@ -76,20 +66,6 @@ def test_the_default_collection_can_be_renamed_and_dropped(db: Database) -> None
     assert db.count() == 2 and db.dimension == 2
 
 
-def test_the_default_collection_follows_its_hints() -> None:
-    backend = MemoryBackend()
-    db = Database(backend, hints=FieldHints(dimension=2, metric="cosine", dtype="float16"))
-    with pytest.raises(InvalidArgumentError, match="dimension 2"):
-        db.add_batch([[1, 2, 3]])
-    assert backend.names() == []
-    db.add_batch(V)
-    assert db.schema is not None and db.schema.vectors[0].dtype == "float16"
-    for hints in (FieldHints(dimension=3), FieldHints(metric="l2"), FieldHints(dtype="float32")):
-        with pytest.raises(AlreadyExistsError, match="default collection has"):
-            Database(backend, hints=hints)
-    assert Database(backend, hints=FieldHints(2, "cosine", "float16")).count() == 2
-
-
 def test_two_first_writes_at_once_make_one_collection(db: Database) -> None:
     barrier = threading.Barrier(8)
 
@@ -135,65 +111,56 @@ def test_after_close_everything_is_refused(db: Database, name: str) -> None:
         (CALLS | WRITES)[name](db)
 
 
-@pytest.mark.parametrize("name", WRITES)
-def test_a_reader_refuses_writes(name: str) -> None:
-    backend = MemoryBackend()
-    Database(backend).add_batch(V)
-    reader = Database(backend, read_only=True)
-    with pytest.raises(ReadOnlyError, match='mode="rw"'):
-        WRITES[name](reader)
-    for call in CALLS.values():
-        call(reader)
-    assert reader.count() == 2
+def test_a_call_names_its_collection(db: Database) -> None:
+    db.create_collection("documents", 2)
+    embeddings = np.array([[0, 0], [1, 1], [5, 5]], np.float32)
+    db.upsert([1, 2, 3], embeddings, {"n": [1, 2, 3]}, collection="documents")
+    found = db.search(collection="documents", vectors=embeddings, k=2, timeout=30.0)
+    assert [[hit.id for hit in results] for results in found] == [[1, 2], [2, 1], [3, 2]]
+    assert db.count() == 0 and db.count(collection="documents") == 3
+    assert db.get(2, collection="documents").metadata == {"n": 2}  # type: ignore[union-attr]
+    db.update([2], metadata={"n": [9]}, collection="documents")
+    assert [r.metadata for r in db.iterate({"n": 9}, collection="documents")] == [{"n": 9}]
+    assert db.delete([3], collection="documents") == 1 and len(db.scroll(collection="documents").records) == 2
+    db.flush(collection="documents")
+    db.compact(collection="documents")
+    assert db.wait_until_indexed(30, collection="documents") and db.stats(collection="documents") is not None
+    with pytest.raises(NotFoundError, match="documents"):
+        db.count(collection="nothing")
+    with pytest.raises(InvalidArgumentError, match="whose handle this is"):
+        db.collection("documents").count(collection="default")
+    assert db.collection("documents").count(collection="documents") == 2
 
 
-def test_a_reader_sees_a_default_collection_made_later() -> None:
-    backend = MemoryBackend()
-    reader, writer = Database(backend, read_only=True), Database(backend)
-    assert reader.count() == 0
-    writer.add_batch(V)
-    assert reader.count() == 2 and len(reader.search(V[0])) == 2
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "1", True])
+def test_a_timeout_is_a_number_of_seconds(db: Database, timeout: Any) -> None:
+    db.add_batch(V)
+    for call in (
+        lambda: db.search(V[0], timeout=timeout),
+        lambda: db.get(0, timeout=timeout),
+        lambda: db.add_batch(V, timeout=timeout),
+        lambda: db.create_collection("x", 2, timeout=timeout),
+    ):
+        with pytest.raises(InvalidArgumentError, match="timeout"):
+            call()
+    assert db.count() == 2
 
 
-def test_the_context_manager_closes(tmp_path: Path) -> None:
-    with omendb.open(tmp_path / "db") as db:
-        db.add_batch(V, ids=["a", "b"])
-    assert db.closed
-    with omendb.open(tmp_path / "db") as db:
-        assert db.count() == 2 and db.search(V[1], k=1)[0].id == "b"
+def test_what_a_read_must_show(db: Database) -> None:
+    db.add_batch(V, ids=[1, 2])
+    consistencies: tuple[Consistency, ...] = ("one", "majority", "session")
+    for consistency in consistencies:
+        assert db.count(consistency=consistency) == 2
+        assert db.get(1, consistency=consistency).id == 1  # type: ignore[union-attr]
+        assert db.search(V[0], k=1, consistency=consistency)[0].id == 1
+    with pytest.raises(InvalidArgumentError, match="consistency"):
+        db.count(consistency="strong")  # type: ignore[arg-type]
 
 
-def test_a_throwaway_database_goes_with_its_folder() -> None:
-    with omendb.DB() as db:
-        db.add_batch(V)
-        folder = Path(db.path)
-        assert folder.exists()
-    assert not folder.exists() and not folder.parent.exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "match"),
-    [
-        ({"mode": "w"}, "mode"),
-        ({"durability": "never"}, "storage.durability"),
-        ({"profile": "huge"}, "profile"),
-        ({"dimension": 0}, "dimension"),
-        ({"metric": "l1"}, "metric"),
-        ({"dtype": "float64"}, "dtype"),
-        ({"hnsw_m": 1}, "index.hnsw_m"),
-        ({"colour": "red"}, "colour"),
-    ],
-)
-def test_bad_arguments_of_open_create_nothing(tmp_path: Path, arguments: dict[str, Any], match: str) -> None:
-    with pytest.raises(InvalidArgumentError, match=match):
-        omendb.open(tmp_path / "db", **arguments)
-    assert not (tmp_path / "db").exists()
-    for path in ("", None, 3):
-        with pytest.raises(InvalidArgumentError, match="path"):
-            omendb.open(path)  # type: ignore[arg-type]
-
-
-def test_a_throwaway_database_that_nobody_closed_goes_with_the_program() -> None:
-    program = "import omendb; db = omendb.DB(); db.add_batch([[1.0, 2.0]]); print(db.path)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert not Path(done.stdout.strip()).parent.exists() and done.stderr == ""
+def test_how_a_collection_is_spread(engine_db: Database) -> None:
+    db = engine_db
+    assert db.create_collection("one", 2, shards=1, replication=1, partition_key="tenant").count() == 0
+    for wrong in ({"replication": 0}, {"replication": 8}, {"replication": 1, "write_quorum": 2}, {"shards": 0}):
+        with pytest.raises(InvalidArgumentError):
+            db.create_collection("other", 2, **wrong)  # type: ignore[arg-type]
+    assert db.list_collections() == ["one"]
