@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import uvicorn
 
 from omendb_common.clock import Clock
@@ -130,6 +131,8 @@ class Faces:
         """Listen on both; ``http`` and ``grpc`` then say where. UnavailableError when a port is taken."""
         sock = bind(http, shared=self._shared)
         try:
+            # pyarrow looks for pandas at its first conversion, which takes a second where there is one.
+            await asyncio.to_thread(pa.array, ["first"])
             try:
                 port = self._grpc.add_insecure_port(str(grpc))
             except RuntimeError:

@@ -27,8 +27,8 @@ ABOUT = About("1.2.3", "server", "local", "/a/folder")
 class Faces:
     """A router over a folder, REST to it in process, gRPC to it over a loopback port."""
 
-    def __init__(self, folder: Folder, settings: FaceSettings) -> None:
-        self.loop = asyncio.new_event_loop()
+    def __init__(self, folder: Folder, settings: FaceSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.router = FolderRouter(folder)
         self.standing = Standing("ok")
         self.observed: list[tuple[str, str]] = []
@@ -96,14 +96,21 @@ class Faces:
                 await self._server.stop(0)
 
         self.run(end())
-        self.loop.close()
+
+
+@pytest.fixture(scope="session")
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """One for all tests: gRPC binds itself to the first loop that it sees."""
+    made = asyncio.new_event_loop()
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def faces(tmp_path: Path) -> Iterator[Faces]:
+def faces(tmp_path: Path, loop: asyncio.AbstractEventLoop) -> Iterator[Faces]:
     settings = load_settings(None, None, {}, {"workers.background_threads": 0, "storage.durability": "os"}).settings
     folder = Folder.open(str(tmp_path / "db"), settings=settings)
-    harness = Faces(folder, FaceSettings(body_bytes_max=1 << 20, bodies_bytes_max=2 << 20))
+    harness = Faces(folder, FaceSettings(body_bytes_max=1 << 20, bodies_bytes_max=2 << 20), loop)
     yield harness
     harness.close()
     folder.close()

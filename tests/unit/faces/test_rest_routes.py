@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from omendb_router.face_calls import Seen
 from tests.unit.faces.conftest import Faces
 
 ERROR_KEYS = {"class", "code", "message"}
@@ -247,13 +248,12 @@ def test_a_bad_search_names_its_field(faces: Faces, body: dict[str, Any], field:
 def test_reads_say_what_they_must_see(faces: Faces) -> None:
     filled(faces)
     answer = faces.rest("POST", "/collections/c/search", {"vector": [0, 0], "consistency": "session", "session": "abc"})
-    assert faces.router.seen is not None
-    assert (faces.router.seen.consistency, faces.router.seen.session) == ("session", b"abc")
+    assert faces.router.seen == Seen("session", b"abc")
     assert answer.json()["session"] == "token-of-the-test"
     faces.rest("POST", "/collections/c/count", {"consistency": "majority"})
-    assert faces.router.seen.consistency == "majority"
+    assert faces.router.seen == Seen("majority")
     faces.rest("GET", "/collections/c/points/1?consistency=one")
-    assert faces.router.seen.consistency == "one"
+    assert faces.router.seen == Seen("one")
 
 
 def test_points_are_read_by_id(faces: Faces) -> None:
