@@ -136,7 +136,7 @@ class Database(Collection):
             replication: copies of each shard, 1..7; a folder has one.
             write_quorum: copies that must have a write before it is acknowledged; the majority when None.
             read_quorum: copies that a read at ``majority`` asks; the majority when None.
-            partition_key: the metadata key that decides in which shard a point lies; its id when None.
+            partition_key: the metadata key that decides in which shard of a cluster a point lies; its id when None.
             timeout: seconds; see :class:`Collection`.
             options: ``hnsw_m`` and ``hnsw_ef_construction`` of this collection, instead of the settings'.
 

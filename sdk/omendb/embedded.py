@@ -56,6 +56,13 @@ class EmbeddedBackend:
                 raise InvalidArgumentError(
                     f"got {getattr(spread, field)!r}", field=field, bound="1 in a folder", mend="or use a cluster"
                 )
+        if spread.partition_key is not None:
+            raise InvalidArgumentError(
+                "there is one shard to route to",
+                field="partition_key",
+                bound="none in a folder",
+                mend="or use a cluster",
+            )
         return self._folder.create(name, schema)
 
     def drop(self, name: str) -> None:

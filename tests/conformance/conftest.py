@@ -8,17 +8,24 @@ from pathlib import Path
 import pytest
 
 from omendb.database import Database
+from omendb.fleet.process import FleetProcess
 from tests.conformance.deployments import EMBEDDED, MEMORY, Deployment, behind
-from tests.unit.sdk.remote.face_server import face_server
 
 ENGINES = ["embedded", "serve"]
 
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A single-node server."""
-    with face_server(tmp_path_factory.mktemp("serve") / "db") as server:
-        yield behind(server.url, "serve", replication=1, durability="os")
+    """A single-node server: a real process."""
+    folder = tmp_path_factory.mktemp("serve")
+    arguments = [str(folder / "db"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--set", "durability=os"]
+    process = FleetProcess("server", "omendb_server", arguments, folder)
+    process.start()
+    try:
+        told = process.wait_ready(60)
+        yield behind(f"http://{told['http']}", "serve", replication=1, durability="os")
+    finally:
+        process.stop(10)
 
 
 @pytest.fixture(params=["memory", *ENGINES])

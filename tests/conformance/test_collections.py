@@ -13,6 +13,7 @@ import pytest
 from omendb.backend import Consistency
 from omendb.database import Database
 from omendb_common.errors import AlreadyExistsError, DatabaseClosedError, InvalidArgumentError, NotFoundError
+from tests.conformance.deployments import Deployment
 
 V = np.array([[0, 0], [1, 1]], np.float32)
 
@@ -157,10 +158,20 @@ def test_what_a_read_must_show(db: Database) -> None:
         db.count(consistency="strong")  # type: ignore[arg-type]
 
 
-def test_how_a_collection_is_spread(engine_db: Database) -> None:
+def test_how_a_collection_is_spread(engine: Deployment, engine_db: Database) -> None:
     db = engine_db
-    assert db.create_collection("one", 2, shards=1, replication=1, partition_key="tenant").count() == 0
-    for wrong in ({"replication": 0}, {"replication": 8}, {"replication": 1, "write_quorum": 2}, {"shards": 0}):
-        with pytest.raises(InvalidArgumentError):
-            db.create_collection("other", 2, **wrong)  # type: ignore[arg-type]
+    assert db.create_collection("one", 2, shards=1, replication=1, write_quorum=1, read_quorum=1).count() == 0
+    wrongs: list[dict[str, Any]] = [
+        {"replication": 0},
+        {"replication": 8},
+        {"replication": 1, "write_quorum": 2},
+        {"shards": 0},
+        {"replication": "two"},
+    ]
+    if engine.replication == 1:
+        wrongs += [{"partition_key": "tenant"}, {"replication": 2}, {"shards": 2}]
+    for wrong in wrongs:
+        with pytest.raises(InvalidArgumentError) as caught:
+            db.create_collection("other", 2, **wrong)
+        assert caught.value.field in wrong
     assert db.list_collections() == ["one"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import TypeVar
 
 from omendb_common.errors import InvalidArgumentError
 from omendb_router.sessions import decode_token, encode_token
+
+T = TypeVar("T")
 
 
 class Sessions:
@@ -46,9 +49,14 @@ class Sessions:
     def renamed(self, old: str, new: str) -> None:
         """The collection has another name."""
         with self._lock:
-            if old in self._written:
-                self._written[new] = self._written.pop(old)
-                self._tokens[new] = self._tokens.pop(old)
+            _move(self._written, old, new)
+            _move(self._tokens, old, new)
+
+
+def _move(known: dict[str, T], old: str, new: str) -> None:
+    known.pop(new, None)
+    if old in known:
+        known[new] = known.pop(old)
 
 
 __all__ = ["Sessions"]
