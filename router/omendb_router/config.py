@@ -47,6 +47,14 @@ class FaceSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class FaceTls:
+    """PEM files of the certificate and key that both faces show to clients."""
+
+    cert: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class About:
     """What answers: its release, whether it is a router or a single-node server, and whose it is.
 
@@ -60,4 +68,4 @@ class About:
     feature_level: int = 1
 
 
-__all__ = ["About", "FaceSettings"]
+__all__ = ["About", "FaceSettings", "FaceTls"]

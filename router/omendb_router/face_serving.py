@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pyarrow as pa
 import uvicorn
 
 from omendb_common.clock import Clock
 from omendb_common.errors import InvalidArgumentError, UnavailableError
-from omendb_router.config import About, FaceSettings
+from omendb_router.config import About, FaceSettings, FaceTls
 from omendb_router.face_calls import RouterCalls
 from omendb_router.grpc_face import GrpcFace, make_server
 from omendb_router.rest.app import RestFace, Standing
@@ -92,6 +95,7 @@ class Faces:
     Args:
         observe: told of every answered request: ``rest`` or ``grpc``, its operation, its status, seconds.
         shared: let other workers of this router bind the same ports.
+        tls: what both faces show to clients; None serves in the clear.
     """
 
     def __init__(
@@ -103,9 +107,11 @@ class Faces:
         clock: Clock | None = None,
         observe: Callable[[str, str, str, float], None] = lambda face, route, code, seconds: None,
         shared: bool = False,
+        tls: FaceTls | None = None,
     ) -> None:
         self.settings = settings or FaceSettings()
         self.standing = Standing()
+        self._tls = tls
         self._shared = shared
         self._rest = RestFace(
             router,
@@ -127,18 +133,18 @@ class Faces:
         self._serving: asyncio.Task[None] | None = None
         self.http = self.grpc = Place("", 0)
 
-    async def start(self, http: Place, grpc: Place) -> None:
-        """Listen on both; ``http`` and ``grpc`` then say where. UnavailableError when a port is taken."""
+    async def start(self, http: Place, calls: Place) -> None:
+        """Listen for REST and gRPC; ``http`` and ``grpc`` then say where. UnavailableError when a port is taken."""
         sock = bind(http, shared=self._shared)
         try:
             # pyarrow looks for pandas at its first conversion, which takes a second where there is one.
             await asyncio.to_thread(pa.array, ["first"])
             try:
-                port = self._grpc.add_insecure_port(str(grpc))
+                port = self._bind_grpc(calls)
             except RuntimeError:
-                raise UnavailableError("cannot listen there", field=str(grpc), mend="choose another address") from None
+                raise UnavailableError("cannot listen there", field=str(calls), mend="choose another address") from None
             await self._grpc.start()
-            self.grpc, self.http = Place(grpc.host, port), Place(http.host, sock.getsockname()[1])
+            self.grpc, self.http = Place(calls.host, port), Place(http.host, sock.getsockname()[1])
             self._rest.grpc_port = port
             self._http = _Http(self._config())
             self._serving = asyncio.create_task(self._http.serve([sock]), name="rest")
@@ -152,6 +158,21 @@ class Faces:
             sock.close()
             raise
         self.standing.state = "ok"
+
+    def _bind_grpc(self, place: Place) -> int:
+        """The port; RuntimeError when it is taken."""
+        if self._tls is None:
+            port: int = self._grpc.add_insecure_port(str(place))
+            return port
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._tls.cert, self._tls.key)
+            key, cert = Path(self._tls.key).read_bytes(), Path(self._tls.cert).read_bytes()
+        except OSError as error:  # an SSLError is one
+            raise InvalidArgumentError(
+                f"cannot use them: {error}", field="face_tls", bound="PEM files of a certificate and its key"
+            ) from None
+        secure: int = self._grpc.add_secure_port(str(place), grpc.ssl_server_credentials([(key, cert)]))
+        return secure
 
     def _config(self) -> uvicorn.Config:
         settings = self.settings
@@ -167,6 +188,8 @@ class Faces:
             limit_concurrency=settings.connections_max,
             timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=max(1, round(settings.drain_s)),
+            ssl_certfile=self._tls.cert if self._tls else None,
+            ssl_keyfile=self._tls.key if self._tls else None,
         )
 
     async def stop(self) -> None:

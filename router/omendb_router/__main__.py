@@ -1,0 +1,135 @@
+"""The process of a router: ``python -m omendb_router``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.security.tls import TlsFiles
+from omendb_router.config import FaceTls
+from omendb_router.face_serving import Place
+from omendb_router.process import Options, RouterProcess
+from omendb_router.workers import Workers
+
+WORKERS_MAX = 256
+_TLS = ("ca", "cert", "key")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command's flags."""
+    flags = argparse.ArgumentParser(prog="omendb router", description="A router of a cluster.")
+    flags.add_argument("--node-id", required=True, help="its name in the cluster")
+    flags.add_argument("--http", default="127.0.0.1:8480", help="host:port for REST; port 0 takes any")
+    flags.add_argument("--grpc", default="127.0.0.1:8481", help="host:port for gRPC; port 0 takes any")
+    flags.add_argument("--coordinators", required=True, help="host:port,… of the coordinators' gRPC")
+    flags.add_argument("--workers", type=int, default=1, help="processes that share the two ports")
+    flags.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    flags.add_argument("--zone", default="", help="where it stands, for people")
+    for name in _TLS:
+        flags.add_argument(f"--tls-{name}", help=f"PEM file of the {name} inside the cluster; all three or none")
+    for name in ("cert", "key"):
+        flags.add_argument(f"--face-tls-{name}", help=f"PEM file of the {name} for REST and gRPC clients; both or none")
+    return flags
+
+
+def options_from(given: argparse.Namespace) -> Options:
+    """What one process is to do; InvalidArgumentError when it makes no sense."""
+    coordinators = tuple(filter(None, (part.strip() for part in given.coordinators.split(","))))
+    if not coordinators:
+        raise InvalidArgumentError("is empty", field="--coordinators", bound="at least one host:port")
+    if not given.node_id:
+        raise InvalidArgumentError("is empty", field="--node-id", bound="a name")
+    if not 1 <= given.workers <= WORKERS_MAX:
+        raise InvalidArgumentError(f"got {given.workers}", field="--workers", bound=f"1..{WORKERS_MAX}")
+    inner = [given.tls_ca, given.tls_cert, given.tls_key]
+    outer = [given.face_tls_cert, given.face_tls_key]
+    for files, flag in ((inner, "--tls-ca, --tls-cert and --tls-key"), (outer, "--face-tls-cert and --face-tls-key")):
+        if any(files) and not all(files):
+            raise InvalidArgumentError("got some of them", field="tls", bound=f"all of {flag}, or none")
+    return Options(
+        given.node_id,
+        Place.parse(given.http, "--http"),
+        Place.parse(given.grpc, "--grpc"),
+        coordinators,
+        tls=TlsFiles(*inner) if all(inner) else None,
+        face_tls=FaceTls(*outer) if all(outer) else None,
+        shared=given.worker,
+        zone=given.zone,
+    )
+
+
+def worker_arguments(given: argparse.Namespace) -> list[str]:
+    """The flags that a worker gets from its parent, beside its name and the ports."""
+    arguments = ["--coordinators", given.coordinators, "--zone", given.zone]
+    for name in (*(f"tls_{part}" for part in _TLS), "face_tls_cert", "face_tls_key"):
+        value = getattr(given, name)
+        if value is not None:
+            arguments += [f"--{name.replace('_', '-')}", value]
+    return arguments
+
+
+async def serve(given: argparse.Namespace) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    options = options_from(given)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    if given.worker:
+        await _stop_at_end_of_input(stop)
+    if given.workers > 1:
+        await Workers(given.workers, options.node_id, options.http, options.grpc, worker_arguments(given)).run(stop)
+    else:
+        await RouterProcess(options).run(stop)
+
+
+async def _stop_at_end_of_input(stop: asyncio.Event) -> None:
+    """A worker ends with its parent, whose end closes the pipe."""
+
+    class Input(asyncio.Protocol):
+        def connection_lost(self, error: Exception | None) -> None:
+            stop.set()
+
+        def eof_received(self) -> None:
+            stop.set()
+
+    await asyncio.get_running_loop().connect_read_pipe(Input, sys.stdin)
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run on uvloop where it is installed, else on asyncio's own loop."""
+    try:
+        import uvloop  # here, because Windows has none
+    except ImportError:
+        asyncio.run(work)
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
+    given = parser().parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        run(serve(given))
+    except InvalidArgumentError as error:
+        sys.stderr.write(f"omendb router: {error}\n")
+        return 2
+    except OmenDBError as error:
+        sys.stderr.write(f"omendb router: {error}\n")
+        return 1
+    except ExceptionGroup as group:
+        sys.stderr.write(f"omendb router: {group.exceptions[0]}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
