@@ -21,6 +21,7 @@ def delta_of(old: Topology, new: Topology) -> dict[str, Any]:
     """What :func:`apply_delta` needs to turn ``old`` into ``new``; both of one cluster."""
     delta: dict[str, Any] = {
         "format": DELTA_FORMAT,
+        "cluster_id": new.cluster_id,
         "base": old.revision,
         "revision": new.revision,
         "feature_level": new.feature_level,
@@ -58,7 +59,7 @@ def apply_delta(old: Topology, delta: Mapping[str, Any]) -> Topology:
     members = {node_id: m for node_id, m in old.members.items() if node_id not in gone}
     members |= {m.node_id: m for m in map(member_from_json, delta["members"])}
     return Topology(
-        old.cluster_id,
+        str(delta["cluster_id"]),
         int(delta["revision"]),
         collections,
         dict(delta.get("aliases", old.aliases)),

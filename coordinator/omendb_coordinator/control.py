@@ -180,6 +180,13 @@ class Control:
         self._liveness.heard(node_id, incarnation, self._clock.mono_s())
         return found
 
+    async def leave(self, asking: Asking, node_id: str, incarnation: str, timeout_s: float) -> int:
+        """A member ends in good order; returns the revision that shows it."""
+        # Before the change: a round of the leader's duties in between would take it for alive again.
+        self._liveness.left(node_id, incarnation)
+        answer = await self.change(asking, "leave", {"node_id": node_id, "incarnation": incarnation}, timeout_s)
+        return int(answer["revision"])
+
     async def drain(self, asking: Asking, node_id: str, draining: bool, timeout_s: float) -> Member:
         """Keep new shards away from a data node, or no longer."""
         await self.change(asking, "drain", {"node_id": node_id, "draining": draining}, timeout_s)

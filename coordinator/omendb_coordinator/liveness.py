@@ -46,6 +46,10 @@ class Liveness:
         """A heartbeat came."""
         self._heard[(node_id, incarnation)] = now_s
 
+    def left(self, node_id: str, incarnation: str) -> None:
+        """A member said that it ends: what was heard of it before counts no more."""
+        self._heard.pop((node_id, incarnation), None)
+
     def silent_s(self, member: Member, now_s: float) -> float:
         """How long a member has been silent, counted from the election at the earliest."""
         return max(0.0, now_s - self._heard.get((member.node_id, member.incarnation), self._since))

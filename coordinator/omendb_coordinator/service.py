@@ -220,9 +220,10 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     @_told
     async def Leave(self, request: pb.MemberLeaveRequest, context: Any) -> pb.CatalogChangeReply:
         """A member ends in good order."""
-        args = {"node_id": request.node_id, "incarnation": request.incarnation}
-        answer = await self._control.change(_asking(request.proposal), "leave", args, self.left_s(context))
-        return pb.CatalogChangeReply(revision=answer["revision"])
+        revision = await self._control.leave(
+            _asking(request.proposal), request.node_id, request.incarnation, self.left_s(context)
+        )
+        return pb.CatalogChangeReply(revision=revision)
 
     @_told
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatReply:

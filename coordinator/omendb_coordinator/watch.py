@@ -69,7 +69,8 @@ class Watch:
             if left_s <= 0 or self._closed:
                 return None
             try:
-                await asyncio.wait_for(self._changed.wait(), left_s)
+                async with asyncio.timeout(left_s):
+                    await self._changed.wait()
             except TimeoutError:
                 return self.step(revision)
         return step

@@ -121,6 +121,7 @@ class CoordinatorClient:
         self._callbacks: list[Callable[[Topology], None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._registered: Member | None = None
+        self._beating = asyncio.Lock()
         self._state = ""
         self._connected = False
 
@@ -174,7 +175,8 @@ class CoordinatorClient:
             deadline.check(f"waiting for revision {revision} of the topology")
             try:
                 # The one that is followed may lag; then the leader is asked.
-                await asyncio.wait_for(self._newer.wait(), min(0.05, deadline.left_s))
+                async with asyncio.timeout(min(0.05, deadline.left_s)):
+                    await self._newer.wait()
             except TimeoutError:
                 await self._pull(deadline)
         return self._topology
@@ -223,7 +225,8 @@ class CoordinatorClient:
         call = self._at(address).members.Watch(pb.WatchRequest(cluster_id=have.cluster_id, revision=have.revision))
         try:
             while True:
-                event = await asyncio.wait_for(call.read(), SILENCE_S)
+                async with asyncio.timeout(SILENCE_S):
+                    event = await call.read()
                 if event is grpc.aio.EOF:
                     return
                 self._connected = True
@@ -363,20 +366,24 @@ class CoordinatorClient:
     async def leave(self, deadline: Deadline) -> None:
         """Say that this process ends; heartbeats stop counting."""
         member, self._registered = self._registered, None
-        if member is not None:
-            request = pb.MemberLeaveRequest(
-                proposal=self._proposal(), node_id=member.node_id, incarnation=member.incarnation
-            )
+        if member is None:
+            return
+        request = pb.MemberLeaveRequest(
+            proposal=self._proposal(), node_id=member.node_id, incarnation=member.incarnation
+        )
+        # A heartbeat that is still on its way would bring the member back.
+        async with self._beating:
             await self._call("members.Leave", request, deadline)
 
     async def _beat(self, interval_s: float) -> None:
         while True:
-            member = self._registered
-            if member is not None:
-                try:
-                    await self._beat_once(member, Deadline.after(self._clock, max(interval_s, 0.5)))
-                except OmenDBError as problem:
-                    _log.info("heartbeat of %s: %s", member.node_id, problem)
+            async with self._beating:
+                member = self._registered
+                if member is not None:
+                    try:
+                        await self._beat_once(member, Deadline.after(self._clock, max(interval_s, 0.5)))
+                    except OmenDBError as problem:
+                        _log.info("heartbeat of %s: %s", member.node_id, problem)
             await asyncio.sleep(interval_s * (0.9 + 0.2 * self._dice.random()))
 
     async def _beat_once(self, member: Member, deadline: Deadline) -> None:

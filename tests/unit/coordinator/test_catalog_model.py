@@ -108,6 +108,12 @@ class CatalogMachine(RuleBasedStateMachine):
         member = self.log.catalog.topology.members[node_id]
         self.log.add("set_member_state", node_id=node_id, incarnation=member.incarnation, was=member.state, to=to)
 
+    @rule(cluster_id=st.sampled_from(["one", "two"]))
+    def name_cluster(self, cluster_id: str) -> None:
+        before = self.log.catalog.topology.cluster_id
+        self.log.add("name_cluster", cluster_id=cluster_id)
+        assert self.log.catalog.topology.cluster_id == (before or cluster_id)
+
     @rule(node_id=st.sampled_from(_NODES), wanted=st.booleans())
     def drain(self, node_id: str, wanted: bool) -> None:
         self.log.add("drain", node_id=node_id, draining=wanted)

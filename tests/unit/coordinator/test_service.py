@@ -1,0 +1,341 @@
+"""The client and the service together, over real gRPC on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import grpc.aio
+import pytest
+
+from omendb_common.errors import (
+    AlreadyExistsError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnavailableError,
+)
+from omendb_common.metadata import Metadata
+from omendb_common.topology import ReplicaPlace, Topology, member_to_json
+from omendb_common.wire import status
+from omendb_common.wire.coordinator_client import LEADER_KEY, CoordinatorClient
+from omendb_coordinator.config import settings_from
+from omendb_coordinator.control import Asking
+from omendb_proto.v1 import coordinator_pb2 as pb
+from omendb_proto.v1 import coordinator_pb2_grpc as rpc
+from tests.unit.coordinator.catalog_cases import node
+from tests.unit.coordinator.loopback import CLOCK, QUICK, Loopback, collection, in_a_loop, one_coordinator, soon, until
+
+_PATIENT = replace(QUICK, suspect_s=60.0, down_s=120.0, grace_s=120.0)
+
+
+@in_a_loop
+async def test_every_change_comes_back_and_shows_in_the_topology() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        metadata: Metadata = client
+        made = await metadata.create_collection(collection("docs", shards=2, partition_key="tenant"), soon())
+        assert made == client.topology.collection("docs") == server.catalog.topology.collection("docs")
+        assert (made.replication, made.write_quorum, len(made.shards), made.partition_key) == (3, 2, 2, "tenant")
+        await metadata.set_alias("latest", "docs", soon())
+        await metadata.rename_collection("docs", "papers", soon())
+        assert client.topology.collection("latest").name == "papers"
+        altered = await client.alter_collection("papers", soon(), read_quorum=1, options={"M": 8})
+        assert (altered.read_quorum, dict(altered.schema.options)) == (1, {"M": 8})
+        shard = altered.shards[1]
+        moved = await client.place_shard(
+            altered.schema.uuid, 1, shard.epoch, [ReplicaPlace("d0"), ReplicaPlace("d1", "joining")], soon()
+        )
+        assert moved.shards[1].nodes("joining") == ("d1",)
+        with pytest.raises(AlreadyExistsError):
+            await client.place_shard(altered.schema.uuid, 1, shard.epoch, [ReplicaPlace("d0")], soon())
+        assert (await metadata.drain("d2", True, soon())).state == "draining"
+        lease = await metadata.lease_origin("r1/start", 1 << 63, soon())
+        assert (lease.origin, lease.stamp_above) == (1, 1 << 63)
+        assert lease.auto_ids[1] > lease.auto_ids[0] >= 1 << 40
+        await metadata.set_alias("latest", None, soon())
+        await metadata.drop_collection("papers", soon())
+        assert client.topology.collections == {} == client.topology.aliases
+        told = await metadata.status(soon())
+        assert (told["leader"], told["leader_address"]) == ("c1", server.address)
+        assert {m["node_id"]: m["state"] for m in told["members"]} == {"d0": "up", "d1": "up", "d2": "draining"}
+
+
+@in_a_loop
+async def test_a_refusal_comes_back_at_once_and_as_itself() -> None:
+    async with one_coordinator(_PATIENT) as (_, client):
+        await client.create_collection(collection("docs"), soon())
+        calls = [
+            (AlreadyExistsError, client.create_collection(collection("docs"), soon(300))),
+            (InvalidArgumentError, client.create_collection(collection("no/name"), soon(300))),
+            (InvalidArgumentError, client.create_collection(collection("x", shards=1 << 40), soon(300))),
+            (InvalidArgumentError, client.create_collection(collection("x", write_quorum=9), soon(300))),
+            (UnavailableError, client.create_collection(collection("x", replication=5), soon(300))),
+            (NotFoundError, client.drop_collection("nothing", soon(300))),
+            (NotFoundError, client.drain("nobody", True, soon(300))),
+            (AlreadyExistsError, client.register(replace(node("d0"), incarnation="another"), soon(300))),
+        ]
+        for kind, call in calls:
+            with pytest.raises(kind) as refused:
+                await asyncio.wait_for(call, 10.0)
+            assert type(refused.value) is kind
+            assert refused.value.field
+            if isinstance(refused.value, UnavailableError):
+                assert refused.value.outcome == "none"
+
+
+@in_a_loop
+async def test_a_change_whose_answer_was_lost_takes_effect_once() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        server.group.lose_answers = 2
+        made = await client.create_collection(collection("docs"), soon())
+        server.group.lose_answers = 1
+        await client.set_alias("latest", "docs", soon())
+        server.group.lose_answers = 1
+        await client.drop_collection("docs", soon())
+        assert server.catalog.topology.collections == {}
+        assert made.name == "docs"
+
+
+@in_a_loop
+async def test_a_repeated_creation_is_answered_even_when_the_nodes_are_gone_by_then() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        server.group.lose_answers = 1
+        creating = asyncio.create_task(client.create_collection(collection("docs"), soon()))
+        await until(lambda: "docs" in server.catalog.topology.collections)
+        for number in range(3):
+            await server.control.leave(Asking(f"end {number}", ""), f"d{number}", f"folder of d{number}", 1.0)
+        assert (await creating).name == "docs"
+        with pytest.raises(UnavailableError, match="0 data nodes"):
+            await client.create_collection(collection("more", replication=1), soon())
+
+
+@in_a_loop
+async def test_a_placement_is_made_anew_when_a_member_changes_meanwhile() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        # Planned with three nodes; by the time it is applied one is down.
+        server.group.before_apply = lambda: server.group.decree(
+            "set_member_state", node_id="d1", incarnation="folder of d1", was="up", to="down"
+        )
+        made = await client.create_collection(collection("docs", replication=2), soon())
+        assert set(made.shards[0].nodes("active")) == {"d0", "d2"}
+
+
+@in_a_loop
+async def test_members_that_never_stay_the_same_end_in_a_refusal() -> None:
+    async with one_coordinator(replace(_PATIENT, placements_max=3)) as (server, client):
+
+        def flap() -> None:
+            was = server.catalog.topology.members["d1"].state
+            to = "up" if was == "suspect" else "suspect"
+            server.group.decree("set_member_state", node_id="d1", incarnation="folder of d1", was=was, to=to)
+            server.group.before_apply = flap
+
+        server.group.before_apply = flap
+        with pytest.raises(UnavailableError) as refused:
+            await client.create_collection(collection("docs", replication=2), soon())
+        assert refused.value.outcome == "none"
+        assert server.catalog.topology.collections == {}
+
+
+@in_a_loop
+async def test_the_leader_is_found_from_any_member() -> None:
+    async with one_coordinator(_PATIENT) as (leader, _):
+        follower = Loopback(node_id="c2")
+        follower.group.leader = "c1"
+        follower.addresses["c1"] = leader.address
+        await follower.start(leads=False)
+        client = CoordinatorClient([follower.address], None, CLOCK)
+        await client.start()
+        try:
+            await client.create_collection(collection("docs"), soon())
+            assert "docs" in client.topology.collections
+            assert "docs" in leader.catalog.topology.collections
+        finally:
+            await client.close()
+            await follower.stop()
+
+
+@in_a_loop
+async def test_a_member_that_does_not_lead_says_who_does() -> None:
+    server = Loopback()
+    server.group.leader = "c9"
+    server.addresses["c9"] = "elsewhere:1"
+    await server.start(leads=False)
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await rpc.CoordinatorMembersStub(channel).Heartbeat(pb.HeartbeatRequest(node_id="d0", incarnation="x"))
+    told = status.from_rpc(failed.value)
+    assert isinstance(told, UnavailableError)
+    assert told.outcome == "none"
+    assert (LEADER_KEY, "elsewhere:1") in tuple(failed.value.trailing_metadata() or ())
+    await server.stop()
+
+
+@in_a_loop
+async def test_with_every_coordinator_gone_the_topology_stays_and_changes_say_that_nothing_happened() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        made = await client.create_collection(collection("docs"), soon())
+        await server.stop()
+        await until(lambda: not client.connected)
+        with pytest.raises(UnavailableError) as refused:
+            await client.drop_collection("docs", soon(0.5))
+        assert refused.value.outcome == "none"
+        assert client.topology.collection("docs") == made
+        await server.start(leads=False)
+        server.group.decree("rename_collection", old="docs", new="papers")
+        await until(lambda: "papers" in client.topology.collections)
+        await client.drop_collection("papers", soon())
+
+
+@in_a_loop
+async def test_a_group_that_never_answers_leaves_the_outcome_open() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        server.group.lose_answers = 1_000
+        with pytest.raises((UnavailableError, DeadlineExceededError)) as open_end:
+            await client.create_collection(collection("docs"), soon(0.5))
+        assert getattr(open_end.value, "outcome", None) == "unknown"
+
+
+@in_a_loop
+async def test_a_watch_brings_every_change_in_order_and_never_goes_back() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        seen: list[Topology] = []
+        client.on_change(seen.append)
+        for number in range(20):
+            server.group.decree("set_alias", alias=f"a{number}", collection=None)  # refused: no news
+            server.group.decree("drain", node_id="d0", draining=number % 2 == 0)
+            if number % 3 == 0:
+                await until(lambda: client.topology.revision == server.catalog.topology.revision)
+        await until(lambda: bool(seen) and seen[-1] == server.catalog.topology)
+        revisions = [t.revision for t in seen]
+        assert revisions == sorted(set(revisions))
+        assert len(revisions) >= 7
+
+
+@in_a_loop
+async def test_a_follower_too_far_behind_is_sent_the_whole() -> None:
+    async with one_coordinator(_PATIENT) as (server, _):
+        # A ring that has forgotten everything but the newest.
+        server.watch.publish(server.catalog.topology, resync=True)
+        async with grpc.aio.insecure_channel(server.address) as channel:
+            stub = rpc.CoordinatorMembersStub(channel)
+            for revision, form in ((0, "topology_json"), (1, "topology_json"), (server.watch.newest.revision, None)):
+                call = stub.Watch(pb.WatchRequest(revision=revision))
+                event = await call.read()
+                assert event.WhichOneof("form") == form
+                call.cancel()
+            call = stub.Watch(pb.WatchRequest(revision=server.watch.newest.revision))
+            server.group.decree("drain", node_id="d0", draining=True)
+            event = await call.read()
+            assert event.WhichOneof("form") == "delta_json"
+            call.cancel()
+
+
+@in_a_loop
+async def test_a_coordinator_without_a_leader_is_nobodys_source() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        await until(lambda: client.connected)
+        server.group.leader = None
+        await until(lambda: not client.connected)
+        server.group.leader = "c1"
+        await until(lambda: client.connected)
+
+
+@in_a_loop
+async def test_coordinators_of_another_cluster_are_not_followed() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        before = client.topology
+        await server.stop()
+        stranger = Loopback()
+        stranger.address = server.address
+        for number in range(30):
+            stranger.group.decree("register", member=member_to_json(node(f"x{number}")))
+        await stranger.start()
+        try:
+            await until(lambda: bool(stranger.catalog.topology.cluster_id))
+            with pytest.raises(InvalidArgumentError, match="cluster"):
+                await client.refresh(0, soon())
+            assert client.topology is before
+        finally:
+            await stranger.stop()
+
+
+@in_a_loop
+async def test_silence_is_noticed_and_a_heartbeat_brings_a_member_back() -> None:
+    async with one_coordinator(QUICK, nodes=1) as (server, client):
+
+        def state() -> str:
+            return server.catalog.topology.members["d0"].state
+
+        await until(lambda: state() == "down")
+        client.start_heartbeats(node("d0"), interval_s=0.05)
+        await until(lambda: state() == "up" and client.member_state == "up")
+        revision = server.catalog.topology.revision
+        await client.leave(soon())
+        assert state() == "down"
+        # Long enough for rounds of the leader's duties, short enough for the silence to count for nothing.
+        await asyncio.sleep(0.1)
+        assert server.catalog.topology.revision == revision + 1
+
+
+@in_a_loop
+async def test_a_member_that_the_coordinators_do_not_know_registers_by_itself() -> None:
+    async with one_coordinator(_PATIENT, nodes=0) as (server, client):
+        client.start_heartbeats(node("d0"), interval_s=0.05)
+        await until(lambda: "d0" in server.catalog.topology.members)
+        server.group.decree("leave", node_id="d0", incarnation="folder of d0")
+        server.group.decree("forget_member", node_id="d0")
+        assert "d0" not in server.catalog.topology.members
+        await until(lambda: "d0" in server.catalog.topology.members)
+
+
+@in_a_loop
+async def test_the_cluster_gets_a_name_and_the_level_that_all_understand() -> None:
+    async with one_coordinator(_PATIENT, nodes=1) as (server, client):
+        assert server.catalog.topology.cluster_id
+        server.group.decree("register", member=member_to_json(replace(node("d0"), feature_level=3)))
+        await asyncio.sleep(0.1)
+        assert server.catalog.topology.feature_level == 1, "no coordinator has said what it understands"
+        await client.register(replace(node("c1"), role="coordinator", feature_level=2), soon())
+        await until(lambda: server.catalog.topology.feature_level == 2)
+
+
+@in_a_loop
+async def test_more_changes_than_allowed_wait_for_their_turn() -> None:
+    async with one_coordinator(replace(_PATIENT, proposals_max=1)) as (server, client):
+        server.group.pause_s = 0.01
+        made = await asyncio.gather(*(client.create_collection(collection(f"c{n}"), soon(30)) for n in range(10)))
+        assert len({info.schema.uuid for info in made}) == 10
+
+
+@in_a_loop
+async def test_messages_that_make_no_sense_are_refused_by_name() -> None:
+    async with one_coordinator(_PATIENT) as (server, _), grpc.aio.insecure_channel(server.address) as channel:
+        admin, members = rpc.CoordinatorAdminStub(channel), rpc.CoordinatorMembersStub(channel)
+        asked = pb.Proposal(request_id="r")
+        calls = [
+            admin.CreateCollection(pb.CatalogCreateRequest(name="x")),
+            admin.CreateCollection(pb.CatalogCreateRequest(proposal=asked, name="x", schema_json=b"{")),
+            admin.CreateCollection(pb.CatalogCreateRequest(proposal=asked, name="x", schema_json=b"[]")),
+            admin.CreateCollection(pb.CatalogCreateRequest(proposal=asked, name="x", schema_json=b"{}")),
+            admin.AlterCollection(pb.CatalogAlterRequest(proposal=asked, name="x", options_json=b"[1]")),
+            admin.DropCollection(pb.CatalogDropRequest(name="x")),
+            admin.DropCollection(pb.CatalogDropRequest(proposal=pb.Proposal(request_id="r" * 129), name="x")),
+            members.Register(pb.MemberRegisterRequest(proposal=asked)),
+            members.Register(pb.MemberRegisterRequest(proposal=asked, member_json=b"[]")),
+            members.Register(pb.MemberRegisterRequest(proposal=asked, member_json=b'{"node_id":7}')),
+            members.LeaseOrigin(pb.OriginLeaseRequest(proposal=asked, holder="")),
+        ]
+        for call in calls:
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await call
+            assert type(status.from_rpc(failed.value)) in (InvalidArgumentError, NotFoundError), failed.value
+        assert server.catalog.topology.collections == {}
+
+
+def test_settings_come_from_the_environment_and_keep_their_order() -> None:
+    assert settings_from({"OMENDB_COORDINATOR_DOWN_S": "9", "PATH": "x"}).down_s == 9.0
+    assert settings_from({"OMENDB_COORDINATOR_PROPOSALS_MAX": "9"}).proposals_max == 9
+    for wrong in ({"DOWN_S": "x"}, {"DOWN_S": "2"}, {"NOTHING": "1"}, {"DECIDE_S": "nan"}, {"WATCHERS_MAX": "1.5"}):
+        with pytest.raises(InvalidArgumentError):
+            settings_from({f"OMENDB_COORDINATOR_{name}": text for name, text in wrong.items()})
