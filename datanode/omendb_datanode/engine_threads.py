@@ -7,6 +7,7 @@ bounded by number: beyond it calls are refused, with a time to come back.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from typing import TypeVar
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, ResourceExhaustedError
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_AFTER_S = 0.05
@@ -104,7 +107,7 @@ class EngineThreads:
         if self._writers is None:
             work()
         else:
-            self._writers.submit(work)
+            self._writers.submit(work).add_done_callback(_log_fault)
 
     def close(self) -> None:
         """Wait for what runs and end the threads; what waits is dropped."""
@@ -113,6 +116,12 @@ class EngineThreads:
                 pool.shutdown(cancel_futures=True)
         if self._writers is not None:
             self._writers.shutdown()
+
+
+def _log_fault(future: Future[None]) -> None:
+    fault = future.exception()
+    if fault is not None:
+        _log.error("a fault while writing", exc_info=fault)
 
 
 __all__ = ["RETRY_AFTER_S", "EngineThreads"]

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
@@ -71,6 +71,11 @@ REFRESH_S_MAX = 1.0
 LOOKUP_IDS_MAX = 1 << 17
 
 A = TypeVar("A")
+# What Faiss, Arrow, NumPy and our own mistakes raise: one call's refusal, not the end of a connection.
+_FAULTS = (
+    *(OSError, MemoryError, RuntimeError, ValueError, TypeError),
+    *(LookupError, ArithmeticError, AttributeError, AssertionError, pa.ArrowException),
+)
 
 
 class RefusedCallError(Exception):
@@ -98,8 +103,7 @@ class ShardRules:
         self._threads = threads
         self._limits = write_limits or WriteLimits()
         self._hlc = HybridLogicalClock(clock)
-        # Goes with its replica: one that was dropped, or opened anew, takes its queue along.
-        self._queues: weakref.WeakKeyDictionary[Replica, WriteQueue] = weakref.WeakKeyDictionary()
+        self._queues: dict[Replica, WriteQueue] = {}
 
     # -- the calls
 
@@ -249,7 +253,7 @@ class ShardRules:
             return self._refusal(kind, Verdict.REFUSED, error)
         except OmenDBError as error:
             return self._refusal(kind, Verdict.REFUSED, error)
-        except Exception as error:  # noqa: BLE001 - a fault here is one call's refusal, not the end of a connection
+        except _FAULTS as error:
             return self._refusal(kind, Verdict.REFUSED, _told(error, doing))
 
     def _refusal(self, kind: Callable[..., A], verdict: Verdict, error: OmenDBError) -> A:
@@ -261,6 +265,8 @@ class ShardRules:
     async def _write(self, hosted: Hosted, writes: Sequence[StampedWrite], deadline: Deadline) -> list[StampedResult]:
         queue = self._queues.get(hosted.replica)
         if queue is None:
+            # A replica that was dropped, or is opened anew, takes its queue along.
+            self._queues = {replica: known for replica, known in self._queues.items() if not replica.closed}
             queue = self._queues[hosted.replica] = WriteQueue(hosted.replica, self._threads, self._limits)
         return _all_good(await queue.write(writes, deadline))
 

@@ -163,6 +163,11 @@ class Replica(Reader):
         return self._failure is not None
 
     @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    @property
     def writing(self) -> bool:
         """Whether the replica takes writes."""
         return not self._closed and self._failure is None
