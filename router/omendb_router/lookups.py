@@ -11,10 +11,12 @@ import numpy.typing as npt
 from omendb_common.deadline import Deadline
 from omendb_common.errors import UnavailableError
 from omendb_common.ids import IdColumn
+from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import Applied, Looked, Lookup, Repair, State, Verdict
 from omendb_router.asked import Asked, check_enough, hear
 from omendb_router.fanout import Asking, Fanout, Heard
-from omendb_router.points import Piece
+from omendb_router.points import Piece, join_looked
+from omendb_router.settings import RouterSettings
 from omendb_router.versions import Versions, newest
 
 _ROUNDS_MAX = 4
@@ -31,6 +33,11 @@ class Wanted:
     def anything(self) -> bool:
         """Whether there is content to bring."""
         return self.payload or bool(self.vectors)
+
+    def rows_max(self, schema: CollectionSchema, settings: RouterSettings) -> int:
+        """How many points to ask for in one call, so that an answer is no larger than it should be."""
+        row_bytes = sum(schema.vector(name).row_bytes for name in self.vectors)
+        return min(settings.lookup_ids_max, max(1, settings.answer_bytes_max // max(row_bytes, 1)))
 
 
 @dataclass(slots=True)
@@ -54,6 +61,33 @@ class Lookups:
         One replica gives the content, the others digests. Where they differ, the newest records are on enough
         replicas when this returns that no later read of as many replicas finds anything older.
         """
+        step = wanted.rows_max(asked.info.schema, self._fanout.settings)
+        if len(ids) <= step:
+            return await self._read(asked, ids, wanted, deadline)
+        whole = Known(np.zeros(len(ids), np.uint8), np.zeros(len(ids), np.uint64), [])
+        for start in range(0, len(ids), step):
+            part = await self._read(asked, ids.slice(start, start + step), wanted, deadline)
+            whole.states[start : start + step], whole.stamps[start : start + step] = part.states, part.stamps
+            whole.pieces += [Piece(piece.rows + start, piece.answer, piece.places) for piece in part.pieces]
+        return whole
+
+    async def look(self, asked: Asked, node_id: str, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> Looked:
+        """What one replica has of the ids."""
+        step = wanted.rows_max(asked.info.schema, self._fanout.settings)
+        parts = [
+            await self._look(asked, node_id, ids.slice(start, start + step), wanted, deadline)
+            for start in range(0, max(len(ids), 1), step)
+        ]
+        return parts[0] if len(parts) == 1 else join_looked(parts, wanted.payload, wanted.vectors)
+
+    async def _look(self, asked: Asked, node_id: str, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> Looked:
+        call = Lookup(asked.ref, ids, False, wanted.payload, wanted.vectors)
+        good = await hear(
+            self._fanout, asked, "lookup", lambda _, node: node.lookup(call, deadline), deadline, only=node_id
+        )
+        return good[0].answer
+
+    async def _read(self, asked: Asked, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> Known:
         order = self._fanout.by_promise(asked.readers)
         full = Lookup(asked.ref, ids, False, wanted.payload, wanted.vectors)
         plain = Lookup(asked.ref, ids)
@@ -77,15 +111,19 @@ class Lookups:
         if source is not None and len(rows):
             known.pieces.append(Piece(rows, source, rows))
         rest = np.flatnonzero(~ready)
-        if len(rest):
-            await self._settle(asked, ids, rest, wanted, known, deadline)
+        step = _records_wanted(asked).rows_max(asked.info.schema, self._fanout.settings)
+        for start in range(0, len(rest), step):
+            await self._settle(asked, ids, rest[start : start + step], wanted, known, deadline)
         return known
 
     async def bring(self, asked: Asked, ids: IdColumn, deadline: Deadline) -> npt.NDArray[np.uint8]:
         """Put the newest records of ``ids`` on every replica that answers; returns their states (n,)."""
         n = len(ids)
         known = Known(np.zeros(n, np.uint8), np.zeros(n, np.uint64), [])
-        await self._settle(asked, ids, np.arange(n), Wanted(), known, deadline, everywhere=True)
+        step = _records_wanted(asked).rows_max(asked.info.schema, self._fanout.settings)
+        for start in range(0, n, step):
+            rows = np.arange(start, min(start + step, n))
+            await self._settle(asked, ids, rows, Wanted(), known, deadline, everywhere=True)
         return known.states
 
     async def _settle(
@@ -157,6 +195,11 @@ class Lookups:
             bound=f"at least {asked.settles_on}",
             mend="read it again",
         )
+
+
+def _records_wanted(asked: Asked) -> Wanted:
+    """What whole records bring."""
+    return Wanted(True, tuple(f.name for f in asked.info.schema.vectors))
 
 
 __all__ = ["Known", "Lookups", "Wanted"]

@@ -50,6 +50,20 @@ def join_payloads(batches: Sequence[pa.RecordBatch | None], counts: Sequence[int
     return concat_batches(batches, counts)
 
 
+def join_looked(parts: Sequence[Looked], payload: bool, vectors: Sequence[str]) -> Looked:
+    """Answers about one run of ids after the other, as one; whole records are left out."""
+    live = [int(np.count_nonzero(p.states == State.LIVE)) for p in parts]
+    return Looked(
+        parts[0].verdict,
+        np.concatenate([p.states for p in parts]),
+        np.concatenate([p.stamps for p in parts]),
+        np.concatenate([p.digests for p in parts]),
+        (),
+        join_payloads([p.payload for p in parts], live) if payload else None,
+        {name: np.concatenate([p.vectors[name] for p in parts]) for name in vectors},
+    )
+
+
 def assemble(pieces: Sequence[Piece], payload: bool, vectors: Sequence[str]) -> Content:
     """The live points of the pieces, in the order of the question."""
     found: list[Rows] = []
@@ -83,4 +97,4 @@ def _stacked(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-__all__ = ["Content", "Piece", "assemble", "join_payloads", "no_payload", "take_payload"]
+__all__ = ["Content", "Piece", "assemble", "join_looked", "join_payloads", "no_payload", "take_payload"]

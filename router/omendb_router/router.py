@@ -69,9 +69,9 @@ class Router:
         self._leases = Leases(metadata, self._stamps, holder, clock, self._fanout.own)
         self._admission = Admission(self.settings)
         self._lookups = Lookups(self._fanout)
-        self._selections = Selections(self._fanout)
-        self._searches = Searches(self._fanout)
-        self._scrolls = Scrolls(self._fanout)
+        self._selections = Selections(self._fanout, self._lookups)
+        self._searches = Searches(self._fanout, self._lookups)
+        self._scrolls = Scrolls(self._fanout, self._lookups)
         self._care = Care(self._fanout, self._stamps)
         writer = Writer(
             self._fanout, self._maps, self._stamps, self._leases, Supplies(self._lookups, self._stamps), dice

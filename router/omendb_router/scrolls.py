@@ -21,7 +21,7 @@ from omendb_common.ids import IdColumn
 from omendb_common.shard_calls import Scroll, Scrolled
 from omendb_router.asked import Asked, hear
 from omendb_router.fanout import Fanout, Heard
-from omendb_router.lookups import Wanted
+from omendb_router.lookups import Lookups, Wanted
 from omendb_router.points import join_payloads, take_payload
 from omendb_router.selections import ask_the_silent
 from omendb_router.versions import Census
@@ -72,8 +72,9 @@ class Page:
 class Scrolls:
     """Reads pages."""
 
-    def __init__(self, fanout: Fanout) -> None:
+    def __init__(self, fanout: Fanout, lookups: Lookups) -> None:
         self._fanout = fanout
+        self._lookups = lookups
 
     async def page(
         self,
@@ -84,12 +85,15 @@ class Scrolls:
         wanted: Wanted,
         deadline: Deadline,
     ) -> tuple[Page, str | None]:
-        """A page of the shards, which are in the order of their low ends, and the cursor of the next."""
+        """A page of the shards, which are in the order of their low ends, and the cursor of the next.
+
+        It has fewer than ``limit`` points where so many would be too large an answer.
+        """
         with_low = shards[0].info.partition_key is not None
         start = None if cursor is None else Cursor.parse(cursor, with_low=with_low)
         pages: list[Page] = []
         following: str | None = None
-        left = limit
+        left = limit = min(limit, wanted.rows_max(shards[0].info.schema, self._fanout.settings))
         for number, asked in enumerate(shards):
             after = _entry(asked, start)
             if after == "":
@@ -160,7 +164,7 @@ class Scrolls:
             frontier = int(census.hi[order[-1]]), int(census.lo[order[-1]])
         census = census.limited(order)
         nodes = [h.node_id for h in good]
-        await ask_the_silent(self._fanout, asked, census, nodes, deadline)
+        await ask_the_silent(self._lookups, asked, census, nodes, deadline)
         extra = await self._reread(asked, census, nodes, condition, wanted, deadline)
         return _collected(census, [*answers, *extra.values()], extra, wanted, frontier)
 

@@ -15,10 +15,11 @@ from omendb_common.errors import UnavailableError
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import K_MAX
 from omendb_common.scores import distance_to_score
-from omendb_common.shard_calls import Float32, Int64, Looked, Lookup, Score, Search, ShardHits, State, Work
+from omendb_common.shard_calls import Float32, Int64, Score, Search, ShardHits, State, Work
 from omendb_router.asked import Asked, hear
 from omendb_router.face_calls import Question
 from omendb_router.fanout import Fanout, Heard, together
+from omendb_router.lookups import Lookups, Wanted
 from omendb_router.points import Piece, assemble, join_payloads, no_payload, take_payload
 from omendb_router.ranking import Contest, Ranked, candidates_for, flat_distances, flat_queries, matrix, merged
 
@@ -53,8 +54,9 @@ class Merged:
 class Searches:
     """Searches the shards of a collection."""
 
-    def __init__(self, fanout: Fanout) -> None:
+    def __init__(self, fanout: Fanout, lookups: Lookups) -> None:
         self._fanout = fanout
+        self._lookups = lookups
 
     async def search(self, shards: Sequence[Asked], question: Question, deadline: Deadline) -> Merged:
         """The k nearest of every query over these shards."""
@@ -123,7 +125,10 @@ class Searches:
             silent = [(r, contest.unasked(r)) for r in range(len(heard))]
             silent = [(r, uids) for r, uids in silent if len(uids)]
             looked = await together(
-                [self._look(asked, heard[r].node_id, contest.ids.take(uids), deadline) for r, uids in silent]
+                [
+                    self._lookups.look(asked, heard[r].node_id, contest.ids.take(uids), Wanted(), deadline)
+                    for r, uids in silent
+                ]
             )
             for (r, uids), answer in zip(silent, looked, strict=True):
                 contest.heard(r, uids, answer)
@@ -135,21 +140,6 @@ class Searches:
             elif not any(len(contest.unasked(r)) for r in range(len(heard))):
                 return True
         return False
-
-    async def _look(
-        self,
-        asked: Asked,
-        node_id: str,
-        ids: IdColumn,
-        deadline: Deadline,
-        payload: bool = False,
-        vectors: tuple[str, ...] = (),
-    ) -> Looked:
-        call = Lookup(asked.ref, ids, False, payload, vectors)
-        good = await hear(
-            self._fanout, asked, "lookup", lambda _, node: node.lookup(call, deadline), deadline, only=node_id
-        )
-        return good[0].answer
 
     async def _rescore(
         self,
@@ -208,11 +198,12 @@ class Searches:
             vectors = answer.vectors[rows] if question.vectors and answer.vectors is not None else None
             return _Content(payload, vectors, np.ones(n, np.bool_), True)
         names = (question.field,) if question.vectors else ()
+        wanted = Wanted(question.payload, names)
         held = [np.flatnonzero(answer.holders[rows] == number) for number in range(len(answer.nodes))]
         ids = answer.ranked.ids.take(rows)
         looked = await together(
             [
-                self._look(answer.asked, node_id, ids.take(mine), deadline, question.payload, names)
+                self._lookups.look(answer.asked, node_id, ids.take(mine), wanted, deadline)
                 for node_id, mine in zip(answer.nodes, held, strict=True)
                 if len(mine)
             ]

@@ -10,9 +10,10 @@ import numpy as np
 from omendb_common.deadline import Deadline
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
-from omendb_common.shard_calls import Lookup, Select
+from omendb_common.shard_calls import Select
 from omendb_router.asked import Asked, hear
 from omendb_router.fanout import Fanout, together
+from omendb_router.lookups import Lookups, Wanted
 from omendb_router.versions import Census
 
 
@@ -26,8 +27,9 @@ class Chosen(NamedTuple):
 class Selections:
     """Finds and counts what matches a filter."""
 
-    def __init__(self, fanout: Fanout) -> None:
+    def __init__(self, fanout: Fanout, lookups: Lookups) -> None:
         self._fanout = fanout
+        self._lookups = lookups
 
     async def count(self, asked: Asked, condition: Filter | None, deadline: Deadline) -> int:
         """How many points of the shard match; on one replica its own count, on a quorum the newest versions'."""
@@ -44,24 +46,21 @@ class Selections:
         if len(good) == 1:
             return Chosen(good[0].answer.ids, good[0].answer.stamps)
         census = Census.of([h.answer.ids for h in good], [h.answer.stamps for h in good])
-        await ask_the_silent(self._fanout, asked, census, [h.node_id for h in good], deadline)
+        await ask_the_silent(self._lookups, asked, census, [h.node_id for h in good], deadline)
         places = np.flatnonzero(census.current())
         return Chosen(census.ids.take(places), census.offered.max(axis=0)[places])
 
 
 async def ask_the_silent(
-    fanout: Fanout, asked: Asked, census: Census, nodes: Sequence[str], deadline: Deadline
+    lookups: Lookups, asked: Asked, census: Census, nodes: Sequence[str], deadline: Deadline
 ) -> None:
     """Let every replica say what it has of the ids that others offered and it did not."""
 
     async def one(replica: int) -> None:
         places = census.silent(replica)
-        if not len(places):
-            return
-        call = Lookup(asked.ref, census.ids.take(places))
-        only = nodes[replica]
-        good = await hear(fanout, asked, "lookup", lambda _, node: node.lookup(call, deadline), deadline, only=only)
-        census.heard(replica, places, good[0].answer)
+        if len(places):
+            ids = census.ids.take(places)
+            census.heard(replica, places, await lookups.look(asked, nodes[replica], ids, Wanted(), deadline))
 
     await together([one(replica) for replica in range(len(nodes))])
 

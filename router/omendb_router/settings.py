@@ -66,6 +66,15 @@ class RouterSettings:
     verify_rounds_max: int = _setting(
         3, "rounds of asking the replicas that did not return a hit, before asking for more hits", low=1, high=100
     )
+    lookup_ids_max: int = _setting(
+        65_536, "ids asked of a replica in one call; more are asked in several", low=1, high=131_072
+    )
+    answer_bytes_max: int = _setting(
+        64 * MIB,
+        "vectors asked of a replica in one call: what one frame and one queue shall hold",
+        low=MIB,
+        high=1 << 30,
+    )
     delete_rows_max: int = _setting(
         65_536, "points per write of a filtered delete: bounds what one log record holds", low=1, high=10_000_000
     )

@@ -98,6 +98,7 @@ class Tally:
         if answer.verdict is Verdict.OK:
             self.existed = max(self.existed, answer.existed)
             self.lsn = max(self.lsn, answer.lsn)
+            self.sent |= answer.partial
             self._count(node_id, answer)
         elif answer.verdict in (Verdict.STALE_EPOCH, Verdict.NOT_HERE):
             self.stale = True
