@@ -21,6 +21,7 @@ ROWS: Mapping[str, str] = {
     "R7": "io_errors",
     "R8": "failed_syncs",
     "R9": "memory",
+    "R15": "raft",
     "R30": "mutants",
 }
 

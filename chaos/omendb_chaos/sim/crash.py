@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from omendb_chaos.sim.oplog import SECTOR_BYTES, Image, Moment, Op, PendingOp, Write, moments
+from omendb_chaos.sim.oplog import SECTOR_BYTES, Image, Moment, Op, PendingOp, Write, last_moment, moments
 
 # More operations than these are drawn from, not enumerated.
 _ENUMERATED_MAX = 6
@@ -41,6 +41,15 @@ def crash_images(base: Image, log: Sequence[Op], limit: int, rng: random.Random)
             if len(seen) >= limit:
                 return
         sources = left
+
+
+def crash_image(base: Image, log: Sequence[Op], rng: random.Random) -> tuple[str, Image]:
+    """One of the states that a power cut after the last operation may leave: what survived in words, and the disk."""
+    moment = last_moment(base, log)
+    drawn = "nothing was pending", moment.survive(())
+    for _, variant in zip(range(rng.randint(1, 4)), _variants(moment, rng), strict=False):
+        drawn = variant
+    return drawn
 
 
 def _variants(moment: Moment, rng: random.Random) -> Iterator[tuple[str, Image]]:
@@ -117,4 +126,4 @@ def _names(ops: Sequence[PendingOp]) -> str:
     return ", ".join(type(op).__name__.lower() for op in ops)
 
 
-__all__ = ["crash_images"]
+__all__ = ["crash_image", "crash_images"]

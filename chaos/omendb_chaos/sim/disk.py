@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from omendb_chaos.sim.content import EMPTY, PAGE_BYTES, Content
-from omendb_chaos.sim.crash import crash_images
+from omendb_chaos.sim.crash import crash_image, crash_images
 from omendb_chaos.sim.faults import FaultPlan
 from omendb_chaos.sim.oplog import (
     ROOT,
@@ -291,6 +291,14 @@ class SimDisk:
             survivor = SimDisk(self._seed, capacity_bytes=self.capacity_bytes, image=image)
             survivor.crash = CrashPoint(at, label)
             yield survivor
+
+    def power_cut(self, rng: random.Random) -> SimDisk:
+        """A disk that a power cut at this moment may leave."""
+        with self.lock:
+            label, image = crash_image(self._base, self._log, rng)
+            survivor = SimDisk(self._seed, capacity_bytes=self.capacity_bytes, image=image)
+            survivor.crash = CrashPoint(len(self._log), label)
+            return survivor
 
     def used_bytes(self) -> int:
         """Space taken by contents, in whole pages."""

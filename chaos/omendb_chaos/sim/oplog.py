@@ -191,6 +191,15 @@ def moments(base: Image, log: Sequence[Op]) -> Iterator[Moment]:
         yield Moment(at, durable.copy(), tuple(item.op for item in waiting), syncs, ends)
 
 
+def last_moment(base: Image, log: Sequence[Op]) -> Moment:
+    """The disk after the last operation."""
+    durable = base.copy()
+    waiting: list[_Waiting] = []
+    for op in log:
+        waiting = _step(durable, waiting, op)
+    return Moment(len(log), durable, tuple(item.op for item in waiting), 0, True)
+
+
 def _step(durable: Image, waiting: list[_Waiting], op: Op) -> list[_Waiting]:
     match op:
         case Write(rot=True) | Resize(rot=True):
@@ -255,5 +264,6 @@ __all__ = [
     "SyncFolder",
     "Unlink",
     "Write",
+    "last_moment",
     "moments",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import astuple
+from dataclasses import fields
 from typing import Any, Final
 
 from omendb_coordinator.consensus.messages import (
@@ -47,6 +47,9 @@ _FIXED: Final[Mapping[int, tuple[type[Any], struct.Struct]]] = {
     11: (Stand, struct.Struct("<Q")),
 }
 _CODES: Final[Mapping[type, int]] = {kind: code for code, (kind, _) in _FIXED.items()}
+_NAMES: Final[Mapping[int, tuple[str, ...]]] = {
+    code: tuple(field.name for field in fields(kind)) for code, (kind, _) in _FIXED.items()
+}
 _APPEND: Final = 7
 _APPEND_FIXED: Final = struct.Struct("<QQQQQI")
 _CHUNK: Final = 9
@@ -86,7 +89,7 @@ def encode(message: Message) -> list[bytes]:
             return [bytes([_CHUNK]), fixed, message.data]
         case _:
             code = _CODES[type(message)]
-            return [bytes([code]), _FIXED[code][1].pack(*astuple(message))]
+            return [bytes([code]), _FIXED[code][1].pack(*[getattr(message, name) for name in _NAMES[code]])]
 
 
 def decode(data: bytes) -> Message:

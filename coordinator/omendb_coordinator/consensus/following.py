@@ -97,7 +97,7 @@ class Following:
         state = self._state
         if chunk.size > state.settings.snapshot_bytes_max:
             return None
-        if chunk.snapshot_index <= state.commit_index:
+        if self._is_old(chunk):
             self._incoming.clear()
             return self._accept(leader, chunk, state.commit_index)
         self._incoming.add(leader, chunk)
@@ -107,6 +107,10 @@ class Following:
             return self._accept(leader, chunk, snapshot.index)
         got = self._incoming.length
         return state.send(leader, ChunkReply(state.term, chunk.round, state.incarnation, chunk.snapshot_index, got))
+
+    def _is_old(self, chunk: Chunk) -> bool:
+        """Whether everything in it is committed here already: a state never goes back."""
+        return chunk.snapshot_index <= self._state.commit_index
 
     def _install(self, snapshot: Snapshot) -> None:
         """Let the snapshot stand for the log up to it; keep the entries after it if they continue it."""

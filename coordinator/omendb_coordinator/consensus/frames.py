@@ -3,7 +3,7 @@
 ::
 
     frame     length u32 | crc u32 | body
-    greeting  JSON: protocol, cluster_id, from, to, birth, rejoining
+    greeting  JSON: protocol, cluster_id, sender, receiver, birth, origin
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class BadFrameError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """Who speaks, and to whom; both sides say it first."""
+    """Who speaks, and to whom; both sides say it first. Birth and origin are those of the sender's identity."""
 
     cluster_id: str
     sender: str
     receiver: str
     birth: str
-    rejoining: bool
+    origin: str
     protocol: int = PROTOCOL
 
     def encode(self) -> bytes:
@@ -50,8 +50,8 @@ class Greeting:
             greeting = Greeting(**fields)
         except (ValueError, KeyError, TypeError) as error:
             raise BadFrameError(f"no greeting: {error!r}") from error
-        texts = (greeting.cluster_id, greeting.sender, greeting.receiver, greeting.birth)
-        if not all(isinstance(text, str) for text in texts) or not isinstance(greeting.rejoining, bool):
+        texts = (greeting.cluster_id, greeting.sender, greeting.receiver, greeting.birth, greeting.origin)
+        if not all(isinstance(text, str) for text in texts):
             raise BadFrameError("a greeting of odd types")
         return greeting
 

@@ -30,7 +30,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.disk import Disk, RealDisk
@@ -154,16 +154,7 @@ class RaftGroup:
             core = RaftCore(
                 self._node_id, storage.identity.members, self._settings, self._rng, self._now(), storage.recovered
             )
-            identity = storage.identity
-            self._transport = self._make_transport(
-                Introduction(
-                    identity.cluster_id,
-                    self._node_id,
-                    identity.birth,
-                    lambda: core.role == "rejoining",
-                    self._settings.election_max_s,
-                )
-            )
+            self._transport = self._make_transport(Introduction(storage.identity, self._settings.election_max_s))
             self._member = Member(core, storage, self._machine, self._settings, self._transport.send)
             await self._transport.start(self._deliver)
         except BaseException:
@@ -243,8 +234,8 @@ class RaftGroup:
         if (self._bootstrap or self._rejoin) and not Storage.exists(self._disk, self._folder):
             cluster_id = self._cluster_id or cluster_id_of(self._peers)
             birth = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
-            identity = Identity(cluster_id, self._node_id, members, birth)
-            Storage.create(self._disk, self._folder, identity, rejoining=self._rejoin)
+            origin: Literal["bootstrap", "rejoin"] = "rejoin" if self._rejoin else "bootstrap"
+            Storage.create(self._disk, self._folder, Identity(cluster_id, self._node_id, members, birth, origin))
         storage = Storage.open(self._disk, self._folder)
         try:
             storage.identity.check(self._node_id, members, self._cluster_id, self._folder)
@@ -259,8 +250,16 @@ class RaftGroup:
             return _Alone()
         return TcpTransport(introduction, others, self._listen, self._tls, self._admit, self._rng)
 
-    def _admit(self, greeting: Greeting) -> str | None:
-        return None
+    async def _admit(self, greeting: Greeting) -> bool:
+        assert self._storage is not None
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(
+                self._executor, self._storage.meet, greeting.sender, greeting.birth, greeting.origin
+            )
+        except OSError as error:
+            self._fail(error)
+            raise
 
     def _end(self, why: str) -> None:
         """Serve nothing from now on."""
@@ -312,9 +311,18 @@ class RaftGroup:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            self._end(f"this member failed: {error!r}")
-            self._on_fatal(error)
+            self._fail(error)
             raise
+
+    def _fail(self, error: BaseException) -> None:
+        """Serve nothing any more, and say why, once."""
+        if not self._ended:
+            self._end(f"this member failed: {error!r}")
+            # Not one more message: what it says from now on may be wrong.
+            for task in self._tasks:
+                if task is not asyncio.current_task():
+                    task.cancel()
+            self._on_fatal(error)
 
     async def _turns(self, member: Member) -> None:
         """Hand events to the member, in the order in which they came, and the time last."""

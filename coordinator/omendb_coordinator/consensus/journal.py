@@ -60,7 +60,10 @@ class Journal:
 
     @staticmethod
     def open(disk: Disk, path: str) -> tuple[Journal, list[Entry]]:
-        """Read a journal; a torn tail is cut off, durably.
+        """Read a journal, and write it again without a torn tail, durably.
+
+        Again, because what was read may be in memory only: after a sync that failed, the system takes what it could
+        not write for written, and a killed process has synced nothing.
 
         Raises:
             CorruptionError: something that had been safe is damaged.
@@ -68,14 +71,11 @@ class Journal:
             FileNotFoundError: there is none.
         """
         data = disk.read(path)
-        base = _read_header(data, path)
-        file = disk.open(path, "rw")
-        journal = Journal(disk, path, file, base)
-        try:
-            entries = journal._read(data)
-        except BaseException:
-            file.close()
-            raise
+        base_index, base_term = _read_header(data, path)
+        entries, starts = _read_records(data, path, base_index, base_term)
+        file = disk.open(path, "r")
+        journal = Journal(disk, path, file, (base_index, base_term))
+        journal._begin_again(base_index, base_term, data[_HEADER.size : starts[-1]], starts)
         return journal, entries
 
     @property
@@ -164,46 +164,6 @@ class Journal:
         self._dirty = False
         self._failed = False
 
-    def _read(self, data: bytes) -> list[Entry]:
-        """All entries; cuts a torn tail off, or raises."""
-        entries: list[Entry] = []
-        at = _HEADER.size
-        term = self.base_term
-        while True:
-            found = _entry_at(data, at)
-            if found is None:
-                break
-            entry, _, end = found
-            if entry.index != self.last_index + 1 or entry.term < term:
-                raise CorruptionError(
-                    f"entry {entry.index} of term {entry.term}", path=self._path, offset=at, bound="the next one"
-                )
-            entries.append(entry)
-            self._starts.append(end)
-            at, term = end, entry.term
-        if at < len(data):
-            self._check_torn(data, at)
-            self._file.truncate(at)
-        # What a killed process wrote may be in memory only, whole as it looks.
-        self._file.sync()
-        self._synced = self.last_index
-        return entries
-
-    def _check_torn(self, data: bytes, bad: int) -> None:
-        """Raise if something after the bad record says that it had been safe."""
-        # The index stands at a known place, close above the last good one: that is cheap to look for.
-        for at in range(bad + 1, len(data) - _RECORD.size + 1):
-            length, _, index, _, synced, kind = _RECORD.unpack_from(data, at)
-            if kind > COMMAND or synced <= self.last_index or index <= synced or length > COMMAND_BYTES_MAX:
-                continue
-            if _entry_at(data, at) is not None:
-                raise CorruptionError(
-                    "a record that had been safe is damaged",
-                    path=self._path,
-                    offset=bad,
-                    mend="empty this member's folder and let it rejoin",
-                )
-
 
 def _header(base_index: int, base_term: int) -> bytes:
     crc = crc32c(struct.pack("<IQQ", _VERSION, base_index, base_term))
@@ -221,14 +181,51 @@ def _read_header(data: bytes, path: str) -> tuple[int, int]:
     return index, term
 
 
+def _read_records(data: bytes, path: str, base_index: int, base_term: int) -> tuple[list[Entry], list[int]]:
+    """All entries, and where each begins and the last one ends; what follows is a torn tail."""
+    entries: list[Entry] = []
+    starts = [_HEADER.size]
+    last = Entry(base_index, base_term, NOOP, b"")
+    while (found := _entry_at(data, starts[-1])) is not None:
+        entry, end = found
+        if entry.index != last.index + 1 or entry.term < last.term:
+            raise CorruptionError(
+                f"entry {entry.index} of term {entry.term}",
+                path=path,
+                offset=starts[-1],
+                bound=f"{last.index + 1} of term {last.term} or later",
+            )
+        entries.append(entry)
+        starts.append(end)
+        last = entry
+    _check_torn(data, path, starts[-1], last.index)
+    return entries, starts
+
+
+def _check_torn(data: bytes, path: str, bad: int, last_index: int) -> None:
+    """Raise if something after the bad record says that it had been safe."""
+    for at in range(bad + 1, len(data) - _RECORD.size + 1):
+        # Cheap questions first: hardly any place looks like a record that knows more than what was read.
+        length, _, index, _, synced, kind = _RECORD.unpack_from(data, at)
+        if kind > COMMAND or length > COMMAND_BYTES_MAX or not last_index < synced < index:
+            continue
+        if _entry_at(data, at) is not None:
+            raise CorruptionError(
+                "a record that had been safe is damaged",
+                path=path,
+                offset=bad,
+                mend="empty this member's folder and let it rejoin",
+            )
+
+
 def _record_header(entry: Entry, synced: int) -> bytes:
     length = len(entry.command)
     crc = crc32c([_SUMMED.pack(length, entry.index, entry.term, synced, entry.kind), entry.command])
     return _RECORD.pack(length, crc, entry.index, entry.term, synced, entry.kind)
 
 
-def _entry_at(data: bytes, at: int) -> tuple[Entry, int, int] | None:
-    """The entry, its ``synced`` and its end; None if no intact record is there."""
+def _entry_at(data: bytes, at: int) -> tuple[Entry, int] | None:
+    """The entry and its end; None if no intact record is there."""
     body = at + _RECORD.size
     if body > len(data):
         return None
@@ -238,7 +235,7 @@ def _entry_at(data: bytes, at: int) -> tuple[Entry, int, int] | None:
     command = data[body : body + length]
     if crc != crc32c([_SUMMED.pack(length, index, term, synced, kind), command]):
         return None
-    return Entry(index, term, kind, command), synced, body + length
+    return Entry(index, term, kind, command), body + length
 
 
 __all__ = ["Journal", "JournalFailedError"]

@@ -183,7 +183,7 @@ class Leading:
         if peer.snapshot is not None:
             self._send_chunk(name, peer)
         else:
-            peer.probe_from(peer.match + 1)
+            peer.retry()
             self._replicate(name, peer)
 
     def _send_chunk(self, name: str, peer: Peer) -> None:

@@ -65,6 +65,10 @@ class Peer:
         self.probe_from(min(prev_index, hint))
         return True
 
+    def retry(self) -> None:
+        """Take what is under way for lost, and send it again, one message at a time."""
+        self.probe_from(self.probe_at + 1 if self.probing else self.match + 1)
+
     def probe_from(self, index: int) -> None:
         """Find out, from ``index`` on, one message at a time."""
         self.next = max(self.match + 1, index)

@@ -2,9 +2,10 @@
 
 ::
 
-    IDENTITY  REJOIN  raft.vote  raft.log  snapshot-<index>.snap
+    IDENTITY  REJOIN  PEERS  raft.vote  raft.log  snapshot-<index>.snap
 
-``REJOIN`` is there from when a member starts without its disk until it has caught up.
+``REJOIN`` is there from when a member starts without its disk until it has caught up. ``PEERS`` remembers which life
+of every other member's disk was met, so that one that lost its disk and does not say so is found out.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from omendb_common.disk import Disk, make_folder, replace_file
 from omendb_common.errors import CorruptionError, InvalidArgumentError
 from omendb_coordinator.consensus.core import Recovered
 from omendb_coordinator.consensus.effects import Save
-from omendb_coordinator.consensus.identity import Identity, read_identity, write_identity
+from omendb_coordinator.consensus.identity import (
+    Identity,
+    read_births,
+    read_identity,
+    write_births,
+    write_identity,
+)
 from omendb_coordinator.consensus.journal import Journal
 from omendb_coordinator.consensus.log import Log
 from omendb_coordinator.consensus.messages import Entry, Snapshot
@@ -33,6 +40,7 @@ class Storage:
         self._journal = journal
         self.identity = identity
         self.recovered = recovered
+        self._births = read_births(disk, f"{folder}/PEERS") if disk.exists(f"{folder}/PEERS") else {}
 
     @staticmethod
     def exists(disk: Disk, folder: str) -> bool:
@@ -40,8 +48,10 @@ class Storage:
         return disk.exists(f"{folder}/IDENTITY")
 
     @staticmethod
-    def create(disk: Disk, folder: str, identity: Identity, *, rejoining: bool) -> None:
+    def create(disk: Disk, folder: str, identity: Identity) -> None:
         """Make a new member's folder, durably; what an attempt that was cut short left is made again.
+
+        With the origin "rejoin" the member will not vote before it has caught up.
 
         Raises:
             InvalidArgumentError: files of a member are there, without its identity.
@@ -49,10 +59,10 @@ class Storage:
         make_folder(disk, folder)
         _check_worthless(disk, folder)
         for name in disk.listdir(folder):
-            if name.startswith(("raft.", "snapshot-", "REJOIN")):
+            if name.startswith(("raft.", "snapshot-", "REJOIN", "PEERS")):
                 disk.unlink(f"{folder}/{name}")
-        if rejoining:
-            replace_file(disk, f"{folder}/REJOIN", [b"this member must not vote before it has caught up\n"])
+        if identity.origin == "rejoin":
+            _mark_rejoining(disk, folder)
         Journal.create(disk, f"{folder}/raft.log").close()
         write_vote(disk, f"{folder}/raft.vote", 0, None)
         write_identity(disk, f"{folder}/IDENTITY", identity)
@@ -73,11 +83,21 @@ class Storage:
                 mend="start a new group with bootstrap, or bring back a member that lost its disk with rejoin",
             )
         identity = read_identity(disk, f"{folder}/IDENTITY")
+        rejoining = disk.exists(f"{folder}/REJOIN")
         for name in ("raft.vote", "raft.log"):
             if not disk.exists(f"{folder}/{name}"):
                 raise CorruptionError("is missing", path=f"{folder}/{name}", mend="empty the folder and rejoin")
         term, voted_for = read_vote(disk, f"{folder}/raft.vote")
         snapshot = read_newest(disk, folder)
+        # All of it may be in memory only, if its sync failed; see Journal.open. The marker before anything else.
+        if rejoining:
+            _mark_rejoining(disk, folder)
+        write_identity(disk, f"{folder}/IDENTITY", identity)
+        write_vote(disk, f"{folder}/raft.vote", term, voted_for)
+        if disk.exists(f"{folder}/PEERS"):
+            write_births(disk, f"{folder}/PEERS", read_births(disk, f"{folder}/PEERS"))
+        if snapshot is not None:
+            write_snapshot(disk, folder, snapshot)
         journal, entries = Journal.open(disk, f"{folder}/raft.log")
         try:
             log = _joined(journal, entries, snapshot, folder)
@@ -86,7 +106,6 @@ class Storage:
         except BaseException:
             journal.close()
             raise
-        rejoining = disk.exists(f"{folder}/REJOIN")
         return Storage(disk, folder, identity, journal, Recovered(term, voted_for, log, snapshot, rejoining))
 
     @property
@@ -119,6 +138,20 @@ class Storage:
         if base_index > self._journal.base_index:
             self._journal.cut(base_index, base_term)
 
+    def meet(self, node: str, birth: str, origin: str) -> bool:
+        """Whether another member may be listened to; remembers it, durably.
+
+        Not if it has another disk than before and was not told so: what it promised is on the old one.
+        """
+        known = self._births.get(node)
+        if known is not None and known != birth and origin != "rejoin":
+            return False
+        if known != birth:
+            births = {**self._births, node: birth}
+            write_births(self._disk, f"{self._folder}/PEERS", births)
+            self._births = births
+        return True
+
     def close(self) -> None:
         """Close without syncing."""
         self._journal.close()
@@ -129,6 +162,10 @@ class Storage:
             self._journal.cut(snapshot.index, snapshot.term)
         else:
             self._journal.reset(snapshot.index, snapshot.term)
+
+
+def _mark_rejoining(disk: Disk, folder: str) -> None:
+    replace_file(disk, f"{folder}/REJOIN", [b"this member must not vote before it has caught up\n"])
 
 
 def _check_worthless(disk: Disk, folder: str) -> None:

@@ -12,13 +12,14 @@ import logging
 import random
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from omendb_coordinator.consensus.codec import BadMessageError, decode, encode
 from omendb_coordinator.consensus.frames import GREETING_BYTES_MAX, BadFrameError, Greeting, frame, read_frame
+from omendb_coordinator.consensus.identity import Identity
 from omendb_coordinator.consensus.messages import Message
 from omendb_coordinator.consensus.tls import RaftTls, names_of
 
@@ -51,11 +52,13 @@ class Transport(Protocol):
 class Introduction:
     """What a member says of itself in greetings. ``timeout_s``: silence after which a connection is given up."""
 
-    cluster_id: str
-    node_id: str
-    birth: str
-    rejoining: Callable[[], bool]
+    identity: Identity
     timeout_s: float
+
+    def greeting(self, receiver: str) -> Greeting:
+        """What it says to ``receiver``."""
+        me = self.identity
+        return Greeting(me.cluster_id, me.node_id, receiver, me.birth, me.origin)
 
 
 class _Outgoing:
@@ -94,7 +97,7 @@ class TcpTransport:
         peers: where every other member listens for members.
         listen: where this one does; port 0 takes any, see ``address``.
         tls: None sends everything readable and believes everybody's name: for tests only.
-        admit: decides on a greeting that is right as far as this module can tell; the reason when it refuses.
+        admit: whether to listen to a member whose greeting is right as far as this module can tell.
     """
 
     def __init__(
@@ -103,7 +106,7 @@ class TcpTransport:
         peers: Mapping[str, Address],
         listen: Address,
         tls: RaftTls | None,
-        admit: Callable[[Greeting], str | None],
+        admit: Callable[[Greeting], Awaitable[bool]],
         rng: random.Random,
     ) -> None:
         self._me = introduction
@@ -186,12 +189,10 @@ class TcpTransport:
         try:
             _set_options(writer, self._me.timeout_s)
             self._check_certificate(writer, peer)
-            me = self._me
-            mine = Greeting(me.cluster_id, me.node_id, peer, me.birth, me.rejoining())
-            writer.writelines(frame([mine.encode()]))
+            writer.writelines(frame([self._me.greeting(peer).encode()]))
             await writer.drain()
             theirs = Greeting.decode(await read_frame(reader, GREETING_BYTES_MAX))
-            self._check_greeting(theirs, peer)
+            await self._check_greeting(theirs, peer)
         except BaseException:
             await _close(writer)
             raise
@@ -251,10 +252,8 @@ class TcpTransport:
         if theirs.sender not in self._peers:
             raise BadFrameError(f"{theirs.sender} is no member")
         self._check_certificate(writer, theirs.sender)
-        self._check_greeting(theirs, theirs.sender)
-        me = self._me
-        mine = Greeting(me.cluster_id, me.node_id, theirs.sender, me.birth, me.rejoining())
-        writer.writelines(frame([mine.encode()]))
+        await self._check_greeting(theirs, theirs.sender)
+        writer.writelines(frame([self._me.greeting(theirs.sender).encode()]))
         await writer.drain()
         return theirs.sender
 
@@ -280,15 +279,14 @@ class TcpTransport:
         if peer not in names:
             raise BadFrameError(f"the certificate is for {', '.join(sorted(names)) or 'nobody'}, not {peer}")
 
-    def _check_greeting(self, greeting: Greeting, peer: str) -> None:
-        me = self._me
+    async def _check_greeting(self, greeting: Greeting, peer: str) -> None:
+        me = self._me.identity
         if (greeting.sender, greeting.receiver) != (peer, me.node_id):
             raise BadFrameError(f"a greeting from {greeting.sender} to {greeting.receiver}")
         if greeting.cluster_id != me.cluster_id:
             raise BadFrameError(f"{peer} is of cluster {greeting.cluster_id}")
-        refused = self._admit(greeting)
-        if refused is not None:
-            raise BadFrameError(refused)
+        if not await self._admit(greeting):
+            raise BadFrameError(f"{peer} lost its disk and does not say so: start it with rejoin")
 
 
 def _set_options(writer: asyncio.StreamWriter, timeout_s: float) -> None:
