@@ -122,6 +122,11 @@ class RestFace:
             return Response(answer, media_type=ARROW)
         return Response(_ENCODER.encode(answer), status_code=route.status, media_type=JSON)
 
+    @property
+    def bodies_bytes(self) -> int:
+        """Bytes of request bodies in memory."""
+        return self._reading.budget.used
+
     async def _health(self, request: Request) -> Response:
         state = self._standing.state
         return _json(Health(status=state), 200 if state == "ok" else 503)  # type: ignore[arg-type]  # one of its three

@@ -1,0 +1,168 @@
+"""Both faces on real ports: bound, taken, shared, drained."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from omendb_common.errors import InvalidArgumentError, UnavailableError
+from omendb_proto.v1 import router_pb2 as pb
+from omendb_router.config import FaceSettings
+from omendb_router.face_serving import Faces as Serving
+from omendb_router.face_serving import Place, bind
+from omendb_router.grpc_face import SERVICE
+from tests.unit.faces.conftest import ABOUT, Faces
+
+ANY = Place("127.0.0.1", 0)
+
+
+class Slow:
+    """A router whose status comes when it is let go."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.let_go = asyncio.Event()
+        self.cancelled = False
+
+    async def cluster_status(self, deadline: Any) -> dict[str, Any]:
+        self.begun.set()
+        try:
+            await self.let_go.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return {"slow": True}
+
+
+def serving(router: Any, drain_s: float = 5.0, shared: bool = False) -> Serving:
+    return Serving(router, ABOUT, settings=FaceSettings(drain_s=drain_s), shared=shared)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [("a:1", Place("a", 1)), ("[::1]:80", Place("::1", 80)), ("127.0.0.1:65535", Place("127.0.0.1", 65535))],
+)
+def test_places_are_read_and_written(text: str, place: Place) -> None:
+    assert Place.parse(text, "x") == place
+    assert Place.parse(str(place), "x") == place
+
+
+@pytest.mark.parametrize("text", ["", "a", ":1", "a:", "a:b", "a:-1", "a:65536", "a:1 "])
+def test_what_is_no_place_is_refused(text: str) -> None:
+    with pytest.raises(InvalidArgumentError) as caught:
+        Place.parse(text, "--http")
+    assert caught.value.field == "--http"
+
+
+def test_both_faces_serve_until_they_are_stopped(faces: Faces) -> None:
+    async def story() -> None:
+        served = serving(faces.router)
+        assert served.standing.state == "starting"
+        await served.start(ANY, ANY)
+        async with httpx.AsyncClient(base_url=f"http://{served.http}") as client:
+            assert (await client.get("/readyz")).json() == {"status": "ok"}
+            assert (await client.get("/info")).json()["grpc_port"] == served.grpc.port
+        async with grpc.aio.insecure_channel(str(served.grpc)) as channel:
+            call = channel.unary_unary(f"/{SERVICE}/ServerInfo", response_deserializer=pb.ServerInfoReply.FromString)
+            assert (await call(b"", timeout=5)).version == "1.2.3"
+        await served.stop()
+        assert served.standing.state == "draining"
+        with pytest.raises(httpx.ConnectError):
+            async with httpx.AsyncClient() as client:
+                await client.get(f"http://{served.http}/livez")
+
+    faces.run(story())
+
+
+def test_calls_that_were_taken_end_before_the_ports_close(faces: Faces) -> None:
+    async def story() -> None:
+        slow = Slow()
+        served = serving(slow)
+        await served.start(ANY, ANY)
+        async with httpx.AsyncClient() as client:
+            asked = asyncio.create_task(client.get(f"http://{served.http}/cluster/status"))
+            await slow.begun.wait()
+            stopping = asyncio.create_task(served.stop())
+            await asyncio.sleep(0)
+            slow.let_go.set()
+            assert (await asked).json() == {"slow": True}
+            await stopping
+
+    faces.run(story())
+
+
+def test_a_drain_has_an_end(faces: Faces) -> None:
+    async def story() -> None:
+        slow = Slow()
+        served = serving(slow, drain_s=0.2)
+        await served.start(ANY, ANY)
+        async with httpx.AsyncClient() as client, grpc.aio.insecure_channel(str(served.grpc)) as channel:
+            rest = asyncio.create_task(client.get(f"http://{served.http}/cluster/status"))
+            await slow.begun.wait()
+            slow.begun.clear()
+            call = channel.unary_unary(f"/{SERVICE}/ClusterStatus")(b"", timeout=60)
+            await slow.begun.wait()
+            await served.stop()
+            with pytest.raises((httpx.HTTPError, AssertionError)):
+                assert (await rest).status_code == 200
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+            assert slow.cancelled
+
+    faces.run(story())
+
+
+def test_a_cancelled_grpc_call_is_cancelled_inside(faces: Faces) -> None:
+    async def story() -> None:
+        slow = Slow()
+        served = serving(slow)
+        await served.start(ANY, ANY)
+        async with grpc.aio.insecure_channel(str(served.grpc)) as channel:
+            call = channel.unary_unary(f"/{SERVICE}/ClusterStatus")(b"", timeout=60)
+            await slow.begun.wait()
+            call.cancel()
+            while not slow.cancelled:
+                await asyncio.sleep(0.001)
+        await served.stop()
+
+    faces.run(story())
+
+
+def test_a_port_that_is_taken_is_said_to_be(faces: Faces) -> None:
+    async def story(http: Place, calls: Place) -> None:
+        served = serving(faces.router)
+        try:
+            with pytest.raises(UnavailableError, match="cannot listen"):
+                await served.start(http, calls)
+        finally:
+            await served.stop()
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        place = Place("127.0.0.1", taken.getsockname()[1])
+        faces.run(story(place, ANY))
+        faces.run(story(ANY, place))
+    with pytest.raises(UnavailableError):
+        bind(Place("no.such.host.invalid", 1))
+
+
+def test_two_workers_share_their_ports(faces: Faces) -> None:
+    async def story() -> None:
+        with bind(ANY, shared=True) as http, bind(ANY, shared=True) as calls:
+            places = [Place("127.0.0.1", sock.getsockname()[1]) for sock in (http, calls)]
+            pair = [serving(faces.router, shared=True) for _ in range(2)]
+            for served in pair:
+                await served.start(*places)
+                assert [served.http, served.grpc] == places
+            await pair[0].stop()
+            async with httpx.AsyncClient() as client:
+                assert (await client.get(f"http://{places[0]}/livez")).status_code == 200
+            await pair[1].stop()
+
+    faces.run(story())
