@@ -11,10 +11,17 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from omendb_common.errors import InvalidArgumentError, OmenDBError, ResourceExhaustedError, UnavailableError
+from omendb_common.errors import (
+    InvalidArgumentError,
+    OmenDBError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from omendb_common.metadata import NewCollection
 from omendb_common.schema import CollectionSchema
-from omendb_common.security.tls import TlsFiles, read_files
+from omendb_common.security.grpc_credentials import peer_name_of_call, server_credentials
+from omendb_common.security.tls import TlsFiles
 from omendb_common.topology import Topology, collection_to_json, member_to_json
 from omendb_common.topology_delta import delta_of
 from omendb_common.wire import status
@@ -93,6 +100,16 @@ def _json(data: bytes, field: str) -> Any:
 
 def _optional(request: Any, name: str) -> Any:
     return getattr(request, name) if request.HasField(name) else None
+
+
+def _check_speaks_for(context: Any, node_id: Any, role: Any = None) -> None:
+    """Raise PermissionDeniedError when the caller's certificate is that of another process; without TLS all may."""
+    peer = peer_name_of_call(context.auth_context())
+    if peer is None:
+        return
+    # The cluster in a certificate is the name that its authority chose.
+    if not peer.covers(peer.cluster_id, str(role) if role is not None else peer.role, str(node_id)):
+        raise PermissionDeniedError(f"the certificate is that of {peer}", field="node_id", bound=str(peer.node_id))
 
 
 class AdminFace(_Face, rpc.CoordinatorAdminServicer):
@@ -212,6 +229,8 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     async def Register(self, request: pb.MemberRegisterRequest, context: Any) -> pb.MemberReply:
         """Take in a member."""
         described = _json(request.member_json, "member")
+        if isinstance(described, dict):
+            _check_speaks_for(context, described.get("node_id"), described.get("role"))
         member = await self._control.register(_asking(request.proposal), described, self.left_s(context))
         return pb.MemberReply(
             member_json=to_bytes(member_to_json(member)), revision=self._control.catalog.topology.revision
@@ -220,6 +239,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     @_told
     async def Leave(self, request: pb.MemberLeaveRequest, context: Any) -> pb.CatalogChangeReply:
         """A member ends in good order."""
+        _check_speaks_for(context, request.node_id)
         revision = await self._control.leave(
             _asking(request.proposal), request.node_id, request.incarnation, self.left_s(context)
         )
@@ -228,6 +248,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     @_told
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatReply:
         """A member lives."""
+        _check_speaks_for(context, request.node_id)
         member = self._control.heartbeat(request.node_id, request.incarnation)
         return pb.HeartbeatReply(
             revision=self._control.catalog.topology.revision, state=member.state, wall_ms=self._control.wall_ms()
@@ -370,17 +391,10 @@ class CoordinatorServer:
         await self._server.stop(grace_s)
 
 
-def server_credentials(files: TlsFiles) -> Any:
-    """Credentials of a server that demands a certificate of the same authority from every client."""
-    ca, cert, key = read_files(files)
-    return grpc.ssl_server_credentials([(key, cert)], root_certificates=ca, require_client_auth=True)
-
-
 __all__ = [
     "CALL_S_MAX",
     "REQUEST_BYTES_MAX",
     "AdminFace",
     "CoordinatorServer",
     "MembersFace",
-    "server_credentials",
 ]

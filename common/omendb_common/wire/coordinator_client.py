@@ -28,7 +28,8 @@ from omendb_common.errors import (
     UnavailableError,
 )
 from omendb_common.metadata import NewCollection, OriginLease
-from omendb_common.security.tls import TlsFiles, read_files
+from omendb_common.security.grpc_credentials import channel_credentials
+from omendb_common.security.tls import TlsFiles
 from omendb_common.topology import (
     CollectionInfo,
     Member,
@@ -66,18 +67,12 @@ CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 500),
 )
 
-CERTIFICATE_NAME = "omendb"
-"""The DNS name in the certificate of every process: gRPC insists on one, and processes move between hosts."""
-
 
 def _channel(address: str, tls: TlsFiles | None) -> Any:
     """A ``grpc.aio.Channel``."""
     if tls is None:
         return grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-    ca, cert, key = read_files(tls)
-    credentials = grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
-    options = (*CHANNEL_OPTIONS, ("grpc.ssl_target_name_override", CERTIFICATE_NAME))
-    return grpc.aio.secure_channel(address, credentials, options=options)
+    return grpc.aio.secure_channel(address, channel_credentials(tls), options=CHANNEL_OPTIONS)
 
 
 class _Coordinator:
@@ -485,7 +480,6 @@ def _set(request: Any, name: str, value: Any) -> None:
 
 __all__ = [
     "ATTEMPT_S",
-    "CERTIFICATE_NAME",
     "CHANNEL_OPTIONS",
     "HEARTBEAT_S",
     "LEADER_KEY",
