@@ -74,7 +74,8 @@ class FrameConnection(asyncio.BufferedProtocol):
         self.peer: FramePeer | None = None
         self.paused_writing = False
         self.closed = False
-        self.version = limits.versions[1]
+        # The hello must be readable for every peer that may be welcome.
+        self.version = limits.versions[0]
         self.why = "the connection was closed"
         """Why it ended, for the errors of the calls that it took with it."""
         self._transport: asyncio.Transport | None = None

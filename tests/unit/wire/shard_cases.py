@@ -18,6 +18,7 @@ from omendb_common.records import Op, WriteBatch
 from omendb_common.shard_calls import ShardRef, State, Verdict, Work
 from tests.unit.wire.error_cases import classes, full, told
 
+SHARD = ShardRef("u", 0, 1, 1)
 U64 = st.integers(0, (1 << 64) - 1)
 NAMES = st.sampled_from(["", "title", "ä b"])
 SHARDS = st.builds(ShardRef, st.text(max_size=36), st.integers(0, 1 << 20), U64, st.integers(0, 4095))
@@ -118,8 +119,8 @@ def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
 
 
 @st.composite
-def any_answer(draw: st.DrawFn) -> tuple[int, Any]:
-    method = draw(st.integers(1, 8))
+def any_answer(draw: st.DrawFn, of: int | None = None) -> tuple[int, Any]:
+    method = draw(st.integers(1, 8)) if of is None else of
     verdict, error, n = draw(VERDICTS), draw(ERRORS), draw(COUNTS)
     if method in (1, 5):
         columns: list[Any] = [_column(n, "int64", 1), _column(n, "uint64", 2), _column(3, "int64", 3)]
@@ -150,6 +151,21 @@ def any_answer(draw: st.DrawFn) -> tuple[int, Any]:
         return method, calls.Selected(verdict, draw(U64), draw(_ids(n)), stamps, error)
     value = draw(st.none() | st.integers() | st.dictionaries(st.text(max_size=5), st.integers(), max_size=3))
     return method, calls.Maintained(verdict, value, error)
+
+
+def search(number: float, rows: int = 1, **change: Any) -> calls.Search:
+    return dataclasses.replace(calls.Search(SHARD, np.full((rows, 2), number, np.float32), 3), **change)
+
+
+def answer(call: calls.Search) -> calls.ShardHits:
+    """Hits that say to which query they are: one, two or three of them, by the query's first element."""
+    numbers = call.queries[:, 0].astype(np.int64)
+    counts = numbers % 3 + 1
+    ids = np.repeat(numbers, counts).astype(np.uint64)
+    distances = np.repeat(call.queries[:, :1], call.k, axis=1)
+    return calls.ShardHits(
+        Verdict.OK, distances, counts, IdColumn(ids, None), ids * np.uint64(2), work=Work(len(numbers))
+    )
 
 
 def plain(value: Any) -> Any:
