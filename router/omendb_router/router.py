@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
+from omendb_common.errors import DeadlineExceededError
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn
 from omendb_common.metadata import Metadata, NewCollection
@@ -37,6 +38,8 @@ from omendb_router.writes import Writer
 
 T = TypeVar("T")
 _SWEEP_S = 1.0
+_LOOK_S = 0.1
+"""Who does not want to wait for the indexes still wants an answer."""
 
 
 class Router:
@@ -340,12 +343,17 @@ class Router:
 
     async def wait_until_indexed(self, collection: str, timeout_s: float, deadline: Deadline) -> bool:
         """Wait until every segment of every replica that answers has its index; whether it came to that."""
-        wait = Deadline.after(self._clock, min(timeout_s, deadline.left_s))
+        wait = Deadline.after(self._clock, min(max(timeout_s, _LOOK_S), deadline.left_s))
 
         async def work(info: CollectionInfo) -> bool:
             return await self._care.wait_until_indexed(info, wait)
 
-        return await self._with_map(collection, work, deadline)
+        try:
+            return await self._with_map(collection, work, deadline)
+        except DeadlineExceededError:
+            if deadline.passed:
+                raise
+            return False
 
     async def flush(self, collection: str, deadline: Deadline) -> None:
         """Turn the growing buffers of all replicas into segments now."""
