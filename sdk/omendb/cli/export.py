@@ -15,10 +15,11 @@ import typer
 from omendb.cli.terminal import (
     AsJson,
     CollectionName,
-    DatabasePath,
     FilterJson,
+    Place,
+    Url,
     json_value,
-    open_existing,
+    open_place,
     out,
     parse_filter_option,
     print_json,
@@ -37,11 +38,12 @@ _INT, _STR = pa.uint64(), pa.string()
 
 @reported
 def export_file(
-    path: DatabasePath,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Ends in .parquet, .arrow or .jsonl.")],
+    place: Place = None,
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Ends in .parquet, .arrow or .jsonl.")] = None,
     collection: CollectionName = DEFAULT_COLLECTION,
     filter: FilterJson = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
+    url: Url = None,
     json: AsJson = False,
 ) -> None:
     """Write the points (that match) to FILE; the file appears whole or not at all.
@@ -49,13 +51,17 @@ def export_file(
     JSON Lines keeps every value's own type. Parquet and Arrow hold one column per metadata field; a field whose
     values are of several kinds becomes one column per kind, named field#kind.
     """
+    if url is not None and file is None and place is not None:
+        file, place = Path(place), None  # with --url the one argument is the file
+    if file is None:
+        raise InvalidArgumentError("is missing", field="FILE", bound="a file to write")
     writers = {".parquet": _write_table, ".arrow": _write_table, ".jsonl": _write_lines}
     if file.suffix not in writers:
         raise InvalidArgumentError(f"got {file.suffix!r}", field=str(file), bound=f"one of {', '.join(writers)}")
     if file.exists() and not force:
         raise AlreadyExistsError("the file exists", field=str(file), mend="pass --force to replace it")
     filters = parse_filter_option(filter)
-    with open_existing(path) as database:
+    with open_place(place, url) as database:
         points = database if collection == DEFAULT_COLLECTION else database.collection(collection)
         partial = file.with_name(f"{file.name}.partial")
         try:

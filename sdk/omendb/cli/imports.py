@@ -13,10 +13,11 @@ from omendb.cli.terminal import (
     AsJson,
     CollectionName,
     ConfigFile,
-    DatabasePath,
     Durability,
+    Place,
     Profile,
-    open_existing,
+    Url,
+    open_place,
     out,
     print_json,
     progress,
@@ -37,7 +38,7 @@ def import_file(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Parquet, Arrow, CSV, JSON Lines, .npy, .fvecs, .bvecs.")
     ],
-    path: DatabasePath,
+    place: Place = None,
     collection: CollectionName = DEFAULT_COLLECTION,
     id_column: Annotated[str, typer.Option("--id-column", help="The column of ids.")] = "id",
     vector_column: Annotated[str, typer.Option("--vector-column", help="The column of vectors.")] = "vector",
@@ -51,9 +52,10 @@ def import_file(
     durability: Durability = None,
     profile: Profile = None,
     config: ConfigFile = None,
+    url: Url = None,
     json: AsJson = False,
 ) -> None:
-    """Add the points of FILE to the database in PATH, making it when there is none.
+    """Add the points of FILE to the database at PLACE; a folder is made when there is none.
 
     Every batch is whole or not there at all; an import that was interrupted can simply be run again when the
     points have ids.
@@ -62,7 +64,7 @@ def import_file(
     source = open_source(
         file, batch_rows, id_column=id_column, vector_column=vector_column, ids_file=ids, metadata_file=metadata_file
     )
-    with open_existing(path, mode="rw", durability=durability, profile=profile, config=config) as database:
+    with open_place(place, url, mode="rw", durability=durability, profile=profile, config=config) as database:
         started = time.perf_counter()
         rows, kept = _stream(database, collection, source, metric, dtype, quiet=json)
         seconds = time.perf_counter() - started

@@ -11,10 +11,11 @@ from omendb.cli import files
 from omendb.cli.terminal import (
     AsJson,
     CollectionName,
-    DatabasePath,
     FilterJson,
+    Place,
+    Url,
     escape,
-    open_existing,
+    open_place,
     out,
     parse_filter_option,
     parse_json,
@@ -30,7 +31,7 @@ from omendb_common.errors import InvalidArgumentError, NotFoundError
 
 @reported
 def search(
-    path: DatabasePath,
+    place: Place = None,
     vector: Annotated[str | None, typer.Option("--vector", help="The query as a JSON array.")] = None,
     id: Annotated[str | None, typer.Option("--id", help="Search with the vector of this stored point.")] = None,
     query_file: Annotated[Path | None, typer.Option("--query-file", help="Queries: .npy, .fvecs or .bvecs.")] = None,
@@ -38,12 +39,13 @@ def search(
     filter: FilterJson = None,
     exact: Annotated[bool, typer.Option("--exact", help="Compare with every point.")] = False,
     collection: CollectionName = DEFAULT_COLLECTION,
+    url: Url = None,
     json: AsJson = False,
 ) -> None:
     """Print the nearest points of one or many queries."""
     if (vector is not None) + (id is not None) + (query_file is not None) != 1:
         raise InvalidArgumentError("got none or several", field="--vector, --id, --query-file", bound="exactly one")
-    with open_existing(path) as database:
+    with open_place(place, url) as database:
         points = database if collection == DEFAULT_COLLECTION else database.collection(collection)
         filters = parse_filter_option(filter)
         if query_file is not None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from omendb.cli.terminal import AsJson, DatabasePath, open_existing, out, print_json, reported, size, table
+from omendb.cli.terminal import AsJson, Place, Url, open_place, out, print_json, reported, size, table
 from omendb.collection import Collection
 from omendb_common.schema import CollectionSchema
 
 
 @reported
-def stats(path: DatabasePath, json: AsJson = False) -> None:
+def stats(place: Place = None, url: Url = None, json: AsJson = False) -> None:
     """Print the collections with their points, segments, indexes, memory and disk."""
-    with open_existing(path) as database:
+    with open_place(place, url) as database:
         found = [(name, *_look(database.collection(name))) for name in database.list_collections()]
         if json:
             print_json({name: _as_json(schema, numbers) for name, schema, numbers in found})
@@ -41,10 +41,17 @@ def _look(collection: Collection) -> tuple[CollectionSchema, Any]:
 
 
 def _as_json(schema: CollectionSchema, numbers: Any) -> dict[str, Any]:
-    plain = {field.name: getattr(numbers, field.name) for field in dataclasses.fields(numbers)}
-    plain["segments"] = [dataclasses.asdict(segment) for segment in numbers.segments]
+    plain = _plain(numbers)
+    plain["segments"] = [_plain(segment) for segment in numbers.segments]
     plain["memory_bytes"] = dict(numbers.memory_bytes)
     return {"schema": schema.to_json(), **plain}
+
+
+def _plain(numbers: Any) -> dict[str, Any]:
+    """The engine's own numbers are a dataclass; a server's came as names and values."""
+    if dataclasses.is_dataclass(numbers):
+        return {field.name: getattr(numbers, field.name) for field in dataclasses.fields(numbers)}
+    return dict(vars(numbers))
 
 
 __all__ = ["stats"]

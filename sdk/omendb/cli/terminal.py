@@ -39,6 +39,11 @@ R = TypeVar("R")
 
 # What several commands take.
 DatabasePath = Annotated[Path, typer.Argument(metavar="PATH", help="The database's folder.", show_default=False)]
+Place = Annotated[
+    str | None,
+    typer.Argument(metavar="PLACE", help="A database folder, or the URL of a server or router.", show_default=False),
+]
+Url = Annotated[str | None, typer.Option("--url", help="The URL of a server or router, instead of PLACE.")]
 CollectionName = Annotated[str, typer.Option("--collection", "-c", help="Which collection.")]
 FilterJson = Annotated[str | None, typer.Option("--filter", help='Conditions as JSON: \'{"price": {"$lte": 10}}\'.')]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -80,9 +85,20 @@ def escape(text: str) -> str:
     return text.replace("[", "\\[")
 
 
-def open_existing(path: Path, *, mode: Mode = "r", **arguments: Any) -> omendb.Database:
-    """Open a database that must exist."""
-    return omendb.open(path, mode=mode, **arguments)
+def open_place(place: str | None, url: str | None = None, *, mode: Mode = "r", **settings: Any) -> omendb.Database:
+    """Open the database in a folder or behind a URL; ``settings`` are for a folder.
+
+    Raises:
+        InvalidArgumentError: no place, two, or settings for a database that has its own.
+    """
+    if (place is None) == (url is None):
+        raise InvalidArgumentError("got none or two", field="PLACE, --url", bound="a folder or a URL")
+    if url is None and "://" not in str(place):
+        return omendb.open(str(place), mode=mode, **settings)
+    given = [name for name, value in settings.items() if value is not None]
+    if given:
+        raise InvalidArgumentError("a server has its own", field=f"--{given[0]}", bound="a folder", mend="leave it out")
+    return omendb.Client(url or str(place))
 
 
 def print_json(value: Any) -> None:
@@ -152,12 +168,14 @@ __all__ = [
     "DatabasePath",
     "Durability",
     "FilterJson",
+    "Place",
     "Profile",
+    "Url",
     "err",
     "escape",
     "fail",
     "json_value",
-    "open_existing",
+    "open_place",
     "out",
     "parse_filter_option",
     "parse_json",
