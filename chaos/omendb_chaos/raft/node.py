@@ -31,6 +31,7 @@ class Parts:
 
     core: type[RaftCore] = RaftCore
     storage: type[Storage] = Storage
+    machine: Callable[[Judge, str, int], Machine] = Machine
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class SimNode:
         core = world.parts.core(
             self.name, self.members, world.settings, random.Random(world.rng.random()), world.now(), storage.recovered
         )
-        machine = Machine(world.judge, self.name, world.padding)
+        machine = world.parts.machine(world.judge, self.name, world.padding)
         self.member = Member(core, storage, machine, world.settings, self._send)
         self._seen_commit = core.commit_index
         self._seen_leading = 0
