@@ -22,6 +22,7 @@ ROWS: Mapping[str, str] = {
     "R8": "failed_syncs",
     "R9": "memory",
     "R15": "raft",
+    "R23": "fuzzed_requests",
     "R30": "mutants",
 }
 

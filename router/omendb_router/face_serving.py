@@ -159,6 +159,11 @@ class Faces:
             raise
         self.standing.state = "ok"
 
+    @property
+    def app(self) -> Any:
+        """REST as an ASGI application, for callers in this process."""
+        return self._rest.app()
+
     def _bind_grpc(self, place: Place) -> int:
         """The port; RuntimeError when it is taken."""
         if self._tls is None:
