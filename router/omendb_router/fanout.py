@@ -156,7 +156,7 @@ class Fanout:
 
         def promise(node_id: str) -> tuple[bool, float, float]:
             health = self.health(node_id)
-            expected_s = health.latency_s * (1 + health.in_flight)
+            expected_s = health.expected_s(now) * (1 + health.in_flight)
             return not health.circuit.allows(now), expected_s, self._dice.random()
 
         return sorted(node_ids, key=promise)
@@ -183,11 +183,13 @@ class Fanout:
             sent = not (isinstance(error, UnavailableError) and error.outcome == "none")
             return Unheard(node_id, error, sent)
         except asyncio.CancelledError:
-            health.circuit.left()
+            # Another was faster, or the caller went away: no failure, but a node that is asked less from now on.
+            health.gave_up(self.clock.mono_s() - started_s, self.clock.mono_s())
             raise
         finally:
             health.in_flight -= 1
-        health.answered(kind, self.clock.mono_s() - started_s)
+        now_s = self.clock.mono_s()
+        health.answered(kind, now_s - started_s, now_s)
         hlc = int(getattr(answer, "hlc", 0))
         if hlc:
             self._observe(node_id, wall_ms, hlc)
@@ -238,12 +240,11 @@ class Fanout:
             for _ in range(min(need, len(waiting))):
                 asking.start(waiting.popleft(), make)
             while asking.pending and len(good) < need:
-                reply = await asking.next(self._patience_s(asking.pending, kind) if waiting else None)
+                hedging = waiting and self.budget.full_enough
+                reply = await asking.next(self._patience_s(asking.pending, kind) if hedging else None)
                 if reply is None:
                     if self.budget.take():
                         asking.start(waiting.popleft(), make)
-                    else:
-                        waiting.clear()
                 elif isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK:
                     good.append(reply)
                 else:

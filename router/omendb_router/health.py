@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 _SAMPLES = 128
 _SAMPLES_MIN = 20
 _REFRESH = 16
+_HALF_LIFE_S = 10.0
 
 
 @dataclass(slots=True)
@@ -96,9 +97,14 @@ class RetryBudget:
         """A first request went out."""
         self._tokens = min(self.burst, self._tokens + self.share)
 
+    @property
+    def full_enough(self) -> bool:
+        """Whether there is a retry to take."""
+        return self._tokens >= 1.0
+
     def take(self) -> bool:
         """Whether a retry or hedge may go out now."""
-        if self._tokens < 1.0:
+        if not self.full_enough:
             return False
         self._tokens -= 1.0
         return True
@@ -106,18 +112,31 @@ class RetryBudget:
 
 @dataclass(slots=True)
 class NodeHealth:
-    """One data node. ``in_flight``: calls that have no answer yet. ``latency_s``: a moving mean of the newest."""
+    """One data node. ``in_flight``: calls that have no answer yet."""
 
     circuit: Circuit
     in_flight: int = 0
-    latency_s: float = 0.0
     latencies: dict[str, Latencies] = field(default_factory=dict)
+    _mean_s: float = 0.0
+    _known_s: float = 0.0
 
-    def answered(self, kind: str, seconds: float) -> None:
+    def answered(self, kind: str, seconds: float, now_s: float) -> None:
         """A call of this kind was answered."""
         self.circuit.succeeded()
-        self.latency_s += 0.1 * (seconds - self.latency_s)
+        self._mean_s += 0.1 * (seconds - self._mean_s)
+        self._known_s = now_s
         self.latencies.setdefault(kind, Latencies()).add(seconds)
+
+    def gave_up(self, seconds: float, now_s: float) -> None:
+        """A call was given up after so long without an answer."""
+        self.circuit.left()
+        if seconds > self._mean_s:
+            self._mean_s = seconds
+            self._known_s = now_s
+
+    def expected_s(self, now_s: float) -> float:
+        """How long an answer will take, as far as one can tell; old news fade, so that a slow node is tried again."""
+        return float(self._mean_s * 0.5 ** ((now_s - self._known_s) / _HALF_LIFE_S))
 
     def hedge_s(self, kind: str, otherwise_s: float) -> float:
         """How long to wait for this node before another is asked."""

@@ -17,6 +17,14 @@ from omendb_common.shard_calls import Float32, Int64, Looked, ShardHits, State
 Mask = npt.NDArray[np.bool_]
 
 
+def verified_at_once(k: int, rounds: int) -> int:
+    """How many hits of each query to verify together in this round, when so many rounds did not leave k of them.
+
+    Where most of what is found is gone, one would otherwise ask for k at a time without end.
+    """
+    return k << 2 * min(rounds, 16)
+
+
 def candidates_for(k: int, k_max: int) -> int:
     """How many hits to ask each replica for, so that a few that fall away leave enough (P9 a)."""
     return min(k + max(8, k // 4), k_max)
@@ -134,13 +142,13 @@ class Contest:
         self.stamp, self.distance = self.stamp[order], self.distance[order]
         self.gone = np.zeros(len(order), np.bool_)
 
-    def top(self) -> Int64:
+    def top(self, k: int | None = None) -> Int64:
         """The entries that are the k nearest of their query."""
-        return np.flatnonzero(ranks(self.query) < self.k)
+        return np.flatnonzero(ranks(self.query) < (self.k if k is None else k))
 
-    def unasked(self, replica: int) -> Int64:
+    def unasked(self, replica: int, k: int | None = None) -> Int64:
         """Ids among the k nearest of which this replica has said nothing."""
-        shown = np.unique(self.uid[self.top()])
+        shown = np.unique(self.uid[self.top(k)])
         silent: Int64 = shown[~self.asked[replica, shown]]
         return silent
 
@@ -264,5 +272,6 @@ __all__ = [
     "merged",
     "ranked",
     "ranks",
+    "verified_at_once",
     "within",
 ]

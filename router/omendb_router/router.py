@@ -107,7 +107,7 @@ class Router:
 
     def _observe(self, node_id: str, sent_wall_ms: float, hlc: int) -> None:
         self._stamps.observe(hlc)
-        self._offset.note(node_id, sent_wall_ms, hlc, self._clock.mono_s())
+        self._offset.note(node_id, sent_wall_ms, self._clock.wall_ms(), hlc, self._clock.mono_s())
 
     async def _sweep(self) -> None:
         """Renew the lease in good time, and close the connections to nodes that moved or left."""

@@ -21,7 +21,16 @@ from omendb_router.face_calls import Question
 from omendb_router.fanout import Fanout, Heard, together
 from omendb_router.lookups import Lookups, Wanted
 from omendb_router.points import Piece, assemble, join_payloads, no_payload, take_payload
-from omendb_router.ranking import Contest, Ranked, candidates_for, flat_distances, flat_queries, matrix, merged
+from omendb_router.ranking import (
+    Contest,
+    Ranked,
+    candidates_for,
+    flat_distances,
+    flat_queries,
+    matrix,
+    merged,
+    verified_at_once,
+)
 
 _SEARCHES_MAX = 3
 
@@ -97,7 +106,7 @@ class Searches:
             heard = await self._hits(asked, part, wanted, deadline)
             works += [h.answer.work for h in heard]
             contest = Contest.of([h.answer for h in heard], question.k, wanted)
-            proven = await self._verify(asked, contest, heard, part, deadline)
+            proven = await self._verify(asked, contest, heard, part, len(done), deadline)
             nodes = tuple(h.node_id for h in heard)
             short = contest.short() if proven else np.arange(len(rows))
             if not len(short) or wanted >= K_MAX:
@@ -118,11 +127,21 @@ class Searches:
         return await hear(self._fanout, asked, "search", lambda _, node: node.search(call, deadline), deadline)
 
     async def _verify(
-        self, asked: Asked, contest: Contest, heard: Sequence[Heard[ShardHits]], question: Question, deadline: Deadline
+        self,
+        asked: Asked,
+        contest: Contest,
+        heard: Sequence[Heard[ShardHits]],
+        question: Question,
+        deeper: int,
+        deadline: Deadline,
     ) -> bool:
-        """Ask every replica for the hits it is silent about, until nothing that is shown is old or deleted."""
-        for _ in range(self._fanout.settings.verify_rounds_max):
-            silent = [(r, contest.unasked(r)) for r in range(len(heard))]
+        """Ask every replica for the hits it is silent about, until nothing that is shown is old or deleted.
+
+        ``deeper``: how many searches came before this one.
+        """
+        for number in range(self._fanout.settings.verify_rounds_max):
+            reach = verified_at_once(contest.k, number + deeper)
+            silent = [(r, contest.unasked(r, reach)) for r in range(len(heard))]
             silent = [(r, uids) for r, uids in silent if len(uids)]
             looked = await together(
                 [

@@ -27,36 +27,43 @@ _MS_SHIFT = 22
 class _Sample:
     at_s: float
     ahead_ms: float
+    behind_ms: float
 
 
 class ClockCheck:
-    """How far this router's clock is ahead of the data nodes', as their answers prove it.
+    """How far this router's clock is off the data nodes', as far as their answers prove it (P22).
 
-    An answer carries the node's clock, which may run ahead of its wall time because of stamps it has seen. So a
-    node's clock *below* ours proves that ours is ahead; one above ours proves nothing, and needs none: a router
-    behind makes its stamps from the clocks that it observes.
+    An answer carries the node's clock, which stamps that it has seen push ahead of its wall time by up to
+    ``MAX_AHEAD_MS``. So a node's clock *below* ours proves that ours is ahead; one above ours proves that ours is
+    behind only beyond that bound. A router that is less behind makes its stamps from the clocks that it observes.
     """
 
     def __init__(self, offset_ms_max: float) -> None:
         self._bound_ms = offset_ms_max * _REFUSE_SHARE
         self._samples: dict[str, _Sample] = {}
 
-    def note(self, node_id: str, sent_wall_ms: float, node_hlc: int, now_s: float) -> None:
-        """An answer to a call that left at ``sent_wall_ms`` of our clock."""
-        self._samples[node_id] = _Sample(now_s, sent_wall_ms - stamp_wall_ms(node_hlc))
+    def note(self, node_id: str, sent_wall_ms: float, heard_wall_ms: float, node_hlc: int, now_s: float) -> None:
+        """An answer to a call, between two readings of our wall clock."""
+        node_ms = stamp_wall_ms(node_hlc)
+        self._samples[node_id] = _Sample(now_s, sent_wall_ms - node_ms, node_ms - heard_wall_ms - MAX_AHEAD_MS)
 
-    def ahead_ms(self, nodes: int, now_s: float) -> float | None:
-        """How far ahead of a majority of ``nodes`` data nodes our clock is at least; None while unknown."""
-        fresh = sorted((s.ahead_ms for s in self._samples.values() if now_s - s.at_s <= _SAMPLE_AGE_S), reverse=True)
+    def off_ms(self, nodes: int, now_s: float) -> float:
+        """How far off a majority of ``nodes`` data nodes prove our clock to be: ahead is positive, 0 is unproven."""
         needed = majority(nodes)
-        return None if len(fresh) < needed else fresh[needed - 1]
+        fresh = [s for s in self._samples.values() if now_s - s.at_s <= _SAMPLE_AGE_S]
+        if len(fresh) < needed:
+            return 0.0
+        ahead = sorted((s.ahead_ms for s in fresh), reverse=True)[needed - 1]
+        behind = sorted((s.behind_ms for s in fresh), reverse=True)[needed - 1]
+        return ahead if ahead > 0 else -max(behind, 0.0)
 
     def check(self, nodes: int, now_s: float) -> None:
-        """UnavailableError (outcome none) when the clock is so far ahead that it must not stamp."""
-        ahead = self.ahead_ms(nodes, now_s)
-        if ahead is not None and ahead > self._bound_ms:
+        """UnavailableError (outcome none) when the clock is so far off that it must not stamp."""
+        off = self.off_ms(nodes, now_s)
+        if off > self._bound_ms or off < 0:
+            beyond = f"{off:.0f} ms ahead of" if off > 0 else f"at least {MAX_AHEAD_MS - off:.0f} ms behind"
             raise UnavailableError(
-                f"this router's clock is {ahead:.0f} ms ahead of most data nodes",
+                f"this router's clock is {beyond} most data nodes",
                 field="clock",
                 bound=f"at most {self._bound_ms:.0f} ms",
                 mend="synchronise the clocks; another router may take the write",

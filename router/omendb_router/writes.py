@@ -225,15 +225,21 @@ class Writer:
             asking.start(node_id, lambda _, node: node.apply(call, deadline))
         step = Step.WAIT
         while step is Step.WAIT:
-            reply = await asking.next()
-            if reply is None:
-                continue
-            if isinstance(reply, Heard):
-                tally.hear(reply.node_id, reply.answer)
-            else:
-                tally.lose(reply.node_id, reply.error, sent=reply.sent)
+            await self._count_reply(asking, tally)
+            step = tally.step()
+        # Whoever has not answered may have it. A moment more, and one knows what to say if the next attempt fails too.
+        moment = Deadline.after(deadline.clock, min(self._settings.hedge_ms / 1e3, deadline.left_s))
+        while step in (Step.REFRESH, Step.RESTAMP) and asking.pending and not moment.passed:
+            await self._count_reply(asking, tally, moment.left_s)
             step = tally.step()
         return step
+
+    async def _count_reply(self, asking: Asking[Applied], tally: Tally, patience_s: float | None = None) -> None:
+        reply = await asking.next(patience_s)
+        if isinstance(reply, Heard):
+            tally.hear(reply.node_id, reply.answer)
+        elif reply is not None:
+            tally.lose(reply.node_id, reply.error, sent=reply.sent)
 
     async def _next_attempt(
         self, step: Step, attempt: Attempt, shard: Shard, tally: Tally, deadline: Deadline
