@@ -6,17 +6,19 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import ClientDisconnect, Request
 
 from omendb_common.clock import Clock
-from omendb_common.deadline import Deadline
+from omendb_common.deadline import TIMEOUT_S_MAX, Deadline
 from omendb_common.errors import DeadlineExceededError, InvalidArgumentError, ResourceExhaustedError
 from omendb_router.config import About, FaceSettings
 from omendb_router.face_calls import RouterCalls
+
+TIMEOUT_S_MIN = 0.001
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
@@ -29,7 +31,9 @@ _EXPECTED = re.compile(r"^Expected (?P<bound>.*), got (?P<got>.*)$", re.DOTALL)
 class Params(Struct, forbid_unknown_fields=True, kw_only=True):
     """Query parameters of every route."""
 
-    timeout: float | None = None
+    timeout: Annotated[float, Meta(extra_json_schema={"minimum": TIMEOUT_S_MIN, "maximum": TIMEOUT_S_MAX})] | None = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +133,9 @@ class Reading:
 
     def deadline(self, timeout_s: float | None, route: Route) -> Deadline:
         """When the answer must be there."""
-        if timeout_s is not None and not 0 < timeout_s <= 86_400:
-            raise InvalidArgumentError(f"got {timeout_s}", field="timeout", bound="seconds, above 0 and at most 86400")
+        if timeout_s is not None and not TIMEOUT_S_MIN <= timeout_s <= TIMEOUT_S_MAX:
+            bound = f"{TIMEOUT_S_MIN}..{TIMEOUT_S_MAX:.0f} seconds"
+            raise InvalidArgumentError(f"got {timeout_s}", field="timeout", bound=bound)
         if timeout_s is None:
             timeout_s = self.settings.care_timeout_s if route.care else self.settings.timeout_s
         return Deadline.after(self._clock, timeout_s)

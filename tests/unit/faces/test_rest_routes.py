@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from omendb_common.errors import DeadlineExceededError
 from omendb_router.face_calls import Seen
 from tests.unit.faces.conftest import Faces
 
@@ -375,8 +376,11 @@ def test_a_timeout_becomes_the_deadline(faces: Faces) -> None:
     filled(faces)
     faces.rest("POST", "/collections/c/count?timeout=5")
     assert faces.router.deadline is not None and 4 < faces.router.deadline.left_s <= 5
-    late = faces.rest("POST", "/collections/c/count?timeout=0.000000001")
-    refused(late, 504, "DeadlineExceededError", "timeout")
+    faces.router.fail = DeadlineExceededError("late", field="timeout")
+    refused(faces.rest("POST", "/collections/c/count"), 504, "DeadlineExceededError", "timeout")
+    for text, good in [("0.001", True), ("0.0009", False), ("86400", True), ("86401", False)]:
+        answer = faces.rest("GET", f"/collections?timeout={text}")
+        assert answer.status_code == (200 if good else 400)
 
 
 def test_requests_are_observed_by_operation_and_status(faces: Faces) -> None:
