@@ -31,7 +31,7 @@ class Replicas(Protocol):
         """The revision of the topology that is in force here."""
 
     def find(self, shard: ShardRef) -> Hosted | None:
-        """The replica of that collection and shard, None when it is not here or must not answer."""
+        """The replica of that collection and shard, None when it is not here; raises what keeps it from answering."""
 
     async def refresh(self, revision: int, deadline: Deadline) -> None:
         """Wait until a topology of at least ``revision`` is in force here; returns at the deadline at the latest."""

@@ -93,11 +93,19 @@ class ShardRules:
     Args:
         threads: where the engine works; closed by whoever made them.
         write_limits: what may wait for one replica.
+        admit: asked before every call; raises ResourceExhaustedError when the node is behind.
     """
 
     def __init__(
-        self, replicas: Replicas, clock: Clock, threads: EngineThreads, *, write_limits: WriteLimits | None = None
+        self,
+        replicas: Replicas,
+        clock: Clock,
+        threads: EngineThreads,
+        *,
+        write_limits: WriteLimits | None = None,
+        admit: Callable[[], None] = lambda: None,
     ) -> None:
+        self._admit = admit
         self._replicas = replicas
         self._clock = clock
         self._threads = threads
@@ -204,6 +212,7 @@ class ShardRules:
         """The replica for a call, with a map that both sides agree on."""
         if deadline.passed:
             raise DeadlineExceededError("the deadline passed before the call began", field="timeout", outcome="none")
+        self._admit()
         hosted = self._replicas.find(shard)
         if shard.epoch > (self._replicas.revision if hosted is None else hosted.epoch):
             await self._replicas.refresh(shard.epoch, Deadline(deadline.clock, self._refresh_until(deadline)))

@@ -604,6 +604,11 @@ class Replica(Reader):
         return self._wal.durable_lsn
 
     @property
+    def last_stamp(self) -> int:
+        """The greatest stamp that was made or seen here."""
+        return self._hlc.last
+
+    @property
     def next_auto_id(self) -> int:
         """The next automatic id."""
         return self._next_auto_id

@@ -425,9 +425,9 @@ def test_many_callers_share_syncs_and_each_gets_its_own_answer(tmp_path: Path) -
         syncs: list[int] = []
         sync = node.replica._wal.sync
 
-        def counted() -> None:
+        def counted() -> int:
             syncs.append(1)
-            sync()
+            return sync()
 
         node.replica._wal.sync = counted  # type: ignore[method-assign]
         asyncio.run(story(node))

@@ -1,0 +1,350 @@
+"""The replicas that a node holds, brought into line with every newer map: made, opened, fenced, let go.
+
+One task works through the maps; opening and closing happens in threads of its own, so that neither calls nor heartbeats
+wait for a recovery. A replica counts the map as soon as it is in force for that replica.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+from omendb_common.clock import Clock
+from omendb_common.config import EngineSettings
+from omendb_common.deadline import Deadline
+from omendb_common.disk import Disk
+from omendb_common.errors import (
+    CorruptionError,
+    DeadlineExceededError,
+    FormatVersionError,
+    NotFoundError,
+    OmenDBError,
+    UnavailableError,
+)
+from omendb_common.metadata import TopologySource
+from omendb_common.schema import CollectionSchema
+from omendb_common.shard_calls import ShardRef
+from omendb_common.topology import ReplicaState, Shard, Topology
+from omendb_datanode.hosted import Hosted
+from omendb_datanode.node_folder import (
+    Held,
+    ReplicaKey,
+    clear_leftovers,
+    discard,
+    read_held,
+    replica_path,
+    write_held,
+)
+from omendb_engine.disk_errors import disk_error
+from omendb_engine.replica import Replica
+from omendb_engine.resources import Resources
+from omendb_engine.workers import Workers
+
+_log = logging.getLogger(__name__)
+
+SERVED: tuple[ReplicaState, ...] = ("active", "joining", "behind", "leaving")
+"""States in which a replica is kept open; one that the coordinators call lost or corrupt answers nothing."""
+RETRY_S = 5.0
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Place:
+    """One replica of this node: open, or why it is not; neither while it is opened for the first time."""
+
+    shard: Shard
+    hosted: Hosted | None = None
+    error: OmenDBError | None = None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether opening it again would change nothing."""
+        return isinstance(self.error, (CorruptionError, FormatVersionError))
+
+
+class Hosting:
+    """The :class:`~omendb_datanode.hosted.Replicas` of a node that follows the coordinators' map.
+
+    Made and used on one event loop. The folder must be locked by whoever makes this.
+
+    Args:
+        source: the map, and how to get a newer one.
+        opened: told, on the event loop, of the newest stamp of every replica that was opened.
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        folder: str,
+        node_id: str,
+        source: TopologySource,
+        settings: EngineSettings,
+        clock: Clock,
+        *,
+        opened: Callable[[int], None] = lambda stamp: None,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self.resources = Resources(settings)
+        self._disk = disk
+        self._folder = folder
+        self._node_id = node_id
+        self._source = source
+        self._settings = settings
+        self._clock = clock
+        self._opened = opened
+        self._retry_s = retry_s
+        self._places: dict[ReplicaKey, _Place] = {}
+        self._held = Held()
+        self._held_lock = threading.Lock()
+        self._revision = 0
+        self._newer = asyncio.Event()
+        self._in_force = asyncio.Condition()
+        self._task: asyncio.Task[None] | None = None
+        self._files = ThreadPoolExecutor(2, "omendb-host")
+        self._prepare = ThreadPoolExecutor(1, "omendb-wal") if settings.workers.background_threads else None
+        self._workers = Workers(self.replicas, settings)
+
+    # -- life
+
+    async def start(self) -> None:
+        """Open what the map says, and go on following it; returns when the first map is in force.
+
+        Raises:
+            CorruptionError: the folder does not say what it holds.
+        """
+        self._held = await self._in_thread(self._begin)
+        self._source.on_change(lambda _: self._newer.set())
+        self._workers.start()
+        await self._follow(self._source.topology)
+        self._task = asyncio.create_task(self._keep_following(), name="hosting")
+
+    def _begin(self) -> Held:
+        held = read_held(self._disk, self._folder)
+        clear_leftovers(self._disk, self._folder, held)
+        return held
+
+    async def stop(self) -> None:
+        """Close every replica in good order; calls that are under way should have ended."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        replicas = self.replicas()
+        self._places = {}
+        await self._in_thread(lambda: self._close_all(replicas))
+        self._files.shutdown()
+        if self._prepare is not None:
+            self._prepare.shutdown()
+
+    def _close_all(self, replicas: Sequence[Replica]) -> None:
+        for replica in replicas:
+            replica.maintenance.cancel()
+        self._workers.stop()
+        for replica in replicas:
+            _close(replica)
+
+    # -- what the rules ask
+
+    @property
+    def revision(self) -> int:
+        """The revision of the map in force: every replica it gives to this node was opened, or failed to."""
+        return self._revision
+
+    def find(self, shard: ShardRef) -> Hosted | None:
+        """The replica, None when the map in force gives this node none; raises what keeps it from being used."""
+        place = self._places.get(ReplicaKey(shard.collection_uuid, shard.shard_id))
+        if place is None:
+            return None
+        if place.hosted is None and place.error is not None:
+            raise place.error
+        return place.hosted
+
+    async def refresh(self, revision: int, deadline: Deadline) -> None:
+        """Wait until a map of at least ``revision`` is in force; returns at the deadline at the latest."""
+        if self._revision >= revision:
+            return
+        try:
+            async with asyncio.timeout(deadline.left_s):
+                await self._source.refresh(revision, deadline)
+                self._newer.set()
+                async with self._in_force:
+                    await self._in_force.wait_for(lambda: self._revision >= revision)
+        except (TimeoutError, DeadlineExceededError, UnavailableError) as error:
+            _log.info("no map of revision %d: %s", revision, error)
+
+    def replicas(self) -> list[Replica]:
+        """The open replicas; any thread may ask."""
+        return [p.hosted.replica for p in list(self._places.values()) if p.hosted is not None]
+
+    def check(self) -> None:
+        """Raise what ended the following of the map, if anything did: a node without it serves an old one for ever."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+
+    def failed(self) -> list[str]:
+        """Paths of the replicas that a failed write or sync has stopped."""
+        return [replica.path for replica in self.replicas() if replica.failed]
+
+    def report(self) -> dict[str, str]:
+        """Every replica of this node by name: ``open``, ``failed``, or what keeps it from being used."""
+        return {key.name: _state(place) for key, place in sorted(self._places.items())}
+
+    # -- following
+
+    async def _keep_following(self) -> None:
+        while True:
+            pause = self._retry_s if any(p.hosted is None and not p.hopeless for p in self._places.values()) else None
+            try:
+                async with asyncio.timeout(pause):
+                    await self._newer.wait()
+            except TimeoutError:
+                pass
+            self._newer.clear()
+            await self._follow(self._source.topology)
+
+    async def _follow(self, topology: Topology) -> None:
+        """Bring the replicas into line with a map."""
+        if topology.revision < max(self._revision, self._held.revision):
+            # A group of coordinators that forgot something must not make this node delete what they forgot.
+            if topology.revision < self._held.revision:
+                _log.error("map %d is older than %d, on which was acted", topology.revision, self._held.revision)
+            return
+        wanted = {
+            ReplicaKey(info.schema.uuid, shard.shard_id): (info.schema, shard, place.state)
+            for info in topology.collections.values()
+            for shard in info.shards
+            for place in shard.replicas
+            if place.node_id == self._node_id
+        }
+        gone = [key for key in self._places if key not in wanted]
+        served = {key: (schema, shard) for key, (schema, shard, state) in wanted.items() if state in SERVED}
+        shut = [key for key in self._places if key in wanted and key not in served]
+        await asyncio.gather(*(self._let_go(key) for key in (*shut, *gone)))
+        await asyncio.gather(*(self._bring(key, *found, topology.revision) for key, found in served.items()))
+        await self._forget({key.name for key in wanted}, topology.revision)
+        self._revision = topology.revision
+        async with self._in_force:
+            self._in_force.notify_all()
+
+    async def _bring(self, key: ReplicaKey, schema: CollectionSchema, shard: Shard, revision: int) -> None:
+        """Open a replica that is not, else put a newer map of its shard in force for it."""
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place(shard)
+        try:
+            if place.hosted is not None:
+                if place.shard != shard:
+                    await self._advance(place, place.hosted, shard)
+                return
+            if place.hopeless:
+                return
+            replica = await self._in_thread(lambda: self._open(key, schema, revision))
+            fence = replica.maintenance.fence_epoch
+            self._opened(replica.last_stamp)
+            place.hosted, place.shard = Hosted(replica, shard.epoch, fence), shard
+            await self._floor(replica, shard)
+        except OmenDBError as error:
+            _log.error("replica %s: %s", key.name, error)
+            place.error = error
+
+    async def _advance(self, place: _Place, hosted: Hosted, shard: Shard) -> None:
+        if _voters(shard) != _voters(place.shard):
+            # A router that still counts other replicas must not have its write counted here (P15).
+            await self._in_thread(lambda: hosted.replica.raise_floors(fence_epoch=shard.epoch))
+            hosted.fence = shard.epoch
+        hosted.epoch = max(hosted.epoch, shard.epoch)
+        place.shard = shard
+        await self._floor(hosted.replica, shard)
+
+    async def _floor(self, replica: Replica, shard: Shard) -> None:
+        if shard.gc_floor > replica.maintenance.gc_floor:
+            await self._in_thread(lambda: replica.raise_floors(gc_floor=shard.gc_floor))
+
+    def _open(self, key: ReplicaKey, schema: CollectionSchema, revision: int) -> Replica:
+        path = replica_path(self._folder, key.name)
+        if key.name not in self._held.names:
+            discard(self._disk, self._folder, key.name)
+            Replica.create(self._disk, path, schema, self._clock)
+            self._hold(lambda held: Held(held.names | {key.name}, max(held.revision, revision)))
+        elif not self._disk.exists(path):
+            raise _lost(path)
+        try:
+            return Replica.open(
+                self._disk,
+                path,
+                key.collection_uuid,
+                self.resources,
+                self._settings,
+                self._clock,
+                prepare=self._prepare,
+                wake=self._workers.wake,
+                keep_tombstones=True,
+            )
+        except NotFoundError:
+            raise _lost(path) from None
+
+    async def _let_go(self, key: ReplicaKey) -> None:
+        """Close a replica."""
+        place = self._places.pop(key)
+        hosted = place.hosted
+        if hosted is not None:
+            await self._in_thread(lambda: _close(hosted.replica))
+        _log.info("replica %s is closed", key.name)
+
+    async def _forget(self, names: set[str], revision: int) -> None:
+        """Remove what is held and not in the map any more."""
+        gone = self._held.names - names
+        if not gone:
+            return
+
+        def work() -> None:
+            self._hold(lambda held: Held(held.names & names, max(held.revision, revision)))
+            for name in gone:
+                discard(self._disk, self._folder, name)
+
+        try:
+            await self._in_thread(work)
+        except OmenDBError as error:
+            _log.error("removing replicas: %s", error)
+
+    def _hold(self, change: Callable[[Held], Held]) -> None:
+        """Change what the folder holds: on disk, then here."""
+        with self._held_lock:
+            held = change(self._held)
+            write_held(self._disk, self._folder, held)
+            self._held = held
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._files, work)
+        except OSError as error:
+            raise disk_error(error, "opening or closing a replica") from error
+
+
+def _close(replica: Replica) -> None:
+    try:
+        replica.close()
+    except (OmenDBError, OSError) as error:  # what was acknowledged is in its log; the others are closed all the same
+        _log.error("closing %s: %s", replica.path, error)
+
+
+def _lost(path: str) -> CorruptionError:
+    return CorruptionError("the files of the replica are gone", path=path, mend="start the node on a new folder")
+
+
+def _voters(shard: Shard) -> frozenset[str]:
+    return frozenset(shard.nodes(*SERVED))
+
+
+def _state(place: _Place) -> str:
+    if place.hosted is None:
+        return "opening" if place.error is None else str(place.error)
+    return "failed" if place.hosted.replica.failed else "open"
+
+
+__all__ = ["RETRY_S", "SERVED", "Hosting"]

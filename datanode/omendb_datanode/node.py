@@ -1,0 +1,227 @@
+"""One data node process: its folder, its membership, its replicas, and whoever calls it, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from omendb_common.clock import SystemClock
+from omendb_common.config import EngineSettings
+from omendb_common.deadline import Deadline
+from omendb_common.disk import RealDisk
+from omendb_common.errors import (
+    AlreadyExistsError,
+    DatabaseLockedError,
+    DeadlineExceededError,
+    OmenDBError,
+    ReplicaFailedError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from omendb_common.security.tls import TlsFiles
+from omendb_common.topology import Member, Topology
+from omendb_common.wire.coordinator_client import CoordinatorClient
+from omendb_common.wire.datanode_server import serve_datanode
+from omendb_common.wire.frame_connection import FrameIdentity
+from omendb_datanode.config import DataNodeSettings
+from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
+from omendb_datanode.hosting import Hosting
+from omendb_datanode.loop_lag import LoopLag
+from omendb_datanode.node_folder import Identity, open_identity
+from omendb_datanode.shard_rules import ShardRules
+from omendb_datanode.write_queue import WriteLimits
+from omendb_engine.lock import WriterLock
+
+_log = logging.getLogger(__name__)
+
+FEATURE_LEVEL = 1
+_ASK_S = 2.0
+_PAUSE_S = 0.2
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says. ``advertise``: where others find it, when that is not where it listens."""
+
+    folder: str
+    node_id: str
+    listen: str
+    coordinators: Sequence[str]
+    zone: str = ""
+    advertise: str = ""
+    metrics_listen: str = ""
+    tls: TlsFiles | None = None
+    settings: DataNodeSettings = field(default_factory=DataNodeSettings)
+    engine: EngineSettings = field(default_factory=EngineSettings)
+
+
+class DataNodeProcess:
+    """Builds a data node from its options, runs it and takes it down. Belongs to one event loop.
+
+    The folder exists. :meth:`run` raises ReplicaFailedError once a replica's log could not be written: only a new
+    process, which reads the log from the disk, may speak for it again.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._clock = SystemClock()
+        self._disk = RealDisk(no_mmap=options.engine.storage.no_mmap)
+        self._client = CoordinatorClient(options.coordinators, tls=options.tls, clock=self._clock, name=options.node_id)
+        settings = options.settings
+        self._threads = EngineThreads(
+            readers=settings.read_threads or None,
+            writers=settings.write_threads or None,
+            reads_max=settings.reads_max,
+        )
+        self.lag = LoopLag(self._clock, settings.loop_lag_max_s)
+        self.hosting = Hosting(
+            self._disk,
+            options.folder,
+            options.node_id,
+            self._client,
+            options.engine,
+            self._clock,
+            opened=lambda stamp: self.rules.observe(stamp),
+            retry_s=settings.reopen_s,
+        )
+        limits = WriteLimits(settings.writes_max, settings.write_bytes_max)
+        self.rules = ShardRules(self.hosting, self._clock, self._threads, write_limits=limits, admit=self._check_lag)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until ``stop`` is set, then drain.
+
+        Raises:
+            DatabaseLockedError: another process has the folder.
+            InvalidArgumentError: the folder is another node's, or of another cluster.
+            CorruptionError: it does not say whose it is, or what it holds.
+            ReplicaFailedError: a replica's log could not be written.
+        """
+        lock = _lock(self._options.folder)
+        try:
+            await self._client.start()
+            try:
+                topology = await self._first_topology(stop)
+                if topology is not None:
+                    await self._serve(self._identity(topology), stop)
+            finally:
+                await self._client.close()
+        finally:
+            self._threads.close()
+            lock.release()
+
+    async def _first_topology(self, stop: asyncio.Event) -> Topology | None:
+        """The map, as soon as a coordinator tells it; None when the process is to stop before."""
+        while not stop.is_set():
+            try:
+                topology = await self._client.refresh(0, Deadline.after(self._clock, _ASK_S))
+                if topology.cluster_id:
+                    return topology
+                _log.warning("the coordinators have no cluster yet")
+            except (UnavailableError, DeadlineExceededError) as error:
+                _log.warning("waiting for the coordinators: %s", error)
+            await asyncio.sleep(_PAUSE_S)
+        return None
+
+    def _identity(self, topology: Topology) -> Identity:
+        options = self._options
+        return open_identity(self._disk, options.folder, topology.cluster_id, options.node_id, uuid.uuid4().hex)
+
+    async def _serve(self, identity: Identity, stop: asyncio.Event) -> None:
+        options = self._options
+        server = await serve_datanode(
+            self.rules,
+            options.listen,
+            identity=FrameIdentity(
+                identity.cluster_id, "datanode", identity.node_id, importlib.metadata.version("omendb")
+            ),
+            tls=options.tls,
+            clock=self._clock,
+        )
+        address = options.advertise or server.address
+        member = Member(
+            identity.node_id, "datanode", address, identity.incarnation, options.zone, feature_level=FEATURE_LEVEL
+        )
+        watch = asyncio.create_task(self.lag.run(), name="loop lag")
+        try:
+            # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
+            if await self._register(member, stop):
+                self._client.start_heartbeats(member)
+                await self.hosting.start()
+                self._say_ready(address)
+                await self._until(stop)
+                await self._leave()
+        finally:
+            await server.stop(options.settings.drain_s)
+            await self.hosting.stop()
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+    async def _register(self, member: Member, stop: asyncio.Event) -> bool:
+        while not stop.is_set():
+            try:
+                await self._client.register(member, Deadline.after(self._clock, _ASK_S))
+                return True
+            except (UnavailableError, DeadlineExceededError, AlreadyExistsError) as error:
+                # The last: a node of this name with another folder is thought to live; it will be found out.
+                _log.warning("waiting to be a member: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+        return False
+
+    async def _until(self, stop: asyncio.Event) -> None:
+        """Wait for ``stop``, or for what cannot go on."""
+        while not stop.is_set():
+            self.hosting.check()
+            failed = self.hosting.failed()
+            if failed:
+                raise ReplicaFailedError(f"a write to the log failed in {', '.join(failed)}", field=failed[0])
+            try:
+                async with asyncio.timeout(_LOOK_S):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+
+    async def _leave(self) -> None:
+        try:
+            await self._client.leave(Deadline.after(self._clock, 1.0))
+        except OmenDBError as error:
+            _log.info("ending without saying so: %s", error)
+
+    def _check_lag(self) -> None:
+        if self.lag.overloaded:
+            raise ResourceExhaustedError(
+                f"the node runs {self.lag.last_s:.1f} s late",
+                field="datanode",
+                mend="ask another replica, or come back later",
+                retry_after=max(RETRY_AFTER_S, self.lag.last_s),
+            )
+
+    def _say_ready(self, address: str) -> None:
+        told = {
+            "role": "datanode",
+            "node_id": self._options.node_id,
+            "pid": os.getpid(),
+            "address": address,
+            "metrics": None,
+        }
+        sys.stdout.write(f"ready {json.dumps(told)}\n")
+        sys.stdout.flush()
+
+
+def _lock(folder: str) -> WriterLock:
+    try:
+        return WriterLock(folder)
+    except DatabaseLockedError as error:
+        raise DatabaseLockedError(
+            f"process {error.pid or 'unknown'} runs on this folder", pid=error.pid, field=folder, mend="end it first"
+        ) from None
+
+
+__all__ = ["FEATURE_LEVEL", "DataNodeProcess", "Options"]

@@ -1,0 +1,157 @@
+"""The data folder of a node: who it belongs to, and which replicas it holds.
+
+::
+
+    DIR/
+      IDENTITY                          cluster, node and incarnation; made with the folder, never changed
+      REPLICAS                          the replicas that this folder holds, and the map that was last acted on
+      LOCK WRITER                       one process at a time
+      replicas/<collection>.<shard>/    one engine replica each
+      trash/                            replicas on their way out
+
+A replica is named in REPLICAS once its folder is complete, and no more before its folder goes: what is named and not
+there was lost, and must never be made anew and empty (P16).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from omendb_common.disk import Disk, make_folder, replace_file
+from omendb_common.errors import CorruptionError, InvalidArgumentError
+from omendb_engine.segment.layout import read_document, remove_path, seal
+
+IDENTITY = "IDENTITY"
+REPLICAS = "REPLICAS"
+REPLICA_FOLDERS = "replicas"
+TRASH = "trash"
+FORMAT = 1
+
+
+class ReplicaKey(NamedTuple):
+    """Which replica of this node: of which collection and shard."""
+
+    collection_uuid: str
+    shard_id: int
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return f"{self.collection_uuid}.{self.shard_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whose folder it is. ``incarnation``: drawn when it was made; another folder is another node (P16)."""
+
+    cluster_id: str
+    node_id: str
+    incarnation: str
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Names of the replicas in the folder, and the revision of the newest map that was acted on."""
+
+    names: frozenset[str] = frozenset()
+    revision: int = 0
+
+
+def open_identity(disk: Disk, folder: str, cluster_id: str, node_id: str, incarnation: str) -> Identity:
+    """The identity of a folder, made with ``incarnation`` when the folder is new.
+
+    Raises:
+        InvalidArgumentError: it is the folder of another node, or of another cluster.
+        CorruptionError: the identity is damaged, or missing beside replicas.
+    """
+    path = f"{folder}/{IDENTITY}"
+    if not disk.exists(path):
+        if disk.exists(f"{folder}/{REPLICAS}") or _names(disk, f"{folder}/{REPLICA_FOLDERS}"):
+            raise CorruptionError(
+                "the identity is missing, and there are replicas",
+                path=path,
+                mend="restore it, or start on a new folder",
+            )
+        identity = Identity(cluster_id, node_id, incarnation)
+        _write(disk, path, "identity", {name: getattr(identity, name) for name in Identity.__dataclass_fields__})
+        return identity
+    body = read_document(disk, path, kind="identity", format_max=FORMAT)
+    identity = Identity(str(body["cluster_id"]), str(body["node_id"]), str(body["incarnation"]))
+    for name, given in (("cluster_id", cluster_id), ("node_id", node_id)):
+        if getattr(identity, name) != given:
+            raise InvalidArgumentError(
+                f"the folder is that of {getattr(identity, name)!r}",
+                field=name,
+                bound=repr(given),
+                mend="start it with its own folder",
+            )
+    return identity
+
+
+def read_held(disk: Disk, folder: str) -> Held:
+    """What the folder holds; CorruptionError when that cannot be read."""
+    path = f"{folder}/{REPLICAS}"
+    if not disk.exists(path):
+        return Held()
+    body = read_document(disk, path, kind="replicas", format_max=FORMAT)
+    return Held(frozenset(map(str, body["names"])), int(body["revision"]))
+
+
+def write_held(disk: Disk, folder: str, held: Held) -> None:
+    """Replace what the folder holds, durably."""
+    body = {"names": sorted(held.names), "revision": held.revision}
+    _write(disk, f"{folder}/{REPLICAS}", "replicas", body)
+
+
+def clear_leftovers(disk: Disk, folder: str, held: Held) -> None:
+    """Remove the trash, and folders that are not held: of replicas whose making or removal a crash cut short."""
+    remove_path(disk, f"{folder}/{TRASH}")
+    make_folder(disk, f"{folder}/{REPLICA_FOLDERS}")
+    for name in _names(disk, f"{folder}/{REPLICA_FOLDERS}"):
+        if name not in held.names:
+            remove_path(disk, f"{folder}/{REPLICA_FOLDERS}/{name}")
+
+
+def discard(disk: Disk, folder: str, name: str) -> None:
+    """Remove a replica's folder, of which the name is gone from REPLICAS; all at once for whoever looks."""
+    source, target = f"{folder}/{REPLICA_FOLDERS}/{name}", f"{folder}/{TRASH}/{name}"
+    if not disk.exists(source):
+        return
+    make_folder(disk, f"{folder}/{TRASH}")
+    remove_path(disk, target)
+    disk.rename(source, target)
+    disk.sync_dir(f"{folder}/{REPLICA_FOLDERS}")
+    remove_path(disk, target)
+
+
+def replica_path(folder: str, name: str) -> str:
+    """Where a replica lies."""
+    return f"{folder}/{REPLICA_FOLDERS}/{name}"
+
+
+def _names(disk: Disk, path: str) -> list[str]:
+    return disk.listdir(path) if disk.exists(path) else []
+
+
+def _write(disk: Disk, path: str, kind: str, body: Mapping[str, Any]) -> None:
+    data, _ = seal({"kind": kind, "format": FORMAT, **body})
+    replace_file(disk, path, [data])
+
+
+__all__ = [
+    "IDENTITY",
+    "REPLICAS",
+    "REPLICA_FOLDERS",
+    "TRASH",
+    "Held",
+    "Identity",
+    "ReplicaKey",
+    "clear_leftovers",
+    "discard",
+    "open_identity",
+    "read_held",
+    "replica_path",
+    "write_held",
+]

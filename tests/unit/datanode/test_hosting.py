@@ -1,0 +1,285 @@
+"""A node and its map: what it makes, opens, fences, lets go, and what it must never make again."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from omendb_common.clock import SystemClock
+from omendb_common.deadline import Deadline
+from omendb_common.disk import RealDisk
+from omendb_common.errors import CorruptionError, InvalidArgumentError, UnavailableError
+from omendb_common.ring import RING
+from omendb_common.schema import CollectionSchema, VectorField
+from omendb_common.shard_calls import ShardRef
+from omendb_common.topology import CollectionInfo, ReplicaPlace, ReplicaState, Shard, Topology
+from omendb_datanode.hosted import Hosted
+from omendb_datanode.hosting import Hosting
+from omendb_datanode.node_folder import open_identity, read_held
+from tests.unit.datanode.datanode_cases import upsert
+from tests.unit.engine.engine_cases import UnsyncedDisk, ids_of, settings_of
+
+CLOCK = SystemClock()
+ME = "d1"
+U1, U2, U3 = (str(uuid.UUID(int=n)) for n in (1, 2, 3))
+
+
+@dataclass
+class Source:
+    """A map that the test changes; ``behind`` is one that only a refresh brings."""
+
+    topology: Topology
+    behind: Topology | None = None
+    callbacks: list[Callable[[Topology], None]] = field(default_factory=list)
+
+    async def refresh(self, revision: int, deadline: Deadline) -> Topology:
+        """The map that was behind, if there is one."""
+        if self.behind is not None:
+            self.publish(self.behind)
+        if self.topology.revision < revision:
+            raise UnavailableError("nobody knows a newer map")
+        return self.topology
+
+    def on_change(self, callback: Callable[[Topology], None]) -> None:
+        """Remember the callback."""
+        self.callbacks.append(callback)
+
+    def publish(self, topology: Topology) -> None:
+        """A newer map."""
+        self.topology = topology
+        for callback in self.callbacks:
+            callback(topology)
+
+
+def collection(
+    name: str, uid: str, epoch: int, *nodes: str, state: ReplicaState = "active", floor: int = 0
+) -> CollectionInfo:
+    """A collection of one shard on ``nodes``, of which this node's replica has ``state``."""
+    places = tuple(ReplicaPlace(n, state if n == ME else "active") for n in nodes)
+    shard = Shard(0, 0, RING, epoch, places, floor)
+    return CollectionInfo(name, CollectionSchema(uid, (VectorField(4),)), (shard,), len(nodes), 1, 1, None, epoch)
+
+
+def at(revision: int, *collections: CollectionInfo) -> Topology:
+    """A map."""
+    return Topology("cluster", revision, {c.name: c for c in collections})
+
+
+def hosting(path: Path, source: Source, **more: object) -> Hosting:
+    """A node's hosting on a folder."""
+    return Hosting(UnsyncedDisk(), str(path), ME, source, settings_of(workers=1), CLOCK, retry_s=0.02, **more)  # type: ignore[arg-type]
+
+
+def ref(uid: str = U1, epoch: int = 1) -> ShardRef:
+    """Shard 0 of a collection."""
+    return ShardRef(uid, 0, epoch, 1)
+
+
+def found(hosted: Hosting, uid: str = U1) -> Hosted:
+    """The replica, which must be there."""
+    place = hosted.find(ref(uid))
+    assert place is not None
+    return place
+
+
+async def in_force(hosted: Hosting, revision: int) -> None:
+    """Wait until a map is in force."""
+    await hosted.refresh(revision, Deadline.after(CLOCK, 20))
+    assert hosted.revision >= revision
+
+
+def folders(path: Path) -> list[str]:
+    """Folders of replicas."""
+    return sorted(p.name for p in (path / "replicas").iterdir())
+
+
+def test_it_follows_the_map(tmp_path: Path) -> None:
+    async def story() -> None:
+        seen: list[int] = []
+        source = Source(at(3, collection("a", U1, 3, ME, "d2"), collection("b", U2, 2, "d2")))
+        hosted = hosting(tmp_path, source, opened=seen.append)
+        await hosted.start()
+        assert hosted.revision == 3 and hosted.find(ref(U2)) is None and folders(tmp_path) == [f"{U1}.0"]
+        first = found(hosted)
+        assert (first.epoch, first.fence) == (3, 0) and seen == [0]
+        first.replica.write_at(upsert([1, 2]), 1 << 40)
+        # Renamed, and another one made.
+        source.publish(at(5, collection("z", U1, 3, ME, "d2"), collection("c", U3, 5, ME)))
+        await in_force(hosted, 5)
+        assert found(hosted).replica is first.replica and found(hosted, U3).epoch == 5
+        # Dropped: the replica closes and its files go.
+        source.publish(at(6, collection("c", U3, 5, ME)))
+        await in_force(hosted, 6)
+        assert hosted.find(ref()) is None and first.replica.closed and folders(tmp_path) == [f"{U3}.0"]
+        assert list((tmp_path / "trash").iterdir()) == []
+        assert hosted.report() == {f"{U3}.0": "open"}
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_what_it_holds_outlives_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME)))
+        for start in range(3):
+            seen: list[int] = []
+            hosted = hosting(tmp_path, source, opened=seen.append)
+            await hosted.start()
+            replica = found(hosted).replica
+            assert len(ids_of(replica)) == start and seen == [start << 30]
+            replica.write_at(upsert([start]), (start + 1) << 30)
+            await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_a_newer_epoch_is_pulled_and_other_members_raise_the_fence(tmp_path: Path) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME, "d2")))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        await hosted.refresh(9, Deadline.after(CLOCK, 20))
+        assert hosted.revision == 3, "nobody knows a newer map: the caller gets on with what there is"
+        # Another state of the same replicas: who counts is the same.
+        source.publish(at(4, collection("a", U1, 4, ME, "d2", floor=77)))
+        await in_force(hosted, 4)
+        assert (found(hosted).epoch, found(hosted).fence) == (4, 0)
+        assert found(hosted).replica.maintenance.gc_floor == 77
+        source.behind = at(6, collection("a", U1, 6, ME, "d3"))
+        await in_force(hosted, 6)
+        assert (found(hosted).epoch, found(hosted).fence) == (6, 6)
+        await hosted.stop()
+        again = hosting(tmp_path, Source(source.topology))
+        await again.start()
+        assert (found(again).fence, found(again).replica.maintenance.gc_floor) == (6, 77), "on stable storage"
+        await again.stop()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("damage", ["gone", "emptied"])
+def test_a_replica_that_was_lost_is_never_made_anew(tmp_path: Path, damage: str) -> None:
+    """An empty replica would answer "absent" in quorums for points that were acknowledged (P16)."""
+
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME, "d2"), collection("b", U2, 3, ME)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        found(hosted).replica.write_at(upsert([1]), 1 << 40)
+        await hosted.stop()
+        shutil.rmtree(tmp_path / "replicas" / f"{U1}.0")
+        if damage == "emptied":
+            (tmp_path / "replicas" / f"{U1}.0").mkdir()
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        with pytest.raises(CorruptionError):
+            hosted.find(ref())
+        assert found(hosted, U2).replica.writing, "the others serve"
+        await hosted.stop()
+        assert not (tmp_path / "replicas" / f"{U1}.0" / "CURRENT").exists()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("state", ["lost", "corrupt"])
+def test_a_replica_that_the_map_calls_lost_is_not_served(tmp_path: Path, state: ReplicaState) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME, "d2", state=state)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        assert hosted.find(ref()) is None and folders(tmp_path) == [], "and none is made"
+        source.publish(at(4, collection("b", U2, 4, ME)))
+        await in_force(hosted, 4)
+        found(hosted, U2).replica.write_at(upsert([1]), 1 << 40)
+        source.publish(at(5, collection("b", U2, 5, ME, "d2", state=state)))
+        await in_force(hosted, 5)
+        assert hosted.find(ref(U2)) is None and folders(tmp_path) == [f"{U2}.0"], "closed, and kept"
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_an_older_map_deletes_nothing(tmp_path: Path) -> None:
+    """Coordinators that were restored from an old backup do not know what was made since."""
+
+    async def story() -> None:
+        source = Source(at(30, collection("a", U1, 30, ME)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        await hosted.stop()
+        hosted = hosting(tmp_path, Source(at(20)))
+        await hosted.start()
+        assert folders(tmp_path) == [f"{U1}.0"] and hosted.find(ref()) is None
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_one_that_cannot_be_opened_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME))))
+        opens = hosted._open
+        failures = [OSError(5, "the disk is tired"), OSError(5, "still")]
+
+        def moody(*given: object) -> object:
+            if failures:
+                raise failures.pop()
+            return opens(*given)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(hosted, "_open", moody)
+        await hosted.start()
+        with pytest.raises(UnavailableError):
+            hosted.find(ref())
+        async with asyncio.timeout(20):
+            while "open" not in hosted.report().values():
+                await asyncio.sleep(0.005)
+        found(hosted).replica.write_at(upsert([1]), 1 << 40)
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("crash", ["folder made", "entry gone"])
+def test_leftovers_of_a_crash_go(tmp_path: Path, crash: str) -> None:
+    """A folder that is not in the list was not complete, or was given up."""
+
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME))))
+        await hosted.start()
+        found(hosted).replica.write_at(upsert([1]), 1 << 40)
+        await hosted.stop()
+        (tmp_path / "REPLICAS").unlink()
+        topology = at(4, collection("a", U1, 4, ME)) if crash == "folder made" else at(4)
+        hosted = hosting(tmp_path, Source(topology))
+        await hosted.start()
+        if crash == "folder made":
+            assert ids_of(found(hosted).replica) == []
+        assert folders(tmp_path) == ([f"{U1}.0"] if crash == "folder made" else [])
+        await hosted.stop()
+        assert read_held(RealDisk(), str(tmp_path)).names == set(folders(tmp_path))
+
+    asyncio.run(story())
+
+
+def test_the_identity_of_a_folder(tmp_path: Path) -> None:
+    disk, folder = RealDisk(), str(tmp_path)
+    first = open_identity(disk, folder, "cluster", ME, "one")
+    assert open_identity(disk, folder, "cluster", ME, "two") == first and first.incarnation == "one"
+    for cluster, node in (("other", ME), ("cluster", "d2")):
+        with pytest.raises(InvalidArgumentError):
+            open_identity(disk, folder, cluster, node, "three")
+    data = bytearray((tmp_path / "IDENTITY").read_bytes())
+    data[20] ^= 1
+    (tmp_path / "IDENTITY").write_bytes(data)
+    with pytest.raises(CorruptionError):
+        open_identity(disk, folder, "cluster", ME, "four")
+    (tmp_path / "IDENTITY").unlink()
+    (tmp_path / "replicas" / f"{U1}.0").mkdir(parents=True)
+    with pytest.raises(CorruptionError):
+        open_identity(disk, folder, "cluster", ME, "five")
