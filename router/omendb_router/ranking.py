@@ -116,6 +116,8 @@ class Contest:
         order = order[keep]
         horizon = np.full(m, np.inf, np.float32)
         for a in answers:
+            if a.distances.shape[1] < k_asked:
+                continue  # no query of it has as many hits as were asked for
             full = np.flatnonzero(a.counts >= k_asked)
             horizon[full] = np.minimum(horizon[full], a.distances[full, k_asked - 1])
         return Contest(
