@@ -162,8 +162,8 @@ class RaftGroup:
             raise
         self._ended = ""
         self._tasks = [
-            asyncio.create_task(self._guard(self._turns(self._member)), name="raft turns"),
-            asyncio.create_task(self._guard(self._saves(self._member)), name="raft saves"),
+            asyncio.create_task(self._guard(self._turns, self._member), name="raft turns"),
+            asyncio.create_task(self._guard(self._saves, self._member), name="raft saves"),
         ]
 
     async def stop(self) -> None:
@@ -304,10 +304,10 @@ class RaftGroup:
             self._inbox.append((sender, message))
             self._wake.set()
 
-    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, work: Callable[[Member], Coroutine[Any, Any, None]], member: Member) -> None:
         """Run a loop; whatever it raises ends this member for good."""
         try:
-            await work
+            await work(member)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
