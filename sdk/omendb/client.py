@@ -70,6 +70,12 @@ class Client(Database):
             backend.close()
             raise
 
+    @property
+    def router(self) -> str:
+        """``host:port`` of the router that is asked first now."""
+        where: str = self._session.backend.router  # type: ignore[attr-defined]
+        return where
+
     def cluster_status(self) -> dict[str, Any]:
         """Members, collections and their shards, for people; a single-node server is a cluster of one."""
         self._session.check_open()

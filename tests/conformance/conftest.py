@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from omendb.database import Database
+from omendb.fleet.fleet import Fleet
+from omendb.fleet.plan import FleetSize
 from omendb.fleet.process import FleetProcess
 from tests.conformance.deployments import EMBEDDED, MEMORY, Deployment, behind
 
-ENGINES = ["embedded", "serve"]
+ENGINES = ["embedded", "serve", "cluster"]
 
 
 @pytest.fixture(scope="session")
@@ -28,12 +30,29 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         process.stop(10)
 
 
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A cluster of 3 coordinators, 2 routers and 3 data nodes: real processes, mutual TLS, every point on all three."""
+    fleet = Fleet.make(tmp_path_factory.mktemp("cluster"), FleetSize(3, 2, 3), usual_ports=False)
+    try:
+        fleet.up()
+        yield behind(fleet.urls(), "cluster", replication=3, durability="fsync")
+    finally:
+        fleet.down()
+
+
 @pytest.fixture(params=["memory", *ENGINES])
 def deployment(request: pytest.FixtureRequest) -> Deployment:
     """Every deployment, and a backend that shares no code with the engine."""
     fixed = {"memory": MEMORY, "embedded": EMBEDDED}
     found: Deployment = fixed.get(request.param) or request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def durability(deployment: Deployment) -> str:
+    """What a write of ``db`` is acknowledged with."""
+    return deployment.durability
 
 
 @pytest.fixture

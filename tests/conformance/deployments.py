@@ -43,7 +43,7 @@ MEMORY = Deployment("memory", _memory, is_engine=False)
 EMBEDDED = Deployment("embedded", _embedded)
 
 
-def behind(url: str, name: str, *, replication: int, durability: str) -> Deployment:
+def behind(url: str | list[str], name: str, *, replication: int, durability: str) -> Deployment:
     """A server or a cluster at ``url``: a fresh database is one that was emptied."""
 
     @contextlib.contextmanager

@@ -136,8 +136,8 @@ def test_small_element_types_refuse_what_they_cannot_hold(db: Database) -> None:
             small.add_batch(wrong)
         assert caught.value.field == "vectors"
     assert small.count() == 0
-    small.add_batch([[1, -128, 127]])
-    assert small.get(0, include=["vector"]).vector.dtype == np.int8  # type: ignore[union-attr]
+    written = small.add_batch([[1, -128, 127]])
+    assert small.get(written[0], include=["vector"]).vector.dtype == np.int8  # type: ignore[union-attr]
 
 
 def test_an_unknown_collection_is_not_found(db: Database) -> None:

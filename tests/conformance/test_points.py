@@ -15,6 +15,7 @@ import pytest
 from omendb import FilterOp as F
 from omendb.database import Database
 from omendb_common.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
+from tests.conformance.deployments import Deployment
 
 VECTORS = np.array([[0, 0], [1, 0], [0, 2], [3, 3]], np.float32)
 IDS = ["a", "b", "c", "d"]
@@ -123,11 +124,11 @@ def test_repr_shows_a_small_table(filled: Database) -> None:
     assert "4 points" in repr(filled) and "2 × float32 l2" in repr(filled)
 
 
-def test_a_write_answers_with_its_ids_and_durability(db: Database) -> None:
+def test_a_write_answers_with_its_ids_and_durability(db: Database, durability: str) -> None:
     written = db.add_batch(VECTORS, METADATA, IDS)
     assert written == IDS and list(written) == IDS and written[1:3] == ["b", "c"] and "b" in written
-    assert written.durability == "os" and written.written == 4 and written.lsn >= 1 and written.stamp > 0
-    assert "durability='os'" in repr(written)
+    assert written.durability == durability and written.written == 4 and written.lsn >= 1 and written.stamp > 0
+    assert f"durability={durability!r}" in repr(written)
     automatic = db.add_batch(VECTORS)
     assert len(set(automatic)) == 4 and all(isinstance(i, int) for i in automatic)
     assert db.count() == 8
@@ -175,15 +176,25 @@ def test_metadata_values_come_back_as_they_went_in(db: Database) -> None:
     assert [r and r.metadata for r in db.get(["r", "s", "t"])] == rows
 
 
-def test_create_only(filled: Database) -> None:
-    with pytest.raises(AlreadyExistsError):
+def test_create_only(filled: Database, deployment: Deployment) -> None:
+    # Of several copies none can say alone whether an id exists: there the flag is refused.
+    refusal = AlreadyExistsError if deployment.replication == 1 else InvalidArgumentError
+    with pytest.raises(refusal):
         filled.add_batch(VECTORS[:2], None, ["new", "a"], create_only=True)
     assert filled.count() == 4 and filled.get("new") is None
 
 
-def test_update_changes_what_it_names(filled: Database) -> None:
+def test_create_only_with_one_copy(db: Database) -> None:
+    one = db.create_collection("one", 2, replication=1)
+    assert one.add_batch(VECTORS[:2], None, ["a", "b"], create_only=True).written == 2
+    with pytest.raises(AlreadyExistsError):
+        one.add_batch(VECTORS[:2], None, ["new", "a"], create_only=True)
+    assert one.count() == 2 and one.get("new") is None
+
+
+def test_update_changes_what_it_names(filled: Database, durability: str) -> None:
     written = filled.update(["a", "b"], metadata={"rank": [10, 20]})
-    assert written == ["a", "b"] and written.durability == "os"
+    assert written == ["a", "b"] and written.durability == durability
     assert filled.get("a").metadata == {"kind": "x", "rank": 10}  # type: ignore[union-attr]
     filled.update(["a"], vectors=[[5, 5]])
     record = filled.get("a", include=["vector", "metadata"])
@@ -205,9 +216,9 @@ def test_update_of_an_empty_database_is_not_found(db: Database) -> None:
         db.update(["a"], metadata={"rank": [0]})
 
 
-def test_delete_by_id_and_by_filter(filled: Database) -> None:
+def test_delete_by_id_and_by_filter(filled: Database, durability: str) -> None:
     deleted = filled.delete(["a", "zz"])
-    assert deleted == 1 and deleted.durability == "os" and filled.count() == 3
+    assert deleted == 1 and deleted.durability == durability and filled.count() == 3
     assert filled.delete(filters={"kind": "y"}) == 2 and filled.count() == 1
     assert filled.delete("c") == 1 and filled.delete([]) == 0
     assert len(filled.search([0, 0])) == 0

@@ -45,11 +45,16 @@ def datanode(context: typer.Context) -> None:
 
 def _become(module: str, arguments: Sequence[str]) -> None:
     """Run a module as this process's main program; what it exits with is what the command exits with."""
-    missing = [name for name in _NEEDED if not _is_there(name)]
-    if missing:
-        fail(f"{missing[0]} is not installed: pip install 'omendb[server]'", 2)
+    missing = missing_package()
+    if missing is not None:
+        fail(f"{missing} is not installed: pip install 'omendb[server]'", 2)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def missing_package() -> str | None:
+    """A package that servers need and that is not installed; None when all are there."""
+    return next((name for name in _NEEDED if not _is_there(name)), None)
 
 
 def _is_there(name: str) -> bool:
@@ -59,4 +64,4 @@ def _is_there(name: str) -> bool:
         return False
 
 
-__all__ = ["DEFAULT_FOLDER", "FLAGS", "coordinator", "datanode", "router", "serve"]
+__all__ = ["DEFAULT_FOLDER", "FLAGS", "coordinator", "datanode", "missing_package", "router", "serve"]

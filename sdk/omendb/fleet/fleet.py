@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import signal
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ class Fleet:
         """
         plan = read_plan(folder)
         if plan is None:
-            plan = make_plan(size or FleetSize(), str(uuid.uuid4()), tls=tls, usual_ports=usual_ports)
+            plan = make_plan(size or FleetSize(), tls=tls, usual_ports=usual_ports)
             plan.write(folder)
         elif size is not None and size != plan.size:
             raise AlreadyExistsError(
@@ -120,6 +119,11 @@ class Fleet:
         """Wait until every data node is known as up and a router answers."""
         wanted = {node.name for node in self.plan.of("datanode") if self.process(node.name).pid is not None}
         self.wait_status(lambda status: wanted <= up_members(status, "datanode"), timeout_s, "the data nodes to be up")
+
+    def wait_member(self, name: str, timeout_s: float) -> None:
+        """Wait until the cluster knows a process as up."""
+        role = self.plan.node(name).kind
+        self.wait_status(lambda status: name in up_members(status, role), timeout_s, f"{name} to be known as up")
 
     def wait_status(self, predicate: Callable[[dict[str, Any]], bool], timeout_s: float, what: str) -> None:
         """Wait until the cluster's status, as a router tells it, satisfies ``predicate``."""
@@ -193,7 +197,9 @@ class Fleet:
         from omendb_common.security.dev_certificates import DevAuthority
 
         clock = SystemClock()
-        authority = DevAuthority.open(self.folder / "tls", self.plan.cluster, clock)
+        # The coordinators draw the cluster's id when they first agree, so certificates cannot name it yet: they name
+        # their process, and this fleet's own authority stands for the cluster.
+        authority = DevAuthority.open(self.folder / "tls", "", clock)
         for node in self.plan.nodes:
             if self.process(node.name).pid is None:
                 authority.issue(node.kind, node.name, clock)

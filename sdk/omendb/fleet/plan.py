@@ -63,7 +63,6 @@ class NodePlan:
 class FleetPlan:
     """A fleet in a folder. It is written down before the first process starts, and stays the same."""
 
-    cluster: str
     size: FleetSize
     tls: bool
     nodes: tuple[NodePlan, ...]
@@ -116,10 +115,10 @@ def read_plan(folder: Path) -> FleetPlan | None:
     if value["format"] > FORMAT:
         raise FormatVersionError(f"fleet format {value['format']}", field=str(folder), bound=f"at most {FORMAT}")
     nodes = tuple(NodePlan(n["name"], n["kind"], n["ports"]) for n in value["nodes"])
-    return FleetPlan(value["cluster"], FleetSize(**value["size"]), value["tls"], nodes)
+    return FleetPlan(FleetSize(**value["size"]), value["tls"], nodes)
 
 
-def make_plan(size: FleetSize, cluster: str, *, tls: bool, usual_ports: bool = True) -> FleetPlan:
+def make_plan(size: FleetSize, *, tls: bool, usual_ports: bool = True) -> FleetPlan:
     """A plan with free ports; ``usual_ports``: the first router gets 8480 and 8481 when both are free."""
     ports = free_ports()
     nodes = [
@@ -131,7 +130,7 @@ def make_plan(size: FleetSize, cluster: str, *, tls: bool, usual_ports: bool = T
         http, grpc = FIRST_ROUTER if usual else (next(ports), next(ports))
         nodes.append(NodePlan(f"r{number + 1}", "router", {"http": http, "grpc": grpc}))
     nodes += [NodePlan(f"d{i + 1}", "datanode", {"data": next(ports)}) for i in range(size.datanodes)]
-    return FleetPlan(cluster, size, tls, tuple(nodes))
+    return FleetPlan(size, tls, tuple(nodes))
 
 
 def with_free_ports(plan: FleetPlan, stopped: set[str]) -> FleetPlan:

@@ -34,6 +34,11 @@ class RemoteBackend:
         """The routers' addresses."""
         return self._location
 
+    @property
+    def router(self) -> str:
+        """``host:port`` of the router that is asked first now."""
+        return self._link.routers.kept
+
     def within(self, options: CallOptions) -> RemoteBackend:
         """The same database, with options for the calls made through it."""
         if options == self._options:

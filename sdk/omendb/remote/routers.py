@@ -55,6 +55,11 @@ class Routers:
         self._cooling = [0.0] * len(self._channels)
         self._closed = False
 
+    @property
+    def kept(self) -> str:
+        """``host:port`` of the router that is asked first."""
+        return self._channels[self._kept].address.target
+
     def call(
         self,
         method: str,

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 import omendb
 from omendb.cli import crash
-from omendb.cli.demo import find_data, read_corpus, recall_of
+from omendb.cli.demo_data import find_data, read_corpus, recall_of
 from omendb.cli.main import app
 from omendb_common.errors import NotFoundError
 
 
 def test_the_demo_runs_end_to_end() -> None:
-    result = CliRunner().invoke(app, ["demo", "--json", "--kills", "1"])
+    result = CliRunner().invoke(app, ["demo", "--folder", "--json", "--kills", "1"])
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["rows"] == 10_000 and len(report["searches"]) == 8

@@ -16,7 +16,7 @@ from omendb_common.errors import DatabaseClosedError, DeadlineExceededError, Not
 from tests.unit.sdk.remote.face_server import FaceServer
 
 V = np.array([[0, 0], [1, 1], [2, 2]], np.float32)
-PLAIN = {"closed", "name", "path"}
+PLAIN = {"closed", "name", "path", "router"}
 """What needs no network."""
 
 
