@@ -1,10 +1,13 @@
-"""TLS between members: both show a certificate, and its name must be the member's id."""
+"""TLS between members: both show a certificate, which must name the member that they say they are."""
 
 from __future__ import annotations
 
 import ssl
 from dataclasses import dataclass
-from typing import Any
+
+from omendb_common.security.tls import TlsFiles, client_context, peer_name, server_context
+
+ROLE = "coordinator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,26 +19,18 @@ class RaftTls:
 
     @staticmethod
     def from_files(ca: str, cert: str, key: str) -> RaftTls:
-        """TLS 1.3 only; whoever is not signed by ``ca`` is refused. OSError or ssl.SSLError when a file is bad."""
-        contexts = []
-        for purpose in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
-            context = ssl.SSLContext(purpose)
-            context.minimum_version = ssl.TLSVersion.TLSv1_3
-            # The name is compared with the member's id: members are dialled by addresses that may change.
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_REQUIRED
-            context.load_verify_locations(ca)
-            context.load_cert_chain(cert, key)
-            contexts.append(context)
-        return RaftTls(*contexts)
+        """TLS 1.3 only; whoever is not signed by ``ca`` is refused. InvalidArgumentError when a file is bad."""
+        files = TlsFiles(ca, cert, key)
+        return RaftTls(server_context(files), client_context(files))
 
 
-def names_of(certificate: dict[str, Any] | None) -> set[str]:
-    """The common name and the DNS names of a certificate that was verified."""
-    if not certificate:
-        return set()
-    names = {value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"}
-    return names | {value for kind, value in certificate.get("subjectAltName", ()) if kind == "DNS"}
+def shows(connection: ssl.SSLObject | ssl.SSLSocket | None, member: str) -> bool:
+    """Whether the verified certificate of the other side is that of ``member``, a coordinator.
+
+    The cluster is not looked for in it: members name their cluster in the greeting, by the name in their folders.
+    """
+    name = peer_name(connection)
+    return name is not None and name.node_id == member and name.role in ("", ROLE)
 
 
-__all__ = ["RaftTls", "names_of"]
+__all__ = ["ROLE", "RaftTls", "shows"]

@@ -17,11 +17,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from omendb_common.security.tls import peer_name
 from omendb_coordinator.consensus.codec import BadMessageError, decode, encode
 from omendb_coordinator.consensus.frames import GREETING_BYTES_MAX, BadFrameError, Greeting, frame, read_frame
 from omendb_coordinator.consensus.identity import Identity
 from omendb_coordinator.consensus.messages import Message
-from omendb_coordinator.consensus.tls import RaftTls, names_of
+from omendb_coordinator.consensus.tls import RaftTls, shows
 
 _log = logging.getLogger(__name__)
 
@@ -275,9 +276,9 @@ class TcpTransport:
     def _check_certificate(self, writer: asyncio.StreamWriter, peer: str) -> None:
         if self._tls is None:
             return
-        names = names_of(writer.get_extra_info("peercert"))
-        if peer not in names:
-            raise BadFrameError(f"the certificate is for {', '.join(sorted(names)) or 'nobody'}, not {peer}")
+        connection = writer.get_extra_info("ssl_object")
+        if not shows(connection, peer):
+            raise BadFrameError(f"the certificate is for {peer_name(connection)}, not for the coordinator {peer}")
 
     async def _check_greeting(self, greeting: Greeting, peer: str) -> None:
         me = self._me.identity
