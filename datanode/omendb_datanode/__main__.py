@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import signal
 import sys
+from typing import cast
 
 from omendb_common.config import load_settings
 from omendb_common.errors import InvalidArgumentError, OmenDBError, ReplicaFailedError
 from omendb_common.security.tls import TlsFiles
+from omendb_common.telemetry.logs import LogFormat, configure
 from omendb_datanode.config import settings_from
 from omendb_datanode.node import DataNodeProcess, Options
 
@@ -65,9 +66,11 @@ async def serve(options: Options) -> None:
 
 def main() -> int:
     """Run; 0 after a signal, 2 when it cannot start as told, 74 after a failed disk, 1 for anything else."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         options = options_from()
+        form = cast(LogFormat, os.environ.get("OMENDB_LOG_FORMAT", "text"))
+        level = os.environ.get("OMENDB_LOG_LEVEL", "info")
+        configure(form=form, level=level, role="datanode", node_id=options.node_id)
         os.makedirs(options.folder, exist_ok=True)
         _run(options)
     except InvalidArgumentError as problem:

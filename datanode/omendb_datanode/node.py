@@ -26,18 +26,24 @@ from omendb_common.errors import (
     UnavailableError,
 )
 from omendb_common.security.tls import TlsFiles
+from omendb_common.telemetry.http import HealthServer
+from omendb_common.telemetry.loop_lag import LoopLag
+from omendb_common.telemetry.metrics import Metrics
 from omendb_common.topology import Member, Topology
 from omendb_common.wire.coordinator_client import CoordinatorClient
 from omendb_common.wire.datanode_server import serve_datanode
+from omendb_common.wire.frame_client import split_address
 from omendb_common.wire.frame_connection import FrameIdentity
+from omendb_common.wire.frames import FrameStats
 from omendb_datanode.config import DataNodeSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting
-from omendb_datanode.loop_lag import LoopLag
+from omendb_datanode.measured import Census, MeasuredNode
 from omendb_datanode.node_folder import Identity, open_identity
 from omendb_datanode.shard_rules import ShardRules
 from omendb_datanode.write_queue import WriteLimits
 from omendb_engine.lock import WriterLock
+from omendb_engine.statistics import folder_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +51,7 @@ FEATURE_LEVEL = 1
 _ASK_S = 2.0
 _PAUSE_S = 0.2
 _LOOK_S = 0.5
+_CENSUS_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ class DataNodeProcess:
             writers=settings.write_threads or None,
             reads_max=settings.reads_max,
         )
-        self.lag = LoopLag(self._clock, settings.loop_lag_max_s)
+        self.lag = LoopLag(shed_above_s=settings.loop_lag_max_s)
         self.hosting = Hosting(
             self._disk,
             options.folder,
@@ -94,6 +101,12 @@ class DataNodeProcess:
         )
         limits = WriteLimits(settings.writes_max, settings.write_bytes_max)
         self.rules = ShardRules(self.hosting, self._clock, self._threads, write_limits=limits, admit=self._check_lag)
+        self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
+        self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)
+        folder = options.folder
+        self._census = Census(self.hosting, self._threads, lambda: folder_bytes(self._disk, folder))
+        self._census.show(self.metrics)
+        self._ready = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain.
@@ -136,33 +149,43 @@ class DataNodeProcess:
 
     async def _serve(self, identity: Identity, stop: asyncio.Event) -> None:
         options = self._options
+        stats = FrameStats()
+        self.metrics.watch_frames(stats, "server")
         server = await serve_datanode(
-            self.rules,
+            MeasuredNode(self.rules, self.metrics, self._clock),
             options.listen,
             identity=FrameIdentity(
                 identity.cluster_id, "datanode", identity.node_id, importlib.metadata.version("omendb")
             ),
             tls=options.tls,
             clock=self._clock,
+            stats=stats,
         )
         address = options.advertise or server.address
         member = Member(
             identity.node_id, "datanode", address, identity.incarnation, options.zone, feature_level=FEATURE_LEVEL
         )
-        watch = asyncio.create_task(self.lag.run(), name="loop lag")
+        health = None
+        self.lag.start()
+        census = asyncio.create_task(self._census.run(lambda: Deadline.after(self._clock, _CENSUS_S)), name="census")
         try:
+            health = await self._show()
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
             if await self._register(member, stop):
                 self._client.start_heartbeats(member)
                 await self.hosting.start()
-                self._say_ready(address)
+                self._ready = True
+                self._say_ready(address, "" if health is None else health.address)
                 await self._until(stop)
                 await self._leave()
         finally:
             await server.stop(options.settings.drain_s)
             await self.hosting.stop()
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
+            self.lag.stop()
+            if health is not None:
+                await health.stop()
+            census.cancel()
+            await asyncio.gather(census, return_exceptions=True)
 
     async def _register(self, member: Member, stop: asyncio.Event) -> bool:
         while not stop.is_set():
@@ -195,21 +218,34 @@ class DataNodeProcess:
             _log.info("ending without saying so: %s", error)
 
     def _check_lag(self) -> None:
-        if self.lag.overloaded:
+        if self.lag.shed():
             raise ResourceExhaustedError(
-                f"the node runs {self.lag.last_s:.1f} s late",
+                f"the node runs {self.lag.lag_s:.1f} s late",
                 field="datanode",
                 mend="ask another replica, or come back later",
-                retry_after=max(RETRY_AFTER_S, self.lag.last_s),
+                retry_after=max(RETRY_AFTER_S, self.lag.lag_s),
             )
 
-    def _say_ready(self, address: str) -> None:
+    async def _show(self) -> HealthServer | None:
+        """Serve health and metrics, if somebody wants them."""
+        if not self._options.metrics_listen:
+            return None
+        health = HealthServer(self.metrics.render, self._readiness)
+        await health.start(*split_address(self._options.metrics_listen))
+        return health
+
+    def _readiness(self) -> str | None:
+        if not self._ready:
+            return "the replicas are being opened"
+        return "the event loop runs late" if self.lag.shed() else None
+
+    def _say_ready(self, address: str, metrics: str) -> None:
         told = {
             "role": "datanode",
             "node_id": self._options.node_id,
             "pid": os.getpid(),
             "address": address,
-            "metrics": None,
+            "metrics": metrics or None,
         }
         sys.stdout.write(f"ready {json.dumps(told)}\n")
         sys.stdout.flush()

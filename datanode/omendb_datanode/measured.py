@@ -1,0 +1,149 @@
+"""What a node did for its callers, counted and timed; and what its replicas amount to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
+from omendb_common.errors import OmenDBError
+from omendb_common.records import Op
+from omendb_common.shard_calls import (
+    Applied,
+    Apply,
+    DataNode,
+    Looked,
+    Lookup,
+    Maintain,
+    Maintained,
+    Repair,
+    Score,
+    Scored,
+    Scroll,
+    Scrolled,
+    Search,
+    Select,
+    Selected,
+    ShardHits,
+    Verdict,
+)
+from omendb_common.telemetry.metrics import Metrics
+from omendb_datanode.engine_threads import EngineThreads
+from omendb_datanode.hosting import Hosting
+
+_log = logging.getLogger(__name__)
+
+DISK_EVERY_S = 15.0
+
+
+class _Answer(Protocol):
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+A = TypeVar("A", bound=_Answer)
+
+
+class MeasuredNode:
+    """A :class:`~omendb_common.shard_calls.DataNode` that counts what another one answers."""
+
+    def __init__(self, node: DataNode, metrics: Metrics, clock: Clock) -> None:
+        self._node = node
+        self._metrics = metrics
+        self._clock = clock
+
+    async def apply(self, call: Apply, deadline: Deadline) -> Applied:
+        """Write."""
+        answer = await self._timed("apply", self._node.apply(call, deadline))
+        if answer.verdict is Verdict.OK and call.batch.op is Op.UPSERT:
+            self._metrics.count_inserted(call.batch.rows - len(answer.superseded))
+        return answer
+
+    async def search(self, call: Search, deadline: Deadline) -> ShardHits:
+        """Search."""
+        started_s = self._clock.mono_s()
+        answer = await self._timed("search", self._node.search(call, deadline))
+        if answer.verdict is Verdict.OK:
+            self._metrics.observe_search(self._clock.mono_s() - started_s, len(call.queries))
+        return answer
+
+    async def lookup(self, call: Lookup, deadline: Deadline) -> Looked:
+        """Look ids up."""
+        return await self._timed("lookup", self._node.lookup(call, deadline))
+
+    async def score(self, call: Score, deadline: Deadline) -> Scored:
+        """Score ids."""
+        return await self._timed("score", self._node.score(call, deadline))
+
+    async def repair(self, call: Repair, deadline: Deadline) -> Applied:
+        """Bring records up to date."""
+        return await self._timed("repair", self._node.repair(call, deadline))
+
+    async def scroll(self, call: Scroll, deadline: Deadline) -> Scrolled:
+        """Read a page."""
+        return await self._timed("scroll", self._node.scroll(call, deadline))
+
+    async def select(self, call: Select, deadline: Deadline) -> Selected:
+        """Resolve a filter."""
+        return await self._timed("select", self._node.select(call, deadline))
+
+    async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
+        """Do or tell something about a replica."""
+        return await self._timed("maintain", self._node.maintain(call, deadline))
+
+    async def _timed(self, method: str, work: Awaitable[A]) -> A:
+        started_s = self._clock.mono_s()
+        code = "UNANSWERED"
+        try:
+            answer = await work
+            code = answer.verdict.name
+            return answer
+        finally:
+            self._metrics.observe_request(method, self._clock.mono_s() - started_s, code)
+
+
+class Census:
+    """Figures over all replicas of a node, for its metrics. ``run`` belongs to a task of the process."""
+
+    def __init__(self, hosting: Hosting, threads: EngineThreads, folder_size: Callable[[], int]) -> None:
+        self._hosting = hosting
+        self._threads = threads
+        self._folder_size = folder_size
+        self._disk_bytes = 0
+
+    def show(self, metrics: Metrics) -> None:
+        """Have the metrics ask here."""
+        replicas = self._hosting.replicas
+        metrics.sample("omendb_total_vectors", lambda: sum(r.snapshot().live for r in replicas() if not r.closed))
+        metrics.sample("omendb_disk_usage_bytes", lambda: self._disk_bytes)
+        metrics.sample(
+            "omendb_index_build_queue_size", lambda: sum(r.maintenance.progress().index_queue for r in replicas())
+        )
+        metrics.sample("omendb_active_collections", self._collections)
+        metrics.gauge("omendb_replicas_open", "Replicas that serve", lambda: len(replicas()))
+        metrics.gauge(
+            "omendb_replicas_unusable",
+            "Replicas that this node should serve and cannot",
+            lambda: sum(state != "open" for state in self._hosting.report().values()),
+        )
+        metrics.gauge("omendb_reads_in_flight", "Reads that run or wait", lambda: self._threads.reads)
+        budget = self._hosting.resources.budget
+        metrics.gauge("omendb_memory_reserved_bytes", "Memory that replicas have reserved", lambda: budget.used_bytes)
+
+    def _collections(self) -> float:
+        return len({r.schema.uuid for r in self._hosting.replicas()})
+
+    async def run(self, deadline: Callable[[], Deadline]) -> None:
+        """Measure now and then what takes long to measure, until cancelled."""
+        while True:
+            try:
+                self._disk_bytes = await self._threads.chore(self._folder_size, deadline())
+            except (OmenDBError, OSError) as error:  # the figure stays as it was
+                _log.warning("cannot measure the folder: %s", error)
+            await asyncio.sleep(DISK_EVERY_S)
+
+
+__all__ = ["DISK_EVERY_S", "Census", "MeasuredNode"]
