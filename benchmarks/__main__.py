@@ -1,4 +1,4 @@
-"""Run a benchmark: `python -m benchmarks compare | ingest | search | filters | footprint`."""
+"""Run a benchmark: `python -m benchmarks compare | ingest | search | filters | footprint | transport`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ COMMANDS = {
     "search": "what OmenDB adds to the bare index call",
     "filters": "recall and latency under the filters of the WordNet set",
     "footprint": "memory, disk and reopening",
+    "transport": "what a call between a router and a data node costs",
 }
 
 

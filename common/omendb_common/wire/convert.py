@@ -115,8 +115,12 @@ def check_strings(strs: pa.Array, field: str = "ids") -> None:
 
 
 def vectors_to_proto(array: npt.NDArray[Any], field: str = "") -> common_pb2.Vectors:
-    """The message of the (n, dimension) rows of a vector field."""
+    """The message of the (n, dimension) rows of a vector field; InvalidArgumentError for another shape or dtype."""
     name = array.dtype.name
+    if name not in _DTYPES or array.ndim != 2:
+        raise InvalidArgumentError(
+            f"{name} of {array.ndim} dimensions", field=field or "vectors", bound=f"rows of {', '.join(_DTYPES)}"
+        )
     data = np.ascontiguousarray(array, _DTYPES[name]).tobytes()
     return common_pb2.Vectors(field=field, dtype=name, dimension=array.shape[1], data=data)
 

@@ -221,8 +221,10 @@ class FrameServer:
             OSError: the address cannot be had.
         """
         host, port = split_address(listen)
+        # A handshake takes no longer than a hello: it is all that a stranger can do.
+        patience_s = None if self._tls is None else self.limits.hello_timeout_s
         self._listener = await asyncio.get_running_loop().create_server(
-            lambda: _Session(self), host, port, ssl=self._tls, backlog=BACKLOG
+            lambda: _Session(self), host, port, ssl=self._tls, ssl_handshake_timeout=patience_s, backlog=BACKLOG
         )
         bound = self._listener.sockets[0].getsockname()
         self.address = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"

@@ -102,6 +102,12 @@ def test_malformed_vectors_are_refused(message: Vectors) -> None:
         convert.vectors_from_proto(message, rows=2)
 
 
+@pytest.mark.parametrize("array", [np.ones((2, 2)), np.ones(2, np.float32)], ids=["float64", "flat"])
+def test_only_rows_of_vectors_are_sent(array: Any) -> None:
+    with pytest.raises(InvalidArgumentError):
+        convert.vectors_to_proto(array)
+
+
 def test_the_largest_dimension_passes() -> None:
     message = Vectors(dtype="uint8", dimension=65_536, data=bytes(65_536))
     assert convert.vectors_from_proto(message).shape == (1, 65_536)

@@ -26,6 +26,7 @@ from omendb_common.security.tls import (
     server_context,
 )
 from omendb_common.wire.frame_connection import FrameIdentity
+from omendb_common.wire.frames import FrameLimits
 from tests.unit.wire.frame_cases import CLOCK, ROUTER, calling, serving, soon, until
 
 LOOPS = pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -131,6 +132,21 @@ def test_a_client_does_not_speak_to_a_bad_server(authority: DevAuthority, runner
                     await calls.call(1, b"secret", deadline=soon())
                 assert caught.value.outcome == "none"
             assert server.stats.calls == 0
+
+    runner(scene())
+
+
+@LOOPS
+def test_a_stranger_cannot_sit_in_a_handshake(authority: DevAuthority, runner: Any) -> None:
+    async def scene() -> None:
+        limits = FrameLimits(hello_timeout_s=0.2)
+        async with serving(tls=server_context(server_files(authority)), limits=limits) as server:
+            host, port = server.address.split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(b"\x16\x03\x01\x02")
+            async with asyncio.timeout(20):
+                assert await reader.read() == b""
+            writer.close()
 
     runner(scene())
 
