@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Coroutine
@@ -12,6 +11,7 @@ from typing import Any
 
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.security.tls import TlsFiles
+from omendb_common.telemetry.logs import configure
 from omendb_router.config import FaceTls
 from omendb_router.face_serving import Place
 from omendb_router.process import Options, RouterProcess
@@ -30,6 +30,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--coordinators", required=True, help="host:port,… of the coordinators' gRPC")
     flags.add_argument("--workers", type=int, default=1, help="processes that share the two ports")
     flags.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    flags.add_argument(
+        "--metrics-listen", help="host:port for health and metrics; worker i takes the i-th port from it"
+    )
+    flags.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines are written")
     flags.add_argument("--zone", default="", help="where it stands, for people")
     for name in _TLS:
         flags.add_argument(f"--tls-{name}", help=f"PEM file of the {name} inside the cluster; all three or none")
@@ -61,12 +65,13 @@ def options_from(given: argparse.Namespace) -> Options:
         face_tls=FaceTls(*outer) if all(outer) else None,
         shared=given.worker,
         zone=given.zone,
+        metrics=Place.parse(given.metrics_listen, "--metrics-listen") if given.metrics_listen else None,
     )
 
 
 def worker_arguments(given: argparse.Namespace) -> list[str]:
     """The flags that a worker gets from its parent, beside its name and the ports."""
-    arguments = ["--coordinators", given.coordinators, "--zone", given.zone]
+    arguments = ["--coordinators", given.coordinators, "--zone", given.zone, "--log-format", given.log_format]
     for name in (*(f"tls_{part}" for part in _TLS), "face_tls_cert", "face_tls_key"):
         value = getattr(given, name)
         if value is not None:
@@ -84,7 +89,8 @@ async def serve(given: argparse.Namespace) -> None:
     if given.worker:
         await _stop_at_end_of_input(stop)
     if given.workers > 1:
-        await Workers(given.workers, options.node_id, options.http, options.grpc, worker_arguments(given)).run(stop)
+        places = options.http, options.grpc, options.metrics
+        await Workers(given.workers, options.node_id, *places, worker_arguments(given)).run(stop)
     else:
         await RouterProcess(options).run(stop)
 
@@ -116,7 +122,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     given = parser().parse_args(arguments)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure(form=given.log_format, role="router", node_id=given.node_id)
     try:
         run(serve(given))
     except InvalidArgumentError as error:

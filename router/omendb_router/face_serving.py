@@ -188,6 +188,7 @@ class Faces:
             lifespan="off",
             access_log=False,
             log_config=None,
+            log_level="warning",
             server_header=False,
             backlog=_BACKLOG,
             limit_concurrency=settings.connections_max,

@@ -24,10 +24,20 @@ class Workers:
     A worker ends when this process does, however it ends: it reads the pipe that stands open as long.
     """
 
-    def __init__(self, count: int, node_id: str, http: Place, grpc: Place, arguments: Sequence[str]) -> None:
+    def __init__(
+        self,
+        count: int,
+        node_id: str,
+        http: Place,
+        grpc: Place,
+        metrics: Place | None,
+        arguments: Sequence[str],
+    ) -> None:
+        """Worker i tells its metrics i ports above ``metrics``: what one of them has counted, the others have not."""
         self._count = count
         self._node_id = node_id
         self._places = http, grpc
+        self._metrics = metrics
         self._arguments = arguments
         self._ready: list[asyncio.Future[dict[str, Any]]] = []
 
@@ -63,6 +73,7 @@ class Workers:
                 *("-m", "omendb_router", *self._arguments),
                 *("--node-id", f"{self._node_id}.{number}", "--worker"),
                 *("--http", str(places[0]), "--grpc", str(places[1])),
+                *self._metrics_of(number),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -77,6 +88,12 @@ class Workers:
             if not stop.is_set():
                 _LOG.error("worker %d ended with %s; it is started again", number, process.returncode)
                 await _either(stop.wait(), asyncio.sleep(RESTART_PAUSE_S))
+
+    def _metrics_of(self, number: int) -> tuple[str, ...]:
+        place = self._metrics
+        if place is None:
+            return ()
+        return "--metrics-listen", str(Place(place.host, place.port + number if place.port else 0))
 
     async def _watch(self, number: int, process: asyncio.subprocess.Process, stop: asyncio.Event) -> None:
         """Until it ends, or everything is to end."""

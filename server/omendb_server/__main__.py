@@ -14,6 +14,7 @@ from typing import Any
 
 from omendb_common.config import load_settings
 from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.telemetry.logs import configure
 from omendb_router.face_serving import Place
 from omendb_server.serving import Server
 
@@ -24,8 +25,10 @@ def parser() -> argparse.ArgumentParser:
     """The command's flags."""
     flags = argparse.ArgumentParser(prog="python -m omendb_server", description=__doc__)
     flags.add_argument("path", help="the database folder; it is made when there is none")
-    flags.add_argument("--http", default="127.0.0.1:8480", help="where REST is served (port 0: any)")
-    flags.add_argument("--grpc", default="127.0.0.1:8481", help="where gRPC is served (port 0: any)")
+    flags.add_argument("--http", default="127.0.0.1:8480", help="where REST is served (port 0 takes any)")
+    flags.add_argument("--grpc", default="127.0.0.1:8481", help="where gRPC is served (port 0 takes any)")
+    flags.add_argument("--metrics-listen", help="host:port for health and metrics; port 0 takes any")
+    flags.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines are written")
     flags.add_argument("--profile", help="developer, production or cloud, and speed, balanced or quality")
     flags.add_argument("--config", help="a YAML file of settings")
     flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting; may be repeated")
@@ -37,12 +40,13 @@ async def serve(given: argparse.Namespace) -> None:
     overrides = dict(_pair(text) for text in given.set)
     settings = load_settings(given.profile, given.config, None, overrides).settings
     http, grpc = Place.parse(given.http, "--http"), Place.parse(given.grpc, "--grpc")
+    metrics = Place.parse(given.metrics_listen, "--metrics-listen") if given.metrics_listen else None
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
     server = Server.open(given.path, settings)
     try:
-        await server.start(http, grpc)
+        await server.start(http, grpc, metrics)
         ready = {
             "role": "server",
             "node_id": "local",
@@ -50,6 +54,7 @@ async def serve(given: argparse.Namespace) -> None:
             "address": str(server.faces.http),
             "http": str(server.faces.http),
             "grpc": str(server.faces.grpc),
+            "metrics": server.health.address or None,
             "location": server.folder.path,
         }
         sys.stdout.write(f"ready {json.dumps(ready)}\n")
@@ -81,7 +86,7 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     given = parser().parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure(form=given.log_format, role="server")
     try:
         run(serve(given))
     except OmenDBError as error:
