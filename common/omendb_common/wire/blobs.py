@@ -162,7 +162,8 @@ class Unpacker:
         """A write batch, checked as far as memory safety needs, and its encoding."""
         body = memoryview(self._get(blob, "batch"))
         try:
-            batch = decode_batch(body)
+            # A buffer keeps ids and payload as they are: as views they would keep the whole frame, vectors and all.
+            batch = decode_batch(body, own=True)
         except CorruptionError as error:
             raise InvalidArgumentError(error.message, field="batch") from None
         except (OSError, EOFError, StopIteration, RecursionError, OverflowError, IndexError, AttributeError) as error:
