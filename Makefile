@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml
 	touch $@; \
 	echo "ready in $$((SECONDS - started)) s: $$($(PYTHON) --version) in $(VENV)"
 
-demo: $(STAMP) ## Stream real data in, search it, filter it, kill the writer, reopen it
+demo: $(STAMP) ## A fleet of 3 + 2 + 3 processes: real data in, search, kill -9 one of each kind meanwhile
 	@$(BIN)/omendb demo
 
 test: static ## Everything that must hold: the checks, then every test

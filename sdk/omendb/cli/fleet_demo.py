@@ -24,9 +24,12 @@ from omendb.fleet.traffic import Traffic, TrafficReport
 
 NAME = "glosses"
 INGEST_ROWS = 1_000
-LIVE_ROWS = 50
+LIVE_ROWS = 20
 TIMEOUT_S = 10.0
-_SHAKEN_S = 2.0
+_SHAKEN_S = 1.5
+# Between two calls of each thread: the kills are to meet a busy cluster, not a machine that has no time to start one.
+_PAUSE_S = 0.02
+_READ_BATCHES = 40
 _PAGE_ROWS = 5_000
 
 
@@ -65,6 +68,7 @@ def fleet_demo(corpus: Corpus, folder: Path, *, json: bool) -> bool:
         traffic = Traffic(
             lambda number: _write_live(collection, corpus, number),
             lambda number: _search_live(collection, corpus, number),
+            pause_s=_PAUSE_S,
         )
         traffic.start()
         try:
@@ -163,15 +167,16 @@ def _shake(fleet: Fleet, client: Client, say: Callable[[str], None]) -> Iterator
 def _account(collection: Collection, corpus: Corpus, report: TrafficReport) -> Account:
     """Read everything that was acknowledged at the majority, and everything that is there."""
     lost = 0
-    promised = 0
-    for number in report.acknowledged:
-        ids, vectors, _ = live_batch(corpus, number)
+    for start in range(0, len(report.acknowledged), _READ_BATCHES):
+        batches = [live_batch(corpus, number) for number in report.acknowledged[start : start + _READ_BATCHES]]
+        ids = [i for batch in batches for i in batch[0]]
+        sent_rows = [row for batch in batches for row in zip(batch[1], batch[2]["live"], strict=True)]
         records = collection.get(ids, include=["metadata", "vector"], consistency="majority")
-        promised += len(ids)
         lost += sum(
             record is None or record.metadata != {"live": number} or not _same(record.vector, vector)
-            for record, vector in zip(records, vectors, strict=True)
+            for record, (vector, number) in zip(records, sent_rows, strict=True)
         )
+    promised = len(report.acknowledged) * LIVE_ROWS
     sent = {f"live-{number}-{i}" for number in range(report.begun) for i in range(LIVE_ROWS)} | set(corpus.ids)
     there: set[Any] = set()
     for record in collection.iterate(include=[], page_rows=_PAGE_ROWS, consistency="majority"):

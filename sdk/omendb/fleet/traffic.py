@@ -43,12 +43,21 @@ class Traffic:
             returns.
         search: runs search number n.
         searchers: how many search at a time.
+        pause_s: what each waits between two calls.
     """
 
-    def __init__(self, write: Callable[[int], None], search: Callable[[int], None], *, searchers: int = 2) -> None:
+    def __init__(
+        self,
+        write: Callable[[int], None],
+        search: Callable[[int], None],
+        *,
+        searchers: int = 2,
+        pause_s: float = 0.0,
+    ) -> None:
         self.report = TrafficReport()
         self._write = write
         self._search = search
+        self._pause_s = pause_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._bugs: list[BaseException] = []
@@ -81,7 +90,7 @@ class Traffic:
     def _write_all(self) -> None:
         report = self.report
         for number in itertools.count():
-            if self._stopping.is_set():
+            if self._stopping.wait(self._pause_s):
                 return
             started = time.perf_counter()
             report.begun = number + 1
@@ -99,7 +108,7 @@ class Traffic:
     def _search_all(self) -> None:
         report = self.report
         for number in itertools.count():
-            if self._stopping.is_set():
+            if self._stopping.wait(self._pause_s):
                 return
             started = time.perf_counter()
             again = failed = False
