@@ -19,6 +19,7 @@ What is returned for bytes and for cosine over small types is computed again fro
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from omendb_engine.index.curve import CURVE_KS, SAMPLE_ROWS, RecallCurve, measur
 from omendb_engine.index.flat import scan
 from omendb_engine.index.metric import is_l2, prepare_queries, to_index_space
 from omendb_engine.index.native import faiss
+from omendb_engine.priority import give_way
 
 I64Array = npt.NDArray[np.int64]
 U8Array = npt.NDArray[np.uint8]
@@ -267,7 +269,7 @@ def build_hnsw(
     Faiss can only grow a store of its own.
 
     Args:
-        threads: of this build only; other threads keep their setting.
+        threads: of this build only; other threads keep their setting, and go first (see :mod:`omendb_engine.priority`).
         chunk_rows: rows between two looks at ``cancelled``; ``progress`` gets the rows done so far.
         reuse: a graph over the first rows of ``vectors``, and how many; only the rest is inserted.
 
@@ -276,9 +278,13 @@ def build_hnsw(
     """
     source = _Source(vectors, norms, metric, dtype)
     n = len(vectors)
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
+
+    def begin() -> None:
+        give_way()
+        faiss.omp_set_num_threads(threads)
+
+    # The native calls, which take nearly all the time and no interpreter lock, run in a thread that gives way.
+    with ThreadPoolExecutor(1, "omendb-build", initializer=begin) as native:
         index, done = _start(source, m, reuse)
         index.hnsw.efConstruction = ef_construction
         held = sample_rows(done, n, min(SAMPLE_ROWS, (n - done) // 4))
@@ -291,18 +297,16 @@ def build_hnsw(
                     raise BuildCancelledError(f"{at} of {n} rows done")
                 end = min(at + chunk_rows, stop)
                 block = source.space(order[at - done : end - done])
-                index.add_c(end - at, faiss.swig_ptr(block))
+                native.submit(index.add_c, end - at, faiss.swig_ptr(block)).result()
                 progress(end)
 
         insert(done, first_held)
-        curve = _measure(index, source, order, done, held)
+        curve = native.submit(_measure, index, source, order, done, held).result()
         insert(first_held, n)
         if len(held):
             _restore_order(index, order, done)
         writer = faiss.VectorIOWriter()
         faiss.write_index(index, writer, faiss.IO_FLAG_SKIP_STORAGE)
-    finally:
-        faiss.omp_set_num_threads(before)
     codes = encode_codes(vectors, norms, metric, dtype) if needs_codes(metric, dtype) else None
     flat = None if codes is None else codes.reshape(-1).view(np.uint8)
     return HnswBuild(faiss.vector_to_array(writer.data), flat, n, m, ef_construction, curve)
