@@ -17,9 +17,9 @@ from omendb_router.asked import Asked, check_enough, hear
 from omendb_router.fanout import Asking, Fanout, Heard
 from omendb_router.points import Piece, join_looked
 from omendb_router.settings import RouterSettings
-from omendb_router.versions import Versions, newest
+from omendb_router.versions import Mask, Versions, newest, place_of
 
-_ROUNDS_MAX = 4
+_ROUNDS_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +141,15 @@ class Lookups:
         for _ in range(_ROUNDS_MAX):
             good = await self._records(asked, ids.take(rows), wanted, deadline)
             versions = newest([h.answer for h in good])
+            moved = versions.torn
             if everywhere or not versions.agreed.all():
-                await self._push(asked, good, versions, deadline)
+                moved = moved | await self._push(asked, ids.take(rows), good, versions, deadline)
             known.states[rows], known.stamps[rows] = versions.states, versions.stamps
-            whole = ~versions.torn
             for number, heard in enumerate(good):
-                mine = np.flatnonzero(whole & (versions.holder == number))
+                mine = np.flatnonzero(~moved & (versions.holder == number))
                 if len(mine):
                     known.pieces.append(Piece(rows[mine], heard.answer, mine))
-            rows = rows[versions.torn]
+            rows = rows[moved]
             if not len(rows):
                 return
         raise UnavailableError(
@@ -160,12 +160,24 @@ class Lookups:
         call = Lookup(asked.ref, ids, True, wanted.payload, wanted.vectors)
         return await hear(self._fanout, asked, "records", lambda _, node: node.lookup(call, deadline), deadline)
 
-    async def _push(self, asked: Asked, good: Sequence[Heard[Looked]], versions: Versions, deadline: Deadline) -> None:
+    async def _push(
+        self,
+        asked: Asked,
+        ids: IdColumn,
+        good: Sequence[Heard[Looked]],
+        versions: Versions,
+        deadline: Deadline,
+    ) -> Mask:
         """Give the newest records to every replica; returns when enough have them, and lets the others have them too.
+
+        Returns:
+            (n,) ids of which a replica has a newer version by now. Such a version may have been acknowledged before
+            the one that was found was even begun, under a stamp from a slower clock: they must be read again.
 
         Raises:
             UnavailableError: too few could be brought up to date.
         """
+        outrun = np.zeros(len(ids), np.bool_)
         needed = [
             heard.answer.records
             for number, heard in enumerate(good)
@@ -173,26 +185,30 @@ class Lookups:
         ]
         batches = tuple(batch for records in needed for batch in records if batch.rows)
         if not batches:
-            return
+            return outrun
+        row_of = place_of(ids, IdColumn.concat([batch.ids for batch in batches]))
         have = {heard.node_id: versions.holds[number] for number, heard in enumerate(good)}
-        readers = set(asked.readers)
         call = Repair(asked.ref, batches)
         asking: Asking[Applied] = self._fanout.asking("repair", deadline)
         for node_id in asked.writers:
             asking.start(node_id, lambda _, node: node.repair(call, deadline))
-        took = 0
+        readers = set(asked.readers)
         while asking.pending:
             reply = await asking.next()
             if isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK and reply.node_id in readers:
-                took += 1
-                have.pop(reply.node_id, None)
-            holders = took + (sum(have.values()) if have else np.zeros(1, np.int64))
-            if int(np.min(holders)) >= asked.settles_on:
-                return
+                rows = row_of[reply.answer.superseded]
+                ahead = rows[reply.answer.newer > versions.stamps[rows]]
+                outrun[ahead] = True
+                have[reply.node_id] = np.ones(len(ids), np.bool_)
+            if (
+                int(sum(have.values(), np.zeros(len(ids), np.int64))[~outrun].min(initial=len(readers)))
+                >= asked.settles_on
+            ):
+                return outrun
         raise UnavailableError(
-            f"{took} replicas of shard {asked.shard.shard_id} could be brought up to date",
+            "too few replicas could be brought up to date",
             field=asked.info.name,
-            bound=f"at least {asked.settles_on}",
+            bound=f"at least {asked.settles_on} of shard {asked.shard.shard_id}",
             mend="read it again",
         )
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.payload import concat_batches
+from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import Looked, State
 
 Rows = npt.NDArray[np.int64]
@@ -34,6 +35,12 @@ class Content(NamedTuple):
 def no_payload() -> pa.RecordBatch:
     """The payload of points that have none."""
     return pa.RecordBatch.from_arrays([], names=[])
+
+
+def no_vectors(schema: CollectionSchema, name: str) -> npt.NDArray[Any]:
+    """The vectors of no points."""
+    spec = schema.vector(name)
+    return np.empty((0, spec.dimension), spec.numpy_dtype)
 
 
 def take_payload(batch: pa.RecordBatch | None, rows: Rows) -> pa.RecordBatch:
@@ -97,4 +104,4 @@ def _stacked(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-__all__ = ["Content", "Piece", "assemble", "join_looked", "join_payloads", "no_payload", "take_payload"]
+__all__ = ["Content", "Piece", "assemble", "join_looked", "join_payloads", "no_payload", "no_vectors", "take_payload"]

@@ -15,7 +15,7 @@ from omendb_router.asked import Asked
 from omendb_router.face_calls import Found
 from omendb_router.fanout import together
 from omendb_router.lookups import Known, Lookups, Wanted
-from omendb_router.points import Piece, assemble
+from omendb_router.points import Piece, assemble, no_vectors
 from omendb_router.routing import shares
 
 
@@ -26,7 +26,9 @@ async def get(lookups: Lookups, shards: Sequence[Asked], ids: IdColumn, wanted: 
         positions = np.flatnonzero(known.states == State.LIVE)
         return Found(ids.take(positions), positions)
     content = assemble(known.pieces, wanted.payload, wanted.vectors)
-    return Found(ids.take(content.positions), content.positions, content.payload, content.vectors)
+    schema = shards[0].info.schema
+    vectors = {name: content.vectors.get(name, no_vectors(schema, name)) for name in wanted.vectors}
+    return Found(ids.take(content.positions), content.positions, content.payload, vectors)
 
 
 async def look_up(

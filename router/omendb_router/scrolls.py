@@ -18,11 +18,12 @@ from omendb_common.deadline import Deadline
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn
+from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import Scroll, Scrolled
 from omendb_router.asked import Asked, hear
 from omendb_router.fanout import Fanout, Heard
 from omendb_router.lookups import Lookups, Wanted
-from omendb_router.points import join_payloads, take_payload
+from omendb_router.points import join_payloads, no_vectors, take_payload
 from omendb_router.selections import ask_the_silent
 from omendb_router.versions import Census
 
@@ -106,7 +107,7 @@ class Scrolls:
             hi, lo = page.after or _last(page.ids)
             following = Cursor(asked.shard.low if with_low else None, hi, lo).text()
             break
-        return _bound(pages, wanted), following
+        return _bound(pages, wanted, shards[0].info.schema), following
 
     async def _of_shard(
         self, asked: Asked, after: str | None, limit: int, condition: Filter | None, wanted: Wanted, deadline: Deadline
@@ -229,12 +230,14 @@ def _collected(
     return Page(census.ids.take(places), payload, vectors, frontier)
 
 
-def _bound(pages: Sequence[Page], wanted: Wanted) -> Page:
+def _bound(pages: Sequence[Page], wanted: Wanted, schema: CollectionSchema) -> Page:
     """Pages one after the other, as one."""
     if len(pages) == 1:
         return pages[0]
     payload = join_payloads([p.payload for p in pages], [len(p.ids) for p in pages]) if wanted.payload else None
-    vectors = {name: np.concatenate([p.vectors[name] for p in pages]) for name in wanted.vectors if pages}
+    vectors = {
+        name: np.concatenate([no_vectors(schema, name), *(p.vectors[name] for p in pages)]) for name in wanted.vectors
+    }
     return Page(IdColumn.concat([p.ids for p in pages]), payload, vectors, None)
 
 

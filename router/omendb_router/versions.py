@@ -53,6 +53,14 @@ def newest(answers: Sequence[Looked]) -> Versions:
     return Versions(states[holder, columns], top, holder, same, torn)
 
 
+def place_of(ids: IdColumn, others: IdColumn) -> Index:
+    """Where in ``ids``, which differ, each of ``others`` stands; every one of them is there."""
+    hi, lo = IdColumn.concat([ids, others]).hashes()
+    first, uid = distinct(hi, lo)
+    place: Index = first[uid[len(ids) :]]
+    return place
+
+
 @dataclass(slots=True)
 class Census:
     """Ids that replicas offered because they match something, and what the silent replicas have of them.
@@ -120,4 +128,4 @@ class Census:
         return np.asarray(self.offered.argmax(axis=0), np.int64)
 
 
-__all__ = ["Census", "Versions", "newest"]
+__all__ = ["Census", "Mask", "Versions", "newest", "place_of"]

@@ -150,14 +150,27 @@ class MemoryNode:
         replica = self._replica(call.shard)
         if isinstance(replica, tuple):
             return Applied(replica[0], hlc=self._hlc.tick(), error=replica[1])
+        overtaken: list[tuple[int, int]] = []
+        row = 0
         for batch in call.records:
             assert batch.stamps is not None
             stamps = batch.stamps.tolist()
-            for point_id, change in zip(batch.ids.to_list(), _changes(batch, stamps), strict=True):
-                replica.records[point_id] = replica.records.get(point_id, Record()).joined(change)
+            for point_id, stamp, change in zip(batch.ids.to_list(), stamps, _changes(batch, stamps), strict=True):
+                stored = replica.records.get(point_id, Record())
+                if stored.newest > stamp:
+                    overtaken.append((row, stored.newest))
+                replica.records[point_id] = stored.joined(change)
+                row += 1
             self._hlc.observe(max(stamps, default=0))
         replica.lsn += 1
-        return Applied(Verdict.OK, self._hlc.tick(), replica.lsn, "fsync")
+        return Applied(
+            Verdict.OK,
+            self._hlc.tick(),
+            replica.lsn,
+            "fsync",
+            superseded=np.array([at for at, _ in overtaken], np.int64),
+            newer=np.array([stamp for _, stamp in overtaken], np.uint64),
+        )
 
     # -- reads
 

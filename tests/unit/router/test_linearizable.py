@@ -1,0 +1,219 @@
+"""Many clients, few ids, bad weather and clocks that disagree: every id stays one register (P3, P4, P8, P9)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from omendb_chaos.checkers.linearizability import UNKNOWN, Operation, Register, check
+from omendb_chaos.sim.faulty_node import Weather
+from omendb_common.errors import DeadlineExceededError, NotFoundError, OmenDBError, UnavailableError
+from omendb_common.ids import IdColumn
+from omendb_common.payload import columns_from_rows
+from omendb_router.face_calls import Question, Seen
+from omendb_router.router import Router
+from tests.unit.router.router_cases import MAJORITY, ONE, Cluster, fetch, play, put, vector
+
+IDS = [1, 2]
+CLIENTS = 4
+STEPS = 9
+QUICK_S = 0.4
+SEEDS = range(30)
+
+
+@dataclass
+class Story:
+    """What happened: operations by id, and searches as (when called, value by id)."""
+
+    seen: Seen
+    history: list[Operation] = field(default_factory=list)
+    searches: list[tuple[float, dict[int, int | None]]] = field(default_factory=list)
+    unknown: int = 0
+
+    def check(self) -> None:
+        verdict = check(self.history, Register())
+        assert verdict.ok, verdict.why
+        for called, found in self.searches:
+            for point_id, value in found.items():
+                writes = [o for o in self.history if o.key == point_id and o.call[0] == "write"]
+                assert never_older(writes, value, called), (point_id, value, called, writes)
+
+
+def never_older(writes: list[Operation], seen: int | None, called: float) -> bool:
+    """Whether ``seen`` is no older than what was acknowledged before ``called``: what a search at majority promises."""
+    first = Operation("", None, ("write", None), None, -2.0, -1.0)
+    done = [w for w in writes if w.ended < called]
+    return any(w.call[1] == seen and not any(other.began > w.ended for other in done) for w in [first, *writes])
+
+
+class Client:
+    """One client after the other calls routers, and notes what it was told."""
+
+    def __init__(self, c: Cluster, routers: list[Router], story: Story, rng: random.Random, number: int) -> None:
+        self.c, self.routers, self.story, self.rng = c, routers, story, rng
+        self.name = f"client {number}"
+        self.values = iter(range(number * 1000 + 1, number * 1000 + 1000))
+
+    async def run(self, count: int) -> None:
+        for _ in range(count):
+            await asyncio.sleep(self.rng.random() * 0.3)
+            step = self.rng.choice(
+                [self.write, self.write, self.delete, self.update, self.read, self.read, self.search]
+            )
+            await step(self.rng.choice(self.routers), self.rng.choice(IDS))
+
+    def now(self) -> float:
+        return self.c.clock.mono_s()
+
+    def note(self, point_id: int, value: int | None, called: float, certain: bool) -> None:
+        write = Operation(self.name, point_id, ("write", value), UNKNOWN, called)
+        self.story.history.append(replace(write, result=None, ended=self.now()) if certain else write)
+        self.story.unknown += not certain
+
+    def saw(self, point_id: int, value: int | None, called: float) -> None:
+        self.story.history.append(Operation(self.name, point_id, ("read",), value, called, self.now()))
+
+    async def write(self, router: Router, point_id: int) -> None:
+        value, called = next(self.values), self.now()
+        try:
+            await put(router, [point_id], [float(value)], self.c.soon(QUICK_S))
+            self.note(point_id, value, called, True)
+        except (UnavailableError, DeadlineExceededError) as error:
+            if error.outcome == "none":
+                return
+            await self.again(error, router, point_id, value, called)
+
+    async def again(self, error: OmenDBError, router: Router, point_id: int, value: int, called: float) -> None:
+        """Send it once more under its stamp, or leave it."""
+        certain = False
+        stamp = getattr(error, "stamp", None)
+        if stamp is not None and self.rng.random() < 0.5:
+            try:
+                done = await put(router, [point_id], [float(value)], self.c.soon(QUICK_S), retry_stamp=stamp)
+                certain = not done.superseded
+            except (UnavailableError, DeadlineExceededError) as failed:
+                assert failed.outcome == "unknown"
+        self.note(point_id, value, called, certain)
+
+    async def delete(self, router: Router, point_id: int) -> None:
+        called = self.now()
+        try:
+            await router.delete("c", IdColumn.of([point_id]), deadline=self.c.soon(QUICK_S))
+            self.note(point_id, None, called, True)
+        except (UnavailableError, DeadlineExceededError) as error:
+            if error.outcome == "unknown":
+                self.note(point_id, None, called, False)
+
+    async def update(self, router: Router, point_id: int) -> None:
+        """An update of everything there is: a write, where the point exists."""
+        value, called = next(self.values), self.now()
+        payload = columns_from_rows([{"v": float(value)}])
+        try:
+            await router.update(
+                "c", IdColumn.of([point_id]), {"": vector(value)}, payload, deadline=self.c.soon(QUICK_S)
+            )
+            # Committed, or deleted while it ran: either way it may be told as if it had been seen by nobody.
+            self.note(point_id, value, called, False)
+        except NotFoundError:
+            self.saw(point_id, None, called)
+        except (UnavailableError, DeadlineExceededError) as error:
+            if error.outcome == "unknown":
+                self.note(point_id, value, called, False)
+
+    async def read(self, router: Router, point_id: int) -> None:
+        called = self.now()
+        try:
+            found = await fetch(router, [point_id], self.c.soon(QUICK_S), self.story.seen)
+        except (UnavailableError, DeadlineExceededError):
+            return
+        self.saw(point_id, int(found[point_id]["v"]) if point_id in found else None, called)
+
+    async def search(self, router: Router, point_id: int) -> None:
+        called = self.now()
+        try:
+            hits = await router.search(
+                "c", Question(vector(0), 5, payload=True), seen=self.story.seen, deadline=self.c.soon(QUICK_S)
+            )
+        except (UnavailableError, DeadlineExceededError):
+            return
+        found: dict[int, int | None] = dict.fromkeys(IDS)
+        for row, hit in enumerate(hits.ids.to_list()):
+            found[int(hit)] = round(float(hits.distances[0, row]))
+        self.story.searches.append((called, found))
+
+
+async def bad_weather(c: Cluster, rng: random.Random) -> None:
+    """Every now and then another network."""
+    while True:
+        for name in c.network:
+            roll = rng.random()
+            slow = rng.choice([0.001, 0.01, 0.15])
+            c.network[name].weather = Weather(
+                refused=rng.choice([0, 0, 0.3]),
+                lost_calls=rng.choice([0, 0, 0.3]),
+                lost_answers=rng.choice([0, 0, 0.4]),
+                doubled=rng.choice([0, 0.3]),
+                delay_s=(0.0, slow),
+                cut=roll < 0.08,
+                down=roll > 0.92,
+            )
+        await asyncio.sleep(rng.uniform(0.05, 0.6))
+
+
+def run(seed: int, seen: Seen, nodes: int = 3) -> Story:
+    rng = random.Random(seed)
+    story = Story(seen)
+
+    async def tell(c: Cluster) -> None:
+        await c.collection(replication=nodes)
+        skews = [0.0, rng.uniform(-300, 300), rng.choice([0.0, 1500.0, -1500.0])]
+        routers = [await c.router(skew, clock_offset_ms_max=60_000.0, circuit_failures=20) for skew in skews]
+        for clock in c.clocks.values():
+            clock.skew_ms = rng.uniform(-200, 200)
+        weather = asyncio.ensure_future(bad_weather(c, rng))
+        clients = [Client(c, routers, story, random.Random(rng.random()), n) for n in range(1, CLIENTS + 1)]
+        await asyncio.gather(*[client.run(STEPS) for client in clients])
+        weather.cancel()
+        c.clear()
+        await asyncio.sleep(10)
+        for router in routers:
+            for point_id in IDS:
+                await clients[0].read(router, point_id)
+            await clients[0].search(router, 0)
+
+    play(tell, seed=seed, nodes=nodes)
+    return story
+
+
+@pytest.mark.parametrize("nodes", [3, 2, 5])
+def test_every_id_is_one_register(nodes: int) -> None:
+    unknown = 0
+    for seed in SEEDS if nodes == 3 else SEEDS[:8]:
+        story = run(seed, MAJORITY, nodes)
+        story.check()
+        unknown += story.unknown
+    # The weather was bad enough to mean something.
+    assert unknown > 20
+
+
+def test_what_a_search_at_majority_may_show() -> None:
+    def write(value: int | None, began: float, ended: float) -> Operation:
+        return Operation("", 1, ("write", value), None, began, ended)
+
+    writes = [write(1, 0, 1), write(2, 2, 3), write(None, 4, 9), write(3, 5, float("inf"))]
+    assert [never_older(writes, v, called=7) for v in (None, 1, 2, 3)] == [True, False, True, True]
+    assert [never_older(writes, v, called=10) for v in (None, 1, 2, 3)] == [True, False, False, True]
+
+
+def test_the_same_check_finds_reads_that_ask_one_replica_only() -> None:
+    def broken(seed: int) -> bool:
+        try:
+            run(seed, ONE).check()
+        except AssertionError:
+            return True
+        return False
+
+    assert any(broken(seed) for seed in SEEDS)
