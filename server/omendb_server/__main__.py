@@ -84,14 +84,14 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """The command: 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     given = parser().parse_args(arguments)
     configure(form=given.log_format, role="server")
     try:
         run(serve(given))
     except OmenDBError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return 1
+        sys.stderr.write(f"omendb serve: {type(error).__name__}: {error}\n")
+        return 2 if isinstance(error, InvalidArgumentError) else 1
     return 0
 
 
