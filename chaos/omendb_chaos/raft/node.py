@@ -17,7 +17,7 @@ from omendb_coordinator.consensus.core import RaftCore
 from omendb_coordinator.consensus.identity import Identity
 from omendb_coordinator.consensus.member import Job, Member, Proposal, Read
 from omendb_coordinator.consensus.messages import Message
-from omendb_coordinator.consensus.seam import Committed
+from omendb_coordinator.consensus.seam import Committed, StateMachine
 from omendb_coordinator.consensus.settings import RaftSettings
 from omendb_coordinator.consensus.state import RaftFatalError
 from omendb_coordinator.consensus.storage import Storage
@@ -31,7 +31,7 @@ class Parts:
 
     core: type[RaftCore] = RaftCore
     storage: type[Storage] = Storage
-    machine: Callable[[Judge, str, int], Machine] = Machine
+    machine: Callable[[Judge, str, int], StateMachine] = Machine
 
 
 @dataclass(slots=True)

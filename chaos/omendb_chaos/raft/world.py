@@ -17,8 +17,8 @@ from omendb_coordinator.consensus.codec import encode
 from omendb_coordinator.consensus.messages import Message, VoteReply
 from omendb_coordinator.consensus.settings import RaftSettings
 
-_COMMANDS_PER_S = 12.0
-_READS_PER_S = 6.0
+_COMMANDS_PER_S = 8.0
+_READS_PER_S = 5.0
 _HEALED_S_MAX = 60.0
 
 

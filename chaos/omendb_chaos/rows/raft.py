@@ -51,7 +51,7 @@ def run(seed: int, budget: Budget) -> Outcome:
 
 def notice(ablation: Ablation) -> str | None:
     """The first run that breaks a promise without a rule, in words; None when none does."""
-    for number in range(NOTICED_WITHIN):
+    for number in range(ablation.first, ablation.first + NOTICED_WITHIN):
         result = simulate(PROFILES[ablation.profile], number, parts=ablation.parts)
         if result.violation:
             return f"run {number}: {result.violation}"
