@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from omendb_common.clock import Clock
@@ -50,8 +50,10 @@ _log = logging.getLogger(__name__)
 SERVED: tuple[ReplicaState, ...] = ("active", "joining", "behind", "leaving")
 """States in which a replica is kept open; one that the coordinators call lost or corrupt answers nothing."""
 RETRY_S = 5.0
+_BUFFER_BYTES_MIN = 1 << 20
 
 T = TypeVar("T")
+_FAULTS = (MemoryError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
 @dataclass(slots=True)
@@ -251,6 +253,9 @@ class Hosting:
         except OmenDBError as error:
             _log.error("replica %s: %s", key.name, error)
             place.error = error
+        except _FAULTS as error:  # of one replica; the others serve
+            _log.error("replica %s", key.name, exc_info=error)
+            place.error = UnavailableError(f"the replica cannot be opened: {type(error).__name__}", field=key.name)
 
     async def _advance(self, place: _Place, hosted: Hosted, shard: Shard) -> None:
         if _voters(shard) != _voters(place.shard):
@@ -279,7 +284,7 @@ class Hosting:
                 path,
                 key.collection_uuid,
                 self.resources,
-                self._settings,
+                self._settings_among(len(self._places)),
                 self._clock,
                 prepare=self._prepare,
                 wake=self._workers.wake,
@@ -287,6 +292,13 @@ class Hosting:
             )
         except NotFoundError:
             raise _lost(path) from None
+
+    def _settings_among(self, replicas: int) -> EngineSettings:
+        """The engine's settings for one of so many: growing buffers are reserved whole, and must all find room."""
+        buffer = self._settings.buffer
+        share = self._settings.memory.memory_limit_bytes // (4 * max(replicas, 1))
+        size = max(_BUFFER_BYTES_MIN, min(buffer.buffer_bytes_max, share))
+        return replace(self._settings, buffer=replace(buffer, buffer_bytes_max=size))
 
     async def _let_go(self, key: ReplicaKey) -> None:
         """Close a replica."""
