@@ -50,7 +50,7 @@ class CoordinatorSettings:
     )
     watchers_max: int = _setting(4096, "watches at a time; more are refused", low=1, high=1_000_000)
     topologies_kept: int = _setting(
-        256,
+        64,
         "a follower at most so many changes behind is sent the difference, any other the whole",
         low=1,
         high=100_000,

@@ -13,7 +13,7 @@ from typing import Any
 from omendb_common.clock import Clock
 from omendb_common.errors import NotFoundError, OmenDBError, ResourceExhaustedError, UnavailableError
 from omendb_common.metadata import NewCollection, OriginLease
-from omendb_common.topology import CollectionInfo, Member, Topology, member_to_json
+from omendb_common.topology import CollectionInfo, Member, Topology, member_from_json, member_to_json
 from omendb_coordinator.catalog import Catalog
 from omendb_coordinator.commands import COMMAND_FORMAT, Command, ConflictError, decode_result
 from omendb_coordinator.config import CoordinatorSettings
@@ -154,13 +154,14 @@ class Control:
                 answer = await self.change(asking, "create_collection", args, left_s)
             except ConflictError:
                 continue
-            return self._collection(answer["uuid"], new.name)
+            return self._collection(answer["uuid"])
         raise UnavailableError("the members keep changing", field="collection", mend="try again")
 
-    def _collection(self, uuid: str, name: str) -> CollectionInfo:
-        info = self._catalog.topology.by_uuid(uuid)
+    def _collection(self, uuid: str) -> CollectionInfo:
+        """A collection that was changed just now, even when it was dropped since: the change took place."""
+        info = self._catalog.topology.by_uuid(uuid) or self._watch.last_seen(uuid)
         if info is None:
-            raise NotFoundError(f"{name!r} was changed, and dropped since", field="collection")
+            raise UnavailableError("it was dropped long since", field="collection", outcome="unknown")
         return info
 
     async def change_collection(
@@ -168,17 +169,14 @@ class Control:
     ) -> CollectionInfo:
         """An operation that answers with the uuid of the collection it changed; returns that as it is now."""
         answer = await self.change(asking, op, args, timeout_s)
-        return self._collection(answer["uuid"], str(args.get("name", answer["uuid"])))
+        return self._collection(answer["uuid"])
 
     async def register(self, asking: Asking, member: Any, timeout_s: float) -> Member:
         """Take in a member; ``member`` is its JSON. Returns it as the cluster sees it."""
-        await self.change(asking, "register", {"member": member}, timeout_s)
-        node_id, incarnation = str(member["node_id"]), str(member["incarnation"])
-        found = self._catalog.topology.members.get(node_id)
-        if found is None or found.incarnation != incarnation:
-            raise NotFoundError("another incarnation has registered since", field=node_id)
-        self._liveness.heard(node_id, incarnation, self._clock.mono_s())
-        return found
+        answer = await self.change(asking, "register", {"member": member}, timeout_s)
+        registered = member_from_json(answer["member"])
+        self._liveness.heard(registered.node_id, registered.incarnation, self._clock.mono_s())
+        return registered
 
     async def leave(self, asking: Asking, node_id: str, incarnation: str, timeout_s: float) -> int:
         """A member ends in good order; returns the revision that shows it."""
@@ -189,11 +187,8 @@ class Control:
 
     async def drain(self, asking: Asking, node_id: str, draining: bool, timeout_s: float) -> Member:
         """Keep new shards away from a data node, or no longer."""
-        await self.change(asking, "drain", {"node_id": node_id, "draining": draining}, timeout_s)
-        found = self._catalog.topology.members.get(node_id)
-        if found is None:
-            raise NotFoundError(f"no member {node_id!r}", field="node_id")
-        return found
+        answer = await self.change(asking, "drain", {"node_id": node_id, "draining": draining}, timeout_s)
+        return member_from_json(answer["member"])
 
     async def lease_origin(self, asking: Asking, holder: str, stamp: int, timeout_s: float) -> OriginLease:
         """Lease or renew an origin."""

@@ -16,7 +16,7 @@ from omendb_common.errors import (
 )
 from omendb_common.hlc import ORIGIN_MAX, STAMP_MAX
 from omendb_common.metadata import AUTO_ID_STOP, AUTO_IDS_PER_LEASE
-from omendb_common.topology import Member, MemberState, Role
+from omendb_common.topology import Member, MemberState, Role, member_to_json
 from omendb_coordinator.collection_changes import Args, Change, lose_replicas
 from omendb_coordinator.commands import ConflictError, text, whole
 from omendb_coordinator.state import MEMBERS_MAX, CatalogState, Origin
@@ -79,7 +79,7 @@ def register(state: CatalogState, index: int, args: Args) -> Change:
         state = _with_member(state, index, member)
     if anew and member.role == "datanode":
         state = lose_replicas(state, index, member.node_id)
-    return state, {"revision": state.topology.revision, "state": member.state}
+    return state, {"revision": state.topology.revision, "member": member_to_json(member)}
 
 
 def checked_member(value: Any) -> Member:
@@ -161,12 +161,11 @@ def drain(state: CatalogState, index: int, args: Args) -> Change:
         raise InvalidArgumentError(f"got {wanted!r}", field="draining", bound="true or false")
     others = state.draining - {member.node_id}
     state = replace(state, draining=others | {member.node_id} if wanted else others)
-    to: MemberState = member.state
     if member.state in ("up", "draining"):
-        to = "draining" if wanted else "up"
-    if to != member.state:
-        state = _with_member(state, index, replace(member, state=to))
-    return state, {"revision": state.topology.revision}
+        drained = replace(member, state="draining" if wanted else "up")
+        state = state if drained == member else _with_member(state, index, drained)
+        member = drained
+    return state, {"revision": state.topology.revision, "member": member_to_json(member)}
 
 
 def forget_member(state: CatalogState, index: int, args: Args) -> Change:

@@ -11,9 +11,9 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from omendb_common.topology import Topology
+from omendb_common.topology import CollectionInfo, Topology
 
-RING_TOPOLOGIES_MAX = 256
+RING_TOPOLOGIES_MAX = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,11 @@ class Watch:
             self._ring.popitem(last=False)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+    def last_seen(self, uuid: str) -> CollectionInfo | None:
+        """The collection of that uuid in the newest topology of the ring that has it."""
+        found = (topology.by_uuid(uuid) for topology in reversed(self._ring.values()))
+        return next((info for info in found if info is not None), None)
 
     def close(self) -> None:
         """Nobody waits any more."""

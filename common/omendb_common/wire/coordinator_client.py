@@ -149,6 +149,11 @@ class CoordinatorClient:
     # -- the topology
 
     @property
+    def name(self) -> str:
+        """What the coordinators' logs call this client."""
+        return self._name
+
+    @property
     def topology(self) -> Topology:
         """The newest seen; revision 0 before the first."""
         return self._topology
@@ -176,9 +181,13 @@ class CoordinatorClient:
                 await self._pull(deadline)
         return self._topology
 
-    async def _pull(self, deadline: Deadline) -> Topology:
+    async def read(self, deadline: Deadline) -> Topology:
+        """The catalog as it is at some moment between the call and its answer, whoever changes it."""
         reply = await self._call("members.PullTopology", pb.TopologyRequest(linearizable=True), deadline)
-        self._take(Topology.from_json(json.loads(reply.topology_json)))
+        return Topology.from_json(json.loads(reply.topology_json))
+
+    async def _pull(self, deadline: Deadline) -> Topology:
+        self._take(await self.read(deadline))
         return self._topology
 
     def _take(self, topology: Topology) -> None:

@@ -117,5 +117,5 @@ async def one_coordinator(
     finally:
         await client.close()
         await server.stop()
-    left = {task.get_name() for task in asyncio.all_tasks() - before if "poll" not in repr(task)}
-    assert not left, f"tasks left: {left}"
+    # Whatever was started ends; gRPC's own tasks take a moment.
+    await until(lambda: asyncio.all_tasks() <= before)

@@ -23,6 +23,8 @@ class MemoryGroup:
         """So many commands are applied, and their proposers told that nobody knows."""
         self.before_apply: Callable[[], object] | None = None
         """Called once, between a proposal and its application."""
+        self.after_apply: Callable[[], object] | None = None
+        """Called once, between an application and its answer."""
         self.pause_s = 0.0
         self._node_id = node_id
         self._index = 0
@@ -41,6 +43,9 @@ class MemoryGroup:
             interfere, self.before_apply = self.before_apply, None
             interfere()
         result = self._commit(command)
+        if self.after_apply is not None:
+            interfere, self.after_apply = self.after_apply, None
+            interfere()
         if self.lose_answers > 0:
             self.lose_answers -= 1
             raise UnavailableError("no majority answered in time", field="coordinator", outcome="unknown")

@@ -121,6 +121,15 @@ async def test_a_placement_is_made_anew_when_a_member_changes_meanwhile() -> Non
 
 
 @in_a_loop
+async def test_a_change_took_place_even_when_the_collection_is_dropped_before_its_answer() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        server.group.after_apply = lambda: server.group.decree("drop_collection", name="docs")
+        made = await client.create_collection(collection("docs"), soon())
+        assert "docs" not in server.catalog.topology.collections
+        assert (made.name, len(made.shards[0].replicas)) == ("docs", 3)
+
+
+@in_a_loop
 async def test_members_that_never_stay_the_same_end_in_a_refusal() -> None:
     async with one_coordinator(replace(_PATIENT, placements_max=3)) as (server, client):
 
