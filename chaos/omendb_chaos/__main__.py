@@ -14,6 +14,7 @@ from omendb_chaos.rows.outcome import Budget, Outcome
 # Modules are imported when their row runs: each pulls in only what it needs.
 ROWS: Mapping[str, str] = {
     "R1": "kills",
+    "R2": "cluster_kills",
     "R3": "power",
     "R4": "single_bytes",
     "R5": "blocks",
@@ -21,6 +22,7 @@ ROWS: Mapping[str, str] = {
     "R7": "io_errors",
     "R8": "failed_syncs",
     "R9": "memory",
+    "R14": "metadata",
     "R15": "raft",
     "R23": "fuzzed_requests",
     "R30": "mutants",

@@ -1,0 +1,1 @@
+"""The catalog under faults: clients that change it and read it, simulated or against real processes."""
