@@ -213,4 +213,4 @@ def run(seed: int, budget: Budget) -> Outcome:
     return outcome
 
 
-__all__ = ["run"]
+__all__ = ["Fuzz", "run"]

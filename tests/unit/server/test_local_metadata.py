@@ -78,11 +78,15 @@ def test_it_begins_with_what_the_folder_holds(folder: Folder) -> None:
 def test_what_a_single_node_cannot_do_is_refused(folder: Folder) -> None:
     async def story() -> None:
         metadata = LocalMetadata(folder, CLOCK, "u")
-        for place, field in enumerate(("shards", "replication", "write_quorum", "read_quorum")):
-            wanted: list[int | None] = [None] * 4
-            wanted[place] = 2
+        wanted = {
+            "shards": NewCollection("a", SCHEMA, shards=2),
+            "replication": NewCollection("a", SCHEMA, replication=3),
+            "write_quorum": NewCollection("a", SCHEMA, write_quorum=2),
+            "read_quorum": NewCollection("a", SCHEMA, read_quorum=2),
+        }
+        for field, new in wanted.items():
             with pytest.raises(InvalidArgumentError) as caught:
-                await metadata.create_collection(NewCollection("a", SCHEMA, *wanted), soon())
+                await metadata.create_collection(new, soon())
             assert caught.value.field == field
         with pytest.raises(InvalidArgumentError):
             await metadata.create_collection(NewCollection("a", SCHEMA, partition_key="tenant"), soon())
