@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import sys
+from typing import cast
 
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.security.tls import TlsFiles
+from omendb_common.telemetry.logs import LogFormat, configure
 from omendb_coordinator.config import settings_from
 from omendb_coordinator.process import Options, parse_address, parse_peers, serve
 
@@ -51,13 +52,24 @@ def options_from(arguments: list[str] | None = None) -> Options:
     )
 
 
+def _run(options: Options) -> None:
+    try:
+        import uvloop  # a faster loop where it is installed
+    except ImportError:
+        asyncio.run(serve(options))
+    else:
+        uvloop.run(serve(options))
+
+
 def main() -> int:
     """Run; 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         options = options_from()
+        form = cast(LogFormat, os.environ.get("OMENDB_LOG_FORMAT", "text"))
+        level = os.environ.get("OMENDB_LOG_LEVEL", "info")
+        configure(form=form, level=level, role="coordinator", node_id=options.node_id)
         os.makedirs(options.folder, exist_ok=True)
-        asyncio.run(serve(options))
+        _run(options)
     except InvalidArgumentError as problem:
         sys.stderr.write(f"omendb coordinator: {problem}\n")
         return 2

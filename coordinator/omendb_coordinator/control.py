@@ -94,6 +94,11 @@ class Control:
         return self._settings
 
     @property
+    def proposals(self) -> int:
+        """Changes that wait for the group."""
+        return self._proposals
+
+    @property
     def leads(self) -> bool:
         """Whether this member takes itself for the leader."""
         return self._consensus.status.role == "leader"

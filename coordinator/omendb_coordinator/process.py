@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import json
 import logging
 import signal
 import sys
 import uuid
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.disk import RealDisk
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.security.tls import TlsFiles
+from omendb_common.telemetry.http import HealthServer
+from omendb_common.telemetry.loop_lag import LoopLag
+from omendb_common.telemetry.metrics import Metrics
 from omendb_common.topology import Member, Topology
 from omendb_common.wire.coordinator_client import CoordinatorClient
 from omendb_coordinator.catalog import Catalog
@@ -24,12 +30,15 @@ from omendb_coordinator.consensus.group import RaftGroup
 from omendb_coordinator.consensus.settings import RaftSettings
 from omendb_coordinator.consensus.tls import RaftTls
 from omendb_coordinator.control import FEATURE_LEVEL, Control
+from omendb_coordinator.measured import Figures
 from omendb_coordinator.service import CoordinatorServer
 from omendb_coordinator.watch import Watch
 
 _log = logging.getLogger(__name__)
 
 Address = tuple[str, int]
+
+RELEASE = importlib.metadata.version("omendb")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,32 +128,45 @@ class CoordinatorProcess:
         self._control = Control(
             self._group, catalog, watch, self._addresses, settings, self._clock, lambda: uuid.uuid4().hex
         )
-        self._server = CoordinatorServer(self._control, options.tls)
+        self._metrics = Metrics("coordinator", options.node_id, self._clock, release=RELEASE)
+        self._figures = Figures(self._control, self._metrics)
+        self._lag = LoopLag()
+        self._metrics.gauge("omendb_loop_lag_seconds", "How late the event loop is", lambda: self._lag.lag_s)
+        self._health = HealthServer(self._metrics.render, self._figures.unready)
+        self._server = CoordinatorServer(
+            self._control,
+            options.tls,
+            self._clock,
+            lambda method, seconds, code: self._metrics.observe_request(method, seconds, code),
+        )
         self._client: CoordinatorClient | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then leave in good order."""
         options = self._options
-        port = await self._server.bind(written(options.listen))
-        if options.listen[1] == 0:
-            self._addresses[options.node_id] = written((options.listen[0], port))
-        await self._group.start()
-        leading = asyncio.create_task(self._control.lead(), name="leader's duties")
-        try:
+        async with AsyncExitStack() as end:
+            if options.metrics_listen is not None:
+                end.push_async_callback(self._health.stop)
+                await self._health.start(*options.metrics_listen)
+            self._lag.start()
+            end.callback(self._lag.stop)
+            port = await self._server.bind(written(options.listen))
+            if options.listen[1] == 0:
+                self._addresses[options.node_id] = written((options.listen[0], port))
+            await self._group.start()
+            end.push_async_callback(self._group.stop)
             await self._server.start()
+            end.push_async_callback(self._server.stop, options.settings.drain_s)
+            leading = asyncio.create_task(self._control.lead(), name="leader's duties")
+            end.push_async_callback(_cancelled, leading)
             await self._join()
+            end.push_async_callback(self._leave)
             self._say_ready()
             ended = asyncio.create_task(stop.wait(), name="stop")
+            end.push_async_callback(_cancelled, ended)
             await asyncio.wait({leading, ended}, return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel()
             if leading.done():
                 leading.result()
-        finally:
-            await self._leave()
-            leading.cancel()
-            await asyncio.gather(leading, return_exceptions=True)
-            await self._server.stop(options.settings.drain_s)
-            await self._group.stop()
 
     async def _join(self) -> None:
         """Be a member like every other process, so that people see this one and upgrades wait for it."""
@@ -177,10 +199,15 @@ class CoordinatorProcess:
             "node_id": self._options.node_id,
             "address": self._addresses[self._options.node_id],
             "raft": written(self._group.address),
-            "metrics": None,
+            "metrics": self._health.address or None,
         }
         sys.stdout.write(f"ready {json.dumps(told)}\n")
         sys.stdout.flush()
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _raft_tls(files: TlsFiles) -> RaftTls:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from omendb_common.clock import Clock
 from omendb_common.errors import (
     InvalidArgumentError,
     OmenDBError,
@@ -38,6 +39,14 @@ CALL_S_MAX = 60.0
 REQUEST_BYTES_MAX = 1 << 20
 _RETRY = (RETRY_KEY, "1")
 
+Observe = Callable[[str, float, str], object]
+"""Told of every call: its method, how long it took in seconds, and the name of its status."""
+
+
+def _unobserved(method: str, seconds: float, code: str) -> None:
+    """Nobody wants to know."""
+
+
 _Self = TypeVar("_Self", bound="_Face")
 _Request = TypeVar("_Request")
 _Reply = TypeVar("_Reply")
@@ -49,11 +58,16 @@ def _told(method: _Method[_Self, _Request, _Reply]) -> _Method[_Self, _Request, 
 
     @functools.wraps(method)
     async def told(self: _Self, request: _Request, context: Any) -> _Reply:
+        began_s = self.clock.mono_s()
+        code = "OK"
         try:
             return await method(self, request, context)
         except Exception as error:
+            code = status.of_exception(error).code
             await self.refuse(context, error)
             raise
+        finally:
+            self.observe(method.__name__, self.clock.mono_s() - began_s, code)
 
     return told
 
@@ -61,8 +75,10 @@ def _told(method: _Method[_Self, _Request, _Reply]) -> _Method[_Self, _Request, 
 class _Face:
     """What both services share."""
 
-    def __init__(self, control: Control) -> None:
+    def __init__(self, control: Control, clock: Clock, observe: Observe) -> None:
         self._control = control
+        self.clock = clock
+        self.observe = observe
 
     async def refuse(self, context: Any, error: BaseException) -> None:
         """End a call with an error, and say where else, or whether again, the caller may try."""
@@ -215,8 +231,8 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
 class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     """Registration, heartbeats, leases, and the catalog as it changes."""
 
-    def __init__(self, control: Control) -> None:
-        super().__init__(control)
+    def __init__(self, control: Control, clock: Clock, observe: Observe) -> None:
+        super().__init__(control, clock, observe)
         self._watchers = 0
         self._stopping = False
 
@@ -355,7 +371,7 @@ def _delta(base: Topology, newest: Topology) -> bytes:
 class CoordinatorServer:
     """The gRPC server of one coordinator."""
 
-    def __init__(self, control: Control, tls: TlsFiles | None) -> None:
+    def __init__(self, control: Control, tls: TlsFiles | None, clock: Clock, observe: Observe = _unobserved) -> None:
         self._tls = tls
         self._server = grpc.aio.server(
             options=(
@@ -366,8 +382,8 @@ class CoordinatorServer:
             ),
             maximum_concurrent_rpcs=control.settings.watchers_max + 4 * control.settings.proposals_max,
         )
-        self._members = MembersFace(control)
-        rpc.add_CoordinatorAdminServicer_to_server(AdminFace(control), self._server)
+        self._members = MembersFace(control, clock, observe)
+        rpc.add_CoordinatorAdminServicer_to_server(AdminFace(control, clock, observe), self._server)
         rpc.add_CoordinatorMembersServicer_to_server(self._members, self._server)
 
     async def bind(self, address: str) -> int:
@@ -397,4 +413,5 @@ __all__ = [
     "AdminFace",
     "CoordinatorServer",
     "MembersFace",
+    "Observe",
 ]

@@ -81,7 +81,7 @@ class Loopback:
 
     async def start(self, *, leads: bool = True) -> None:
         """Serve, and do a leader's duties if it is to lead."""
-        self._server = CoordinatorServer(self.control, None)
+        self._server = CoordinatorServer(self.control, None, CLOCK)
         port = await self._server.bind(self.address)
         self.address = f"127.0.0.1:{port}"
         self.addresses[self.group.status.node_id] = self.address

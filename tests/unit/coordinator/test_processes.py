@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 
 from omendb_chaos.coordinators import Coordinators, read_ready
@@ -36,6 +37,7 @@ def group(tmp_path: Path) -> Iterator[Coordinators]:
 def test_a_lone_coordinator_keeps_what_it_acknowledged(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "omendb_coordinator", "--dir", str(tmp_path / "c1"), "--node-id", "c1"]
     command += ["--listen", "127.0.0.1:0", "--raft-listen", "127.0.0.1:0", "--bootstrap"]
+    command += ["--metrics-listen", "127.0.0.1:0"]
 
     async def use(address: str, *, first: bool) -> None:
         client = CoordinatorClient([address], None, CLOCK)
@@ -55,6 +57,15 @@ def test_a_lone_coordinator_keeps_what_it_acknowledged(tmp_path: Path) -> None:
             told = read_ready(process, "")
             assert told["role"] == "coordinator"
             asyncio.run(use(str(told["address"]), first=first))
+            metrics = httpx.get(f"http://{told['metrics']}/metrics").text
+            for line in (
+                "omendb_raft_leads 1.0",
+                "omendb_active_collections 1.0",
+                'omendb_members{role="datanode",state="up"} 1.0',
+                'omendb_request_seconds_count{code="OK",method="Register"}',
+            ):
+                assert line in metrics, metrics
+            assert httpx.get(f"http://{told['metrics']}/readyz").status_code == 200
             process.send_signal(signal.SIGTERM)
             _, errors = process.communicate(timeout=30)
             assert process.returncode == 0
