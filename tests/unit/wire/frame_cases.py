@@ -7,11 +7,14 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from omendb_common.checksum import byte_view
 from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.wire.frame_client import FrameClient
 from omendb_common.wire.frame_connection import FrameIdentity
 from omendb_common.wire.frame_server import Answer, FrameServer, Request
+from omendb_common.wire.frames import Kind, encode
+from omendb_proto.v1 import frames_pb2
 
 ROUTER = FrameIdentity("c1", "router", "r1", "0.1.0")
 NODE = FrameIdentity("c1", "datanode", "d1", "0.1.0")
@@ -56,3 +59,22 @@ async def until(true: Callable[[], bool], timeout_s: float = 20.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not true():
             await asyncio.sleep(0.002)
+
+
+def frame(kind: Kind, call: int = 0, message: bytes = b"", *attachments: bytes, **more: int) -> bytes:
+    """A frame's bytes."""
+    return b"".join(bytes(byte_view(part)) for part in encode(kind, call, message, attachments, **more))
+
+
+def hello(**change: Any) -> bytes:
+    """The hello of a welcome router, or of another one."""
+    fields: dict[str, Any] = {
+        "version_min": 1,
+        "version_max": 1,
+        "cluster_id": "c1",
+        "role": "router",
+        "node_id": "r1",
+        "in_flight_max": 9,
+        "frame_bytes_max": 1 << 20,
+    }
+    return frame(Kind.HELLO, 0, frames_pb2.Hello(**(fields | change)).SerializeToString())

@@ -15,30 +15,12 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omendb_common.checksum import byte_view, crc32c
+from omendb_common.checksum import crc32c
 from omendb_common.errors import UnavailableError
-from omendb_common.wire.frames import FRAME_BYTES_MAX, MAGIC, Frame, FrameDecoder, FrameLimits, Kind, encode
-from omendb_proto.v1 import frames_pb2
-from tests.unit.wire.frame_cases import calling, serving, soon, until
+from omendb_common.wire.frames import FRAME_BYTES_MAX, MAGIC, Frame, FrameDecoder, FrameLimits, Kind
+from tests.unit.wire.frame_cases import calling, frame, hello, serving, soon, until
 
 LIMITS = FrameLimits(hello_timeout_s=0.2, stall_timeout_s=0.2)
-
-
-def frame(kind: Kind, call: int = 0, message: bytes = b"", *attachments: bytes, **more: int) -> bytes:
-    return b"".join(bytes(byte_view(part)) for part in encode(kind, call, message, attachments, **more))
-
-
-def hello(**change: Any) -> bytes:
-    fields: dict[str, Any] = {
-        "version_min": 1,
-        "version_max": 1,
-        "cluster_id": "c1",
-        "role": "router",
-        "node_id": "r1",
-        "in_flight_max": 9,
-        "frame_bytes_max": 1 << 20,
-    }
-    return frame(Kind.HELLO, 0, frames_pb2.Hello(**(fields | change)).SerializeToString())
 
 
 CALL = frame(Kind.REQUEST, 1, b"hello", method=1, deadline_ms=60_000)
