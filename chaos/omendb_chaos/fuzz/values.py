@@ -99,7 +99,21 @@ def filters(dice: random.Random, depth: int = 3) -> Any:
     if roll < 0.35:
         return dice.choice(({}, [], None, "x", {"$": 1}, {"a": {}}))
     field = dice.choice(("size", "color", "a.b", text(dice)))
-    operators = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists", "$contains", "$startswith", "$x")
+    operators = (
+        "$eq",
+        "$ne",
+        "$gt",
+        "$gte",
+        "$lt",
+        "$lte",
+        "$in",
+        "$nin",
+        "$exists",
+        "$contains",
+        "$startsWith",
+        "$isNull",
+        "$x",
+    )
     operator = dice.choice(operators)
     operand = dice.choice((1, "red", number(dice), text(dice), json_value(dice, 1)))
     if operator in ("$in", "$nin") and dice.random() < 0.8:

@@ -59,7 +59,7 @@ Filters = Annotated[
     dict[str, Any],
     _told(
         "only points that match: a field's path to a value or to operators ($eq, $ne, $gt, $gte, $lt, "
-        "$lte, $in, $nin, $exists, $contains, $startswith, ...), joined by $and, $or and $not",
+        "$lte, $in, $nin, $exists, $isNull, $contains, $startsWith), joined by $and, $or and $not",
         examples=[{"category": {"$eq": "electronics"}, "price": {"$lte": 1000}}],
     ),
 ]
