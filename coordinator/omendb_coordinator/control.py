@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +29,8 @@ FEATURE_LEVEL = COMMAND_FORMAT
 
 REQUEST_OWN = "coordinator"
 
-
-class BusyError(ResourceExhaustedError):
-    """Too many changes are under way; nothing was proposed."""
+OWN_TROUBLE = "coordinator"
+"""The field of errors that say nothing about the change: another coordinator, or a later try, may carry it out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +69,8 @@ class Control:
         self._led_term: int | None = None
         self._proposals = 0
         self._leader_seen_s = clock.mono_s()
+        self._elected = asyncio.Event()
+        consensus.on_change(lambda _: self._elected.set())
 
     # -- where things stand
 
@@ -131,7 +132,7 @@ class Control:
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
         if self._proposals >= self._settings.proposals_max:
-            raise BusyError("too many changes under way", field="coordinator", retry_after=0.1)
+            raise ResourceExhaustedError("too many changes under way", field=OWN_TROUBLE, retry_after=0.1)
         self._proposals += 1
         try:
             yield
@@ -214,12 +215,20 @@ class Control:
     # -- reads
 
     async def read(self, timeout_s: float) -> Topology:
-        """The topology after everything that was acknowledged before the call."""
+        """The topology after everything that was acknowledged before the call; always that of a named cluster."""
         await self._consensus.read_index(timeout_s)
-        return self._catalog.topology
+        topology = self._catalog.topology
+        if not topology.cluster_id:
+            raise UnavailableError("the cluster has no id yet", field=OWN_TROUBLE)
+        return topology
 
-    def report(self) -> dict[str, Any]:
-        """The cluster as this member knows it, for people: a JSON object."""
+    async def report(self, timeout_s: float) -> dict[str, Any]:
+        """The cluster after everything that was acknowledged before the call, for people: a JSON object."""
+        await self._consensus.read_index(timeout_s)
+        return self.local_report()
+
+    def local_report(self) -> dict[str, Any]:
+        """The cluster as this member knows it."""
         status, topology = self._consensus.status, self._catalog.topology
         now_s = self._clock.mono_s()
         replicas = Counter(r.node_id for c in topology.collections.values() for s in c.shards for r in s.replicas)
@@ -252,7 +261,10 @@ class Control:
     async def lead(self) -> None:
         """Do what a leader does, whenever this member is one. Runs until it is cancelled."""
         while True:
-            await asyncio.sleep(self._settings.decide_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.decide_s):
+                    await self._elected.wait()
+            self._elected.clear()
             if not self.leads:
                 self._led_term = None
                 continue
@@ -331,4 +343,4 @@ def _creation(new: NewCollection, uuid: str, placed: Plan | None, members_revisi
     }
 
 
-__all__ = ["FEATURE_LEVEL", "Asking", "BusyError", "Control"]
+__all__ = ["FEATURE_LEVEL", "OWN_TROUBLE", "Asking", "Control"]

@@ -29,7 +29,7 @@ from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, RETRY_KEY
 from omendb_coordinator.commands import to_bytes
 from omendb_coordinator.consensus.seam import NotLeaderError
-from omendb_coordinator.control import Asking, BusyError, Control
+from omendb_coordinator.control import OWN_TROUBLE, Asking, Control
 from omendb_proto.v1 import coordinator_pb2 as pb
 from omendb_proto.v1 import coordinator_pb2_grpc as rpc
 
@@ -84,14 +84,12 @@ class _Face:
         """End a call with an error, and say where else, or whether again, the caller may try."""
         told = status.of_exception(error, lambda e: _log.error("a call failed", exc_info=e))
         trailing: list[tuple[str, str | bytes]] = [*status.trailing(told)]
-        # From the group, not from the catalog: another member, or the same one a little later, may say yes.
-        if isinstance(error, NotLeaderError):
+        if told.retryable and told.field == OWN_TROUBLE:
             trailing.append(_RETRY)
+        if isinstance(error, NotLeaderError):
             address = self._control.leader_address(error.leader)
             if address is not None:
                 trailing.append((LEADER_KEY, address))
-        elif isinstance(error, BusyError) or (isinstance(error, UnavailableError) and error.outcome == "unknown"):
-            trailing.append(_RETRY)
         details = status.to_proto(told).message
         await context.abort(grpc.StatusCode[told.code], details, tuple(trailing))
 
@@ -223,9 +221,8 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
     @_told
     async def ClusterStatus(self, request: pb.CatalogStatusRequest, context: Any) -> pb.CatalogStatusReply:
         """The cluster, for people."""
-        if not request.local:
-            await self._control.read(self.left_s(context))
-        return pb.CatalogStatusReply(status_json=to_bytes(self._control.report()))
+        told = self._control.local_report() if request.local else await self._control.report(self.left_s(context))
+        return pb.CatalogStatusReply(status_json=to_bytes(told))
 
 
 class MembersFace(_Face, rpc.CoordinatorMembersServicer):
@@ -302,7 +299,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
 
     async def _events(self, request: pb.WatchRequest) -> AsyncIterator[pb.WatchEvent]:
         if self._watchers >= self._control.settings.watchers_max:
-            raise ResourceExhaustedError("too many watches", field="coordinator", retry_after=1.0)
+            raise ResourceExhaustedError("too many watches", field=OWN_TROUBLE, retry_after=1.0)
         self._watchers += 1
         try:
             revision = request.revision
@@ -323,9 +320,9 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     def _check_fit(self, cluster_id: str) -> None:
         """Raise when this member can be nobody's source: it ends, lost its group, or belongs to another cluster."""
         if self._stopping:
-            raise UnavailableError("this coordinator ends", field="coordinator")
+            raise UnavailableError("this coordinator ends", field=OWN_TROUBLE)
         if self._control.leaderless():
-            raise UnavailableError("this coordinator knows no leader", field="coordinator")
+            raise UnavailableError("this coordinator knows no leader", field=OWN_TROUBLE)
         own = self._control.catalog.topology.cluster_id
         if cluster_id and own and cluster_id != own:
             raise InvalidArgumentError(

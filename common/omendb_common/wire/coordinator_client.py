@@ -119,6 +119,7 @@ class CoordinatorClient:
         self._beating = asyncio.Lock()
         self._state = ""
         self._connected = False
+        self._complaints: dict[str, str] = {}
 
     # -- life
 
@@ -218,7 +219,7 @@ class CoordinatorClient:
             except (grpc.aio.AioRpcError, TimeoutError) as problem:
                 _log.debug("watch of %s ended: %s", address, problem)
             except OmenDBError as problem:
-                _log.error("cannot follow %s: %s", address, problem)
+                self._complain("watch", f"cannot follow {address}: {problem}")
             finally:
                 was, self._connected = self._connected, False
             pause_s = PAUSE_FIRST_S if was or before != self._topology.revision else min(2 * pause_s, PAUSE_MAX_S)
@@ -234,6 +235,7 @@ class CoordinatorClient:
                 if event is grpc.aio.EOF:
                     return
                 self._connected = True
+                self._complain("watch", "")
                 form = event.WhichOneof("form")
                 if form == "topology_json":
                     have = Topology.from_json(json.loads(event.topology_json))
@@ -387,7 +389,9 @@ class CoordinatorClient:
                     try:
                         await self._beat_once(member, Deadline.after(self._clock, max(interval_s, 0.5)))
                     except OmenDBError as problem:
-                        _log.info("heartbeat of %s: %s", member.node_id, problem)
+                        self._complain("heartbeat", f"the heartbeats of {member.node_id} reach nobody: {problem}")
+                    else:
+                        self._complain("heartbeat", "")
             await asyncio.sleep(interval_s * (0.9 + 0.2 * self._dice.random()))
 
     async def _beat_once(self, member: Member, deadline: Deadline) -> None:
@@ -399,6 +403,15 @@ class CoordinatorClient:
             await self.register(member, Deadline.after(self._clock, 2 * ATTEMPT_S))
             return
         self._state = reply.state
+
+    def _complain(self, about: str, problem: str) -> None:
+        """Log a problem once, and its end: it may last for hours and come up every second."""
+        before = self._complaints.get(about, "")
+        self._complaints[about] = problem
+        if problem and not before:
+            _log.warning("%s", problem)
+        elif before and not problem:
+            _log.info("%s: well again", about)
 
     # -- calls
 
