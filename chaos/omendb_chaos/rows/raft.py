@@ -1,7 +1,8 @@
 """R15: Raft. Groups of three and five members on one virtual clock, with every fault that the design names.
 
 The core, the log, the vote and the snapshots are the real ones, on simulated disks. What must hold is in
-``raft.checks``; at full length every rule of the group is also taken out in turn, and the runs must notice.
+``raft.checks``; at full length every rule of the group is also taken out in turn, and the runs must notice. Then real
+processes, with real files and connections, are killed and stopped while clients write.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from collections import Counter
 
 from omendb_chaos.raft.ablations import ABLATIONS, Ablation
+from omendb_chaos.raft.checks import Violation
+from omendb_chaos.raft.processes import torment
 from omendb_chaos.raft.profiles import PROFILES
 from omendb_chaos.raft.world import simulate
 from omendb_chaos.rows.outcome import Budget, Outcome
 
 SEEDS_PER_PROFILE = {"small": 10, "full": 400}
+REAL_S = {"small": 4.0, "full": 60.0}
 # Seeds after which a rule that nobody missed counts as untested.
 NOTICED_WITHIN = 200
 
@@ -34,6 +38,13 @@ def run(seed: int, budget: Budget) -> Outcome:
             reads += result.reads
             terms += result.terms
             faults += result.faults
+    real = ""
+    try:
+        tally = torment(seed, REAL_S[budget])
+        real = ", ".join(f"{count} {name}" for name, count in sorted(tally.faults.items()))
+        real = f"real processes: {tally.acknowledged} acknowledged, {tally.reads} reads, {real}"
+    except* Violation as errors:
+        outcome.violations += [f"real processes: {error}" for error in errors.exceptions]
     if budget == "full":
         for ablation in ABLATIONS.values():
             noticed = notice(ablation)
@@ -43,8 +54,8 @@ def run(seed: int, budget: Budget) -> Outcome:
                 outcome.notes.append(f"without '{ablation.rule}': {noticed}")
     said = ", ".join(f"{count} {name}" for name, count in sorted(faults.items()))
     outcome.figure = (
-        f"{runs} runs, {acknowledged} acknowledged commands, {reads} linearizable reads, {terms} leaders; {said}; "
-        f"{len(outcome.violations)} violations"
+        f"{runs} simulated runs, {acknowledged} acknowledged commands, {reads} linearizable reads, {terms} leaders; "
+        f"{said}; {real}; {len(outcome.violations)} violations"
     )
     return outcome
 
@@ -58,4 +69,4 @@ def notice(ablation: Ablation) -> str | None:
     return None
 
 
-__all__ = ["NOTICED_WITHIN", "SEEDS_PER_PROFILE", "notice", "run"]
+__all__ = ["NOTICED_WITHIN", "REAL_S", "SEEDS_PER_PROFILE", "notice", "run"]
