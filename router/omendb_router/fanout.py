@@ -156,7 +156,8 @@ class Fanout:
 
         def promise(node_id: str) -> tuple[bool, float, float]:
             health = self.health(node_id)
-            expected_s = health.expected_s(now) * (1 + health.in_flight)
+            # Below a millisecond nodes are alike, and share the reads by chance and by what they have to do.
+            expected_s = max(health.expected_s(now), 0.001) * (1 + health.in_flight)
             return not health.circuit.allows(now), expected_s, self._dice.random()
 
         return sorted(node_ids, key=promise)

@@ -123,14 +123,15 @@ class NodeHealth:
     def answered(self, kind: str, seconds: float, now_s: float) -> None:
         """A call of this kind was answered."""
         self.circuit.succeeded()
-        self._mean_s += 0.1 * (seconds - self._mean_s)
+        expected_s = self.expected_s(now_s)
+        self._mean_s = expected_s + 0.1 * (seconds - expected_s)
         self._known_s = now_s
         self.latencies.setdefault(kind, Latencies()).add(seconds)
 
     def gave_up(self, seconds: float, now_s: float) -> None:
         """A call was given up after so long without an answer."""
         self.circuit.left()
-        if seconds > self._mean_s:
+        if seconds > self.expected_s(now_s):
             self._mean_s = seconds
             self._known_s = now_s
 
