@@ -19,7 +19,6 @@ from omendb_common.metadata import Metadata
 from omendb_common.topology import ReplicaPlace, Topology, member_to_json
 from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, CoordinatorClient
-from omendb_coordinator.config import settings_from
 from omendb_coordinator.control import Asking
 from omendb_proto.v1 import coordinator_pb2 as pb
 from omendb_proto.v1 import coordinator_pb2_grpc as rpc
@@ -340,11 +339,3 @@ async def test_messages_that_make_no_sense_are_refused_by_name() -> None:
                 await call
             assert type(status.from_rpc(failed.value)) in (InvalidArgumentError, NotFoundError), failed.value
         assert server.catalog.topology.collections == {}
-
-
-def test_settings_come_from_the_environment_and_keep_their_order() -> None:
-    assert settings_from({"OMENDB_COORDINATOR_DOWN_S": "9", "PATH": "x"}).down_s == 9.0
-    assert settings_from({"OMENDB_COORDINATOR_PROPOSALS_MAX": "9"}).proposals_max == 9
-    for wrong in ({"DOWN_S": "x"}, {"DOWN_S": "2"}, {"NOTHING": "1"}, {"DECIDE_S": "nan"}, {"WATCHERS_MAX": "1.5"}):
-        with pytest.raises(InvalidArgumentError):
-            settings_from({f"OMENDB_COORDINATOR_{name}": text for name, text in wrong.items()})
