@@ -107,7 +107,8 @@ class LocalMetadata:
 
     async def _change(self, change: Callable[[], T], deadline: Deadline) -> T:
         """Run a change to the end, whatever becomes of the caller, and publish what it left."""
-        deadline.check("changing the catalog")
+        if deadline.passed:
+            raise DeadlineExceededError("too late to begin", field="timeout", mend="allow more time", outcome="none")
         task = asyncio.get_running_loop().create_task(self._run(change))
         self._working.add(task)
         task.add_done_callback(self._working.discard)

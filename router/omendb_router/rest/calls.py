@@ -166,7 +166,7 @@ class Reading:
             if isinstance(error, ClientDisconnect):
                 raise InvalidArgumentError("the body broke off", field="body", bound="a whole body") from error
             if isinstance(error, TimeoutError):
-                raise DeadlineExceededError("the body did not come in time", field="timeout") from error
+                raise DeadlineExceededError("the body did not come in time", field="timeout", outcome="none") from error
             raise
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -381,6 +383,18 @@ def test_a_timeout_becomes_the_deadline(faces: Faces) -> None:
     for text, good in [("0.001", True), ("0.0009", False), ("86400", True), ("86401", False)]:
         answer = faces.rest("GET", f"/collections?timeout={text}")
         assert answer.status_code == (200 if good else 400)
+
+
+def test_a_body_that_does_not_come_in_time_wrote_nothing(faces: Faces) -> None:
+    faces.make()
+
+    async def hesitant() -> AsyncIterator[bytes]:
+        yield b'{"vectors": '
+        await asyncio.Event().wait()
+
+    answer = faces.rest("POST", "/collections/c/points?timeout=0.05", content=hesitant())
+    assert refused(answer, 504, "DeadlineExceededError", "timeout")["outcome"] == "none"
+    assert faces.rest_face.bodies_bytes == 0
 
 
 def test_requests_are_observed_by_operation_and_status(faces: Faces) -> None:

@@ -138,8 +138,9 @@ def test_a_change_that_was_begun_is_made_though_nobody_waits(folder: Folder) -> 
     async def story() -> None:
         metadata = LocalMetadata(folder, CLOCK, "u")
         late = Deadline.after(CLOCK, 1e-9)
-        with pytest.raises(DeadlineExceededError):
+        with pytest.raises(DeadlineExceededError) as caught:
             await metadata.create_collection(NewCollection("never", SCHEMA), late)
+        assert caught.value.outcome == "none"
         asked = asyncio.create_task(metadata.create_collection(NewCollection("a", SCHEMA), soon()))
         await asyncio.sleep(0)
         asked.cancel()
