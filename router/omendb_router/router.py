@@ -87,10 +87,11 @@ class Router:
     # -- life
 
     async def start(self, deadline: Deadline) -> None:
-        """Lease an origin and follow the topology; UnavailableError when the coordinators do not answer."""
+        """Lease an origin and follow the topology; after an UnavailableError it may be called again."""
+        await self._leases.renew(deadline)
+        self._leases.renew_in_time()
         self._metadata.on_change(self._follow)
         self._follow(self._metadata.topology)
-        await self._leases.renew(deadline)
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     async def stop(self, deadline: Deadline) -> None:

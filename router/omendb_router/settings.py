@@ -84,11 +84,11 @@ class RouterSettings:
         low=1,
         high=60_000,
     )
-    lease_renew_ms: float = _setting(
-        5000.0,
-        "the origin's lease is renewed when fewer milliseconds of stamps than this are left",
-        low=1,
-        high=600_000,
+    lease_ahead_ms: float = _setting(
+        3_600_000.0,
+        "how far ahead stamps are leased: so long writes go on while no coordinator answers",
+        low=0.0,
+        high=86_400_000,
     )
     auto_ids: str = _setting(
         "lease",

@@ -20,6 +20,7 @@ from omendb_router.settings import RouterSettings
 
 _SAMPLE_AGE_S = 30.0
 _REFUSE_SHARE = 0.8
+_RENEW_SHARE = 0.9
 _MS_SHIFT = 22
 
 
@@ -77,7 +78,7 @@ class Stamps:
         self._clock = clock
         self._hlc = HybridLogicalClock(clock)
         self._lease: OriginLease | None = None
-        self._renew_ms = settings.lease_renew_ms
+        self._ahead_ms = settings.lease_ahead_ms
         self._next_id = self._ids_stop = 0
 
     @property
@@ -95,7 +96,7 @@ class Stamps:
         if self._lease is None or lease.origin != self._lease.origin:
             last = max(self._hlc.last, lease.stamp_above)
             self._hlc = HybridLogicalClock(self._clock, origin=lease.origin, last=last)
-        self._hlc.observe(lease.stamp_above)
+        # A renewal of the same origin only moves the bound: nobody else was given a stamp between the old and the new.
         if self._lease is None or lease.auto_ids != self._lease.auto_ids:
             self._next_id, self._ids_stop = lease.auto_ids
         self._lease = lease
@@ -107,7 +108,12 @@ class Stamps:
     @property
     def wants_renewal(self) -> bool:
         """Whether the lease should be renewed in good time."""
-        return self.left_ms() < self._renew_ms
+        return self.left_ms() < _RENEW_SHARE * self._ahead_ms
+
+    @property
+    def wanted(self) -> int:
+        """From where on to ask for stamps: at first from now, so that none is given out twice; then from far ahead."""
+        return self.now if self._lease is None else self.now + (int(self._ahead_ms) << _MS_SHIFT)
 
     def observe(self, stamp: int) -> None:
         """Make later stamps greater, unless ``stamp`` is so far ahead that no data node would take one above it."""
@@ -150,7 +156,7 @@ class Leases:
 
     async def renew(self, deadline: Deadline) -> None:
         """Lease, or renew, now."""
-        self._stamps.take(await self._metadata.lease_origin(self._holder, self._stamps.now, deadline))
+        self._stamps.take(await self._metadata.lease_origin(self._holder, self._stamps.wanted, deadline))
 
     async def stamp(self, deadline: Deadline) -> int:
         """A fresh stamp; UnavailableError (outcome none) when no lease can be had in time."""
