@@ -69,6 +69,9 @@ ALLOWED: Mapping[str, Permission] = {
     "common/omendb_common/clock.py": Permission("the clock port's real clock"),
     "common/omendb_common/disk.py": Permission("the disk port's real disk"),
     "common/omendb_common/config.py": Permission("reads the settings before there is a disk", frozenset({"open"})),
+    "common/omendb_common/wire/coordinator_client.py": Permission(
+        "the default of the port `new_id`: ids of requests", frozenset({"uuid.uuid4"})
+    ),
     "datanode/omendb_engine/folder.py": Permission("the default of the port `new_uuid`", frozenset({"uuid.uuid4"})),
     "datanode/omendb_engine/lock.py": Permission(
         "the writer lock is the operating system's, between processes, which a simulated disk has not",
