@@ -1,4 +1,4 @@
-"""Is there one order of all calls, within their times, that explains every answer?
+"""The search for one order of all calls, within their times, that explains every answer.
 
 The search of Wing and Gong with the memory of Lowe: calls are put in order one by one, each while it was under way, and
 a set of ordered calls that led to the same state before is not tried again. Objects that do not know each other are
