@@ -19,11 +19,13 @@ from omendb_common.ids import IdColumn, PointId
 from omendb_common.metadata import NewCollection
 from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_common.schema import CollectionSchema, VectorField
+from omendb_common.shard_calls import DataNode
 from omendb_common.topology import CollectionInfo
 from omendb_router.face_calls import Found, Hits, Question, Seen, Written
 from omendb_router.nodes import NodePool
 from omendb_router.router import Router
 from omendb_router.settings import RouterSettings
+from tests.unit.router.engine_nodes import EngineReplicas, engine_node
 
 T = TypeVar("T")
 MAJORITY = Seen("majority")
@@ -32,20 +34,31 @@ DEFAULT = Seen()
 
 
 class Cluster:
-    """``nodes`` data nodes d1 … behind a network whose weather tests change, and any number of routers."""
+    """``nodes`` data nodes d1 … behind a network whose weather tests change, and any number of routers.
 
-    def __init__(self, loop: VirtualLoop, nodes: int = 3, seed: int = 0, *, lease_ms: int = 10_000) -> None:
+    The nodes are dictionaries, or with ``engine`` the real rules over the real engine.
+    """
+
+    def __init__(self, loop: VirtualLoop, nodes: int = 3, seed: int = 0, *, engine: bool = False) -> None:
         self.loop = loop
         self.clock = VirtualClock(loop)
         self.rng = random.Random(seed)
         names = [f"d{number}" for number in range(1, nodes + 1)]
-        self.metadata = MemoryMetadata(names, lease_ms=lease_ms)
+        self.metadata = MemoryMetadata(names)
         self.clocks = {name: VirtualClock(loop) for name in names}
-        self.memory = {name: MemoryNode(name, self.clocks[name], self.metadata) for name in names}
-        self.network = {name: FaultyNode(self.memory[name], random.Random(self.rng.random())) for name in names}
-        for node in self.memory.values():
-            self.metadata.on_change(node.follow)
+        self.memory: dict[str, MemoryNode] = {}
+        self.engines: list[EngineReplicas] = []
+        self.network = {name: FaultyNode(self._node(name, engine), random.Random(self.rng.random())) for name in names}
         self.routers: list[Router] = []
+
+    def _node(self, name: str, engine: bool) -> DataNode:
+        if engine:
+            rules, replicas = engine_node(name, self.clocks[name], self.metadata)
+            self.engines.append(replicas)
+            return rules
+        node = self.memory[name] = MemoryNode(name, self.clocks[name], self.metadata)
+        self.metadata.on_change(node.follow)
+        return node
 
     async def router(self, skew_ms: float = 0.0, **settings: Any) -> Router:
         """One more router; its clock is ``skew_ms`` off."""
@@ -87,9 +100,11 @@ class Cluster:
         )
 
     async def stop(self) -> None:
-        """Stop every router."""
+        """Stop every router, and close what the nodes have open."""
         for router in self.routers:
             await router.stop(self.soon(5.0))
+        for replicas in self.engines:
+            replicas.close()
 
 
 def play(story: Callable[[Cluster], Coroutine[Any, Any, T]], **cluster: Any) -> T:

@@ -14,6 +14,8 @@ from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_router.face_calls import Question, Seen
 from tests.unit.router.router_cases import MAJORITY, ONE, Cluster, fetch, flat, nearest, play, put, vector
 
+pytestmark = pytest.mark.parametrize("engine", [False, True], ids=["memory", "engine"])
+
 LAYOUTS: list[dict[str, Any]] = [
     {"shards": 1, "replication": 1},
     {"shards": 1, "replication": 3},
@@ -23,7 +25,7 @@ LAYOUTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_what_is_written_is_read_back_by_every_read(layout: dict[str, Any]) -> None:
+def test_what_is_written_is_read_back_by_every_read(layout: dict[str, Any], engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(**layout)
         r = await c.router()
@@ -40,12 +42,12 @@ def test_what_is_written_is_read_back_by_every_read(layout: dict[str, Any]) -> N
         assert (await r.delete("c", IdColumn.of([4, 77]), deadline=c.soon())).count == 1
         assert [i for i, _ in await nearest(r, 4.2, 2, c.soon(), MAJORITY)] == [5, 3]
 
-    play(story)
+    play(story, engine=engine)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 @pytest.mark.parametrize("seen", [ONE, MAJORITY], ids=["one", "majority"])
-def test_scrolling_shows_every_point_once_whatever_the_page(layout: dict[str, Any], seen: Seen) -> None:
+def test_scrolling_shows_every_point_once_whatever_the_page(layout: dict[str, Any], seen: Seen, engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(**layout)
         r = await c.router()
@@ -73,10 +75,10 @@ def test_scrolling_shows_every_point_once_whatever_the_page(layout: dict[str, An
                 assert set(found) == expected
                 assert pages <= len(expected) // limit + 2
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_many_queries_at_once_bring_what_each_brings_alone() -> None:
+def test_many_queries_at_once_bring_what_each_brings_alone(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(shards=4)
         r = await c.router()
@@ -96,10 +98,10 @@ def test_many_queries_at_once_bring_what_each_brings_alone() -> None:
             assert (hits.vectors == points[np.array(ids, np.int64)]).all()
             assert hits.stale_possible is (seen is ONE)
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_of_one_id_named_twice_the_last_row_wins() -> None:
+def test_of_one_id_named_twice_the_last_row_wins(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(shards=2)
         r = await c.router()
@@ -108,10 +110,10 @@ def test_of_one_id_named_twice_the_last_row_wins() -> None:
         assert written.ids.to_list() == [1, 2, 1, "x", 1]
         assert await fetch(r, [1, 2, "x"], c.soon()) == {1: {"v": 5}, 2: {"v": 2}, "x": {"v": 4}}
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_automatic_ids_of_two_routers_never_meet() -> None:
+def test_automatic_ids_of_two_routers_never_meet(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(shards=2)
         given: list[object] = []
@@ -122,10 +124,10 @@ def test_automatic_ids_of_two_routers_never_meet() -> None:
         assert len(set(given)) == 12
         assert await c.routers[0].count("c", None, seen=MAJORITY, deadline=c.soon()) == 12
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_automatic_ids_of_one_replica_go_on_from_its_own() -> None:
+def test_automatic_ids_of_one_replica_go_on_from_its_own(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(replication=1)
         r = await c.router(auto_ids="replica")
@@ -134,11 +136,11 @@ def test_automatic_ids_of_one_replica_go_on_from_its_own() -> None:
         await put(r, [100], [1], c.soon())
         assert (await r.upsert("c", None, {"": vector(1)}, None, 1, deadline=c.soon())).ids.to_list() == [101]
 
-    play(story)
+    play(story, engine=engine)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_an_update_changes_what_it_names_and_nothing_else(layout: dict[str, Any]) -> None:
+def test_an_update_changes_what_it_names_and_nothing_else(layout: dict[str, Any], engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(**layout)
         r = await c.router()
@@ -152,11 +154,11 @@ def test_an_update_changes_what_it_names_and_nothing_else(layout: dict[str, Any]
             await r.update("c", IdColumn.of([1, 3]), None, columns_from_rows([{"a": 1}, {"a": 1}]), deadline=c.soon())
         assert await fetch(r, [1, 3], c.soon()) == {1: {"b": {"y": 2}}}
 
-    play(story)
+    play(story, engine=engine)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_a_filtered_delete_deletes_what_matches(layout: dict[str, Any]) -> None:
+def test_a_filtered_delete_deletes_what_matches(layout: dict[str, Any], engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(**layout)
         r = await c.router(delete_rows_max=4)
@@ -167,10 +169,10 @@ def test_a_filtered_delete_deletes_what_matches(layout: dict[str, Any]) -> None:
         assert await r.count("c", None, seen=MAJORITY, deadline=c.soon()) == 7
         assert (await r.delete_where("c", F.gte("v", 7), deadline=c.soon())).count == 0
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_create_only_takes_one_replica() -> None:
+def test_create_only_takes_one_replica(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection("one", replication=1, shards=2)
         await c.collection("three")
@@ -182,10 +184,10 @@ def test_create_only_takes_one_replica() -> None:
         with pytest.raises(InvalidArgumentError, match="create_only"):
             await put(r, [1], [1], c.soon(), name="three", create_only=True)
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_a_partition_key_routes_and_its_filter_prunes() -> None:
+def test_a_partition_key_routes_and_its_filter_prunes(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         info = await c.collection(shards=8, partition_key="tenant", replication=1)
         r = await c.router()
@@ -210,10 +212,10 @@ def test_a_partition_key_routes_and_its_filter_prunes() -> None:
         assert (await r.delete_where("c", F.eq("tenant", "t1"), deadline=c.soon())).count == 10
         assert len(info.shards) == 8
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_collections_come_and_go() -> None:
+def test_collections_come_and_go(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         r = await c.router()
         with pytest.raises(NotFoundError):
@@ -232,10 +234,10 @@ def test_collections_come_and_go() -> None:
             await put(r, [1], [1], c.soon(), name="d")
         assert (await r.cluster_status(c.soon()))["collections"] == []
 
-    play(story)
+    play(story, engine=engine)
 
 
-def test_bad_arrays_are_refused_before_anything_is_sent() -> None:
+def test_bad_arrays_are_refused_before_anything_is_sent(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection(shards=2)
         r = await c.router()
@@ -245,4 +247,4 @@ def test_bad_arrays_are_refused_before_anything_is_sent() -> None:
                 await r.upsert("c", IdColumn.of(list(range(n))), vectors, None, n, deadline=c.soon())
         assert not sum(n.calls["apply"] for n in c.network.values())
 
-    play(story)
+    play(story, engine=engine)
