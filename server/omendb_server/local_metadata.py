@@ -51,7 +51,9 @@ class LocalMetadata:
         return self._topology
 
     async def refresh(self, revision: int, deadline: Deadline) -> Topology:
-        """The catalog as it is: it is never behind itself."""
+        """The catalog after the changes that were begun: a replica goes before the map that it stood in."""
+        if self._working:
+            await asyncio.wait(self._working, timeout=deadline.left_s)
         return self._topology
 
     def on_change(self, callback: Callable[[Topology], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,6 +149,32 @@ def test_a_change_that_was_begun_is_made_though_nobody_waits(folder: Folder) -> 
         assert sorted(metadata.topology.collections) == folder.names()
         assert "never" not in folder.names()
 
+    run(story())
+
+
+def test_news_wait_for_the_change_that_was_begun(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that find the replica gone ask for a newer map; the old one again would leave them with nothing to say."""
+    gone, let_go = threading.Event(), threading.Event()
+    drop = folder.drop
+
+    def slow_drop(name: str) -> None:
+        drop(name)
+        gone.set()
+        assert let_go.wait(30)
+
+    async def story() -> None:
+        metadata = LocalMetadata(folder, CLOCK, "u")
+        await metadata.create_collection(NewCollection("a", SCHEMA), soon())
+        dropping = asyncio.create_task(metadata.drop_collection("a", soon()))
+        await asyncio.to_thread(gone.wait, 30)
+        asked = asyncio.create_task(metadata.refresh(0, soon()))
+        late = await metadata.refresh(0, Deadline.after(CLOCK, 0.01))
+        assert "a" in late.collections and not asked.done()
+        let_go.set()
+        assert "a" not in (await asked).collections
+        await dropping
+
+    monkeypatch.setattr(folder, "drop", slow_drop)
     run(story())
 
 
