@@ -381,10 +381,8 @@ class ManifestStore:
 
 
 def _files_named(replica_path: str, ref: SegmentRef) -> list[str]:
-    folder = layout.segment_path(replica_path, ref.segment_id)
-    files = [f"{folder}/{layout.MANIFEST}"]
-    if ref.index_hash is not None:
-        files.append(f"{folder}/{layout.INDEX_DOCUMENT}")
+    """The files without which nothing of a segment can be read: its index only saves time."""
+    files = [f"{layout.segment_path(replica_path, ref.segment_id)}/{layout.MANIFEST}"]
     if ref.deletes is not None:
         files.append(f"{replica_path}/{layout.DELETES}/{ref.deletes.name}")
     return files

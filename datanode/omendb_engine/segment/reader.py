@@ -146,10 +146,10 @@ class Segment:
         """Open the segment that ``ref`` names.
 
         ``verify=False`` puts the check of keys and statistics off to their first use, as for the big files;
-        nothing is ever used unchecked.
+        nothing is ever used unchecked. Damage to the files of an index is kept in ``index_damage``.
 
         Raises:
-            CorruptionError: a file is missing, has another size, or is damaged.
+            CorruptionError: another file is missing, has another size, or is damaged.
             FormatVersionError: written by a newer release.
         """
         path = f"{layout.segment_path(replica_path, ref.segment_id)}/{layout.MANIFEST}"
@@ -159,7 +159,10 @@ class Segment:
         segment = Segment(disk, replica_path, ref, body, cache)
         segment._files.pin()
         if ref.index_hash is not None:
-            segment._index_files.get(segment._read_index_files).pin()
+            try:
+                segment._index_files.get(segment._read_index_files).pin()
+            except CorruptionError as error:  # an index only saves time: see ``usable_index``
+                segment.index_damage = error
         if verify:
             segment._keys.get(segment._read_keys)
             segment._stats.get(segment._read_stats)
@@ -397,16 +400,20 @@ class Segment:
 
     @property
     def bytes_on_disk(self) -> int:
-        """Bytes of all files, those of the index included."""
-        index = self._document.get(self._read_index_document).size_bytes if self.ref.index_hash is not None else 0
-        return self.ref.size_bytes + index
+        """Bytes of all files, those of a sound index included."""
+        if self.ref.index_hash is None or self.index_damage is not None:
+            return self.ref.size_bytes
+        return self.ref.size_bytes + self._document.get(self._read_index_document).size_bytes
 
     def verify_all(self) -> list[CorruptionError]:
         """Read and check every byte of every file again; returns what is wrong (``omendb check``)."""
         problems: list[CorruptionError] = []
         groups = [self._files]
         if self.ref.index_hash is not None:
-            groups.append(self._index_files.get(self._read_index_files))
+            try:
+                groups.append(self._index_files.get(self._read_index_files))
+            except CorruptionError as error:
+                problems.append(error)
         for files in groups:
             for name in files.entries:
                 try:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omendb_common.disk import RealDisk
 from omendb_common.schema import VectorField
+from omendb_engine.check import check_folder
 from omendb_engine.compaction import CompactionPolicy, SegmentSize
 from omendb_engine.maintenance import Maintenance
 from tests.unit.engine.engine_cases import (
@@ -276,18 +278,23 @@ def test_rows_that_die_while_a_job_runs_stay_dead(
     folder.close()
 
 
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("name", ["index.hnsw", "index.json"])
 @pytest.mark.parametrize("mode", ["rw", "r"])
-def test_a_damaged_graph_costs_time_only_and_is_built_again(tmp_path: Path, mode: Any) -> None:
+def test_a_damaged_index_costs_time_only_and_is_built_again(tmp_path: Path, mode: Any, name: str, damage: str) -> None:
     settings = settings_of(rows=100, flat=50)
     folder, replica = open_replica(tmp_path / "db", settings)
     vectors = put(replica, range(100))
     assert replica.wait_until_indexed(30)
     expected = replica.search(vectors[:3], 5, exact=True).picked(2).ids().to_list()
     folder.close()
-    graph = next((tmp_path / "db").glob("collections/*/segments/*/index.hnsw"))
-    content = bytearray(graph.read_bytes())
-    content[500] ^= 1
-    graph.write_bytes(content)
+    file = next((tmp_path / "db").glob(f"collections/*/segments/*/{name}"))
+    content = bytearray(file.read_bytes())
+    content[200] ^= 1
+    file.write_bytes(content if damage == "flip" else content[:-1])
+    if damage == "remove":
+        file.unlink()
+    assert [f.path for f in check_folder(RealDisk(), str(tmp_path / "db"))] == [str(file)]
     folder = open_folder(tmp_path / "db", settings, mode)
     replica = folder.replica(NAME)
     for _ in range(2):
@@ -295,7 +302,7 @@ def test_a_damaged_graph_costs_time_only_and_is_built_again(tmp_path: Path, mode
     assert [s.index for s in replica.stats().segments] == ["flat"]
     if mode == "rw":
         assert replica.maintenance.index_one(hurry=True)
-        assert "index.hnsw" in str(replica.stats().last_error), "damage must be told"
+        assert name in str(replica.stats().last_error), "damage must be told"
         assert [s.index for s in replica.stats().segments] == ["hnsw"]
         folder.close()
         folder, replica = open_replica(tmp_path / "db", settings)
