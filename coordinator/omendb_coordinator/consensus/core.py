@@ -7,9 +7,8 @@ durable comes back as an event of its own.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Protocol
 
 from omendb_coordinator.consensus.effects import Effects, Save
 from omendb_coordinator.consensus.following import Following
@@ -37,6 +36,16 @@ from omendb_coordinator.consensus.settings import RaftSettings
 from omendb_coordinator.consensus.state import RaftFatalError, State
 
 Role = Literal["leader", "follower", "candidate", "rejoining"]
+
+
+class Dice(Protocol):
+    """What a member rolls; ``random.Random`` is one."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Any number between the two."""
+
+    def getrandbits(self, k: int, /) -> int:
+        """So many random bits."""
 
 
 @dataclass(slots=True)
@@ -69,7 +78,7 @@ class RaftCore:
         node_id: str,
         members: tuple[str, ...],
         settings: RaftSettings,
-        rng: random.Random,
+        rng: Dice,
         now: float,
         recovered: Recovered,
     ) -> None:
@@ -356,4 +365,4 @@ class RaftCore:
             self._leading.on_reply(sender, reply)
 
 
-__all__ = ["RaftCore", "Recovered", "Role"]
+__all__ = ["Dice", "RaftCore", "Recovered", "Role"]

@@ -80,6 +80,7 @@ class RaftGroup:
         cluster_id: the cluster's name, checked against the folder and the other members; made from ``peers``, as they
             are when the folder is made, when None.
         on_fatal: called once when this member must not go on; by default the process ends.
+        on_save: called with the seconds that each visit to the disk took, for metrics; must not raise.
         transport: in the place of TCP, in tests; called with how this member introduces itself.
     """
 
@@ -100,6 +101,7 @@ class RaftGroup:
         clock: Clock | None = None,
         rng: random.Random | None = None,
         on_fatal: Callable[[BaseException], None] = end_process,
+        on_save: Callable[[float], None] = lambda _: None,
         transport: Callable[[Introduction], Transport] | None = None,
     ) -> None:
         if node_id not in peers:
@@ -120,6 +122,7 @@ class RaftGroup:
         self._clock = clock if clock is not None else SystemClock()
         self._rng = rng if rng is not None else random.SystemRandom()
         self._on_fatal = on_fatal
+        self._on_save = on_save
         self._make_transport = transport if transport is not None else self._tcp
         self._inbox: deque[tuple[str, Message]] = deque()
         self._proposals: deque[Proposal] = deque()
@@ -366,7 +369,9 @@ class RaftGroup:
                 self._save_wake.clear()
                 continue
             if job.needs_disk:
+                started = self._now()
                 await loop.run_in_executor(self._executor, job.run)
+                self._on_save(self._now() - started)
             member.end(job, self._now())
             self._tell()
 

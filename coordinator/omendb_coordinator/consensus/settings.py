@@ -7,6 +7,19 @@ from dataclasses import dataclass
 from omendb_common.errors import InvalidArgumentError
 from omendb_coordinator.consensus.seam import COMMAND_BYTES_MAX
 
+# A message must fit into a frame, whatever one command adds to it.
+_MESSAGE_BYTES_MAX = 16 << 20
+_BOUNDS = {
+    "message_bytes": (1, _MESSAGE_BYTES_MAX),
+    "window": (1, 1024),
+    "chunk_bytes": (1, _MESSAGE_BYTES_MAX),
+    "pending_bytes_max": (COMMAND_BYTES_MAX, 1 << 32),
+    "snapshot_entries": (1, 1 << 40),
+    "snapshot_bytes": (1, 1 << 40),
+    "snapshot_bytes_max": (1, 1 << 32),
+    "keep_entries": (0, 1 << 40),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class RaftSettings:
@@ -44,10 +57,9 @@ class RaftSettings:
                 field="election_max_s",
                 bound="at least 1.2 times election_min_s",
             )
-        smallest = {"window": 1, "chunk_bytes": 1, "message_bytes": 1, "snapshot_entries": 1, "keep_entries": 0}
-        for name, least in {**smallest, "pending_bytes_max": COMMAND_BYTES_MAX, "snapshot_bytes": 1}.items():
-            if getattr(self, name) < least:
-                raise InvalidArgumentError(f"{getattr(self, name)}", field=name, bound=f"at least {least}")
+        for name, (low, high) in _BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise InvalidArgumentError(f"{getattr(self, name)}", field=name, bound=f"{low} .. {high}")
 
     @property
     def resend_s(self) -> float:

@@ -15,6 +15,7 @@ from omendb_coordinator.consensus.settings import RaftSettings
         ({"heartbeat_s": 0.0}, "election_min_s"),
         ({"election_max_s": 1.1}, "election_max_s"),
         ({"window": 0}, "window"),
+        ({"message_bytes": 32 << 20}, "message_bytes"),
         ({"pending_bytes_max": 1}, "pending_bytes_max"),
     ],
 )
