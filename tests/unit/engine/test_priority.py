@@ -1,3 +1,5 @@
+"""A thread that gives way takes the threads it makes with it, and nobody else."""
+
 import os
 import sys
 import threading
