@@ -14,17 +14,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SegmentSize:
-    """What the policy knows of one segment."""
+    """What the policy knows of one segment. ``payload_bytes``: its payload in memory, dead rows' too."""
 
     segment_id: int
     rows: int
     dead: int
     indexed: bool
+    payload_bytes: int = 0
 
     @property
     def live(self) -> int:
         """Rows that are not dead."""
         return self.rows - self.dead
+
+    @property
+    def live_bytes(self) -> int:
+        """About how much payload its live rows have."""
+        return self.payload_bytes * self.live // max(self.rows, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class CompactionPolicy:
     """Thresholds of the policy.
 
     rows_max: a merge never makes a segment of more live rows than this.
+    payload_max: nor one of about more bytes of payload than this, because an Arrow column of text ends at 2 GiB and
+        all of it is in memory at once; a segment that has more already is rewritten alone.
     fanin: how many segments of one tier start a merge.
     dead_percent: share of dead rows at which a segment is rewritten.
     tail_percent: an idle merge folds the tail into the largest segment when the tail has at least this
@@ -41,6 +49,7 @@ class CompactionPolicy:
     """
 
     rows_max: int = 1_000_000
+    payload_max: int = 1 << 62
     fanin: int = 4
     dead_percent: int = 20
     tail_percent: int = 10
@@ -53,16 +62,14 @@ class CompactionPolicy:
         return self._tier(segments) or self._dead(segments) or (self._tail(segments) if idle else ())
 
     def _tier(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
-        small = sorted((s for s in segments if s.live < self.rows_max), key=lambda s: (s.live, s.segment_id))
+        small = self._small(segments)
         for start in range(len(small) - self.fanin + 1):
             floor = max(small[start].live, 1)
             group: list[SegmentSize] = []
-            total = 0
             for candidate in small[start:]:
-                if candidate.live > floor * self.fanin or total + candidate.live > self.rows_max:
+                if candidate.live > floor * self.fanin or not self._fits([*group, candidate]):
                     break
                 group.append(candidate)
-                total += candidate.live
             if len(group) >= self.fanin:
                 return _ids(group)
         return ()
@@ -74,17 +81,25 @@ class CompactionPolicy:
         return ()
 
     def _tail(self, segments: Sequence[SegmentSize]) -> tuple[int, ...]:
-        by_size = sorted((s for s in segments if s.live < self.rows_max), key=lambda s: (s.live, s.segment_id))
+        by_size = self._small(segments)
         if len(by_size) < 2:
             return ()
         largest, tail = by_size[-1], by_size[:-1]
         rows = sum(s.live for s in tail)
-        fits = largest.live + rows <= self.rows_max
-        if fits and rows * 100 >= largest.live * self.tail_percent:
+        if self._fits(by_size) and rows * 100 >= largest.live * self.tail_percent:
             return _ids(by_size)
-        if len(tail) >= 2 and rows <= self.rows_max:
+        if len(tail) >= 2 and self._fits(tail):
             return _ids(tail)
         return ()
+
+    def _small(self, segments: Sequence[SegmentSize]) -> list[SegmentSize]:
+        """Those that may grow, smallest first."""
+        small = [s for s in segments if s.live < self.rows_max and s.live_bytes < self.payload_max]
+        return sorted(small, key=lambda s: (s.live, s.segment_id))
+
+    def _fits(self, group: Sequence[SegmentSize]) -> bool:
+        rows, size = sum(s.live for s in group), sum(s.live_bytes for s in group)
+        return rows <= self.rows_max and size <= self.payload_max
 
 
 def _ids(group: Sequence[SegmentSize]) -> tuple[int, ...]:

@@ -43,6 +43,8 @@ _BUSY_DELAYS = 30
 _LOG_SEGMENTS_MAX = 4
 # Log that only older manifests need is worth a few small files to be rid of, once it is this long.
 _STALE_LOG_BYTES = 1 << 20
+# Half of what fits an Arrow column of text.
+_MERGED_PAYLOAD_MAX = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Maintenance:
         self._budget = replica.resources.budget
         self._compaction = CompactionPolicy(
             rows_max=self._rows_max(),
+            payload_max=min(_MERGED_PAYLOAD_MAX, self._budget.limit_bytes // 8),
             fanin=settings.compaction.merge_fanin,
             dead_percent=settings.compaction.purge_dead_percent,
         )
@@ -301,6 +304,8 @@ class Maintenance:
                 return False
             parts = self._inputs(chosen)
             size = sum(p.n for p, _ in parts) * vector_row_bytes(self._schema)
+            # As it is decoded, and once more as it is put together.
+            size += 2 * sum(p.segment.payload_bytes for p, _ in parts)
             try:
                 self._budget.reserve(_MERGE, size)
             except ResourceExhaustedError:
@@ -319,7 +324,7 @@ class Maintenance:
         # and again until the buffer that remembers them is sealed.
         with self._structure:
             sizes = [
-                SegmentSize(p.part_id, p.n, self._dead_in_manifest(p), p.index is not None)
+                SegmentSize(p.part_id, p.n, self._dead_in_manifest(p), p.index is not None, p.segment.payload_bytes)
                 for p in self._store.snapshot.parts
                 if isinstance(p, SegmentPart)
             ]

@@ -114,7 +114,8 @@ class Files:
 class Segment:
     """An immutable segment; safe to use from any number of threads.
 
-    ``id``, ``n`` (rows), ``ref``; ``uid`` is unique among the segments opened in this process (a cache key).
+    ``id``, ``n`` (rows), ``ref``; ``uid`` is unique among the segments opened in this process (a cache key);
+    ``payload_bytes`` is what the payload takes in memory.
     """
 
     def __init__(self, disk: Disk, replica_path: str, ref: SegmentRef, body: Mapping[str, Any], cache: ColumnCache):
@@ -124,6 +125,8 @@ class Segment:
         self.n = int(body["rows"])
         self.uid = next(_uids)
         self.int_id_max = int(body["int_id_max"])
+        # Folders written before this was noted count as small.
+        self.payload_bytes = int(body.get("payload_bytes", 0))
         self._disk = disk
         self._replica_path = replica_path
         self._closed = False

@@ -152,6 +152,7 @@ def _write_files(files: _Files, segment_id: int, data: SegmentData, schema: Coll
         "min_stamp": low,
         "max_stamp": high,
         "int_id_max": data.ids.int_max(),
+        "payload_bytes": 0 if data.payload is None else int(data.payload.nbytes),
         "files": files.entries,
     }
     document, digest = layout.seal(body)

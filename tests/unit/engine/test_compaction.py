@@ -15,6 +15,7 @@ from omendb_common.schema import VectorField
 from omendb_engine.check import check_folder
 from omendb_engine.compaction import CompactionPolicy, SegmentSize
 from omendb_engine.maintenance import Maintenance
+from omendb_engine.parts import SegmentPart
 from tests.unit.engine.engine_cases import (
     NAME,
     as_ids,
@@ -26,6 +27,7 @@ from tests.unit.engine.engine_cases import (
     settings_of,
     state_of,
     vectors_of,
+    with_memory,
 )
 
 
@@ -57,6 +59,45 @@ def test_what_is_merged(segments: list[SegmentSize], idle: bool, expected: tuple
     assert CompactionPolicy(rows_max=100_000, fanin=4, busy_segments=3).choose(segments, idle=idle) == expected
 
 
+def test_a_merge_is_bounded_in_payload_too() -> None:
+    """A column of text above 2 GiB cannot be written: a merge that makes one would be tried for ever."""
+    policy = CompactionPolicy(rows_max=100_000, payload_max=1000, fanin=4)
+
+    def heavy(*sizes: int) -> list[SegmentSize]:
+        return [SegmentSize(i, 100, 0, False, size) for i, size in enumerate(sizes, start=1)]
+
+    assert policy.choose(heavy(250, 250, 250, 250), idle=True) == (1, 2, 3, 4)
+    assert policy.choose(heavy(250, 250, 250, 251), idle=True) == (1, 2, 3)
+    assert policy.choose(heavy(10, 10, 10, 1000, 10), idle=True) == (1, 2, 3, 5)
+    assert policy.choose(heavy(600, 600), idle=True) == ()
+    assert policy.choose([SegmentSize(1, 100, 50, False, 5000)], idle=True) == (1,), "cleaning makes it smaller"
+    half_dead = [SegmentSize(i, 100, 10, False, 270) for i in range(1, 5)]
+    assert policy.choose(half_dead, idle=True) == (1, 2, 3, 4), "what is dead is left out"
+
+
+def test_segments_with_much_text_are_not_merged_beyond_memory(tmp_path: Path) -> None:
+    """The limit of 64 MiB leaves a merge an eighth of it; without counting text these would be one segment."""
+    folder, replica = open_replica(tmp_path / "db", with_memory(settings_of(rows=100), 64 << 20))
+    for start in range(0, 40, 4):
+        put(replica, range(start, start + 4), payload=[{"t": "x" * 500_000}] * 4)
+        replica.flush()
+    peak = 0
+    reserve = replica.resources.budget.reserve
+
+    def watched(purpose: str, size: int) -> None:
+        nonlocal peak
+        peak = max(peak, size if purpose == "compaction" else 0)
+        reserve(purpose, size)
+
+    replica.resources.budget.reserve = watched  # type: ignore[method-assign]
+    replica.compact()
+    sizes = [p.segment.payload_bytes for p in replica.snapshot().parts if isinstance(p, SegmentPart)]
+    assert 1 < len(sizes) < 10 and max(sizes) <= 8 << 20 and sum(sizes) >= 20_000_000
+    assert 2 * max(sizes) <= peak <= 2 * (8 << 20) + 100_000
+    check_invariants(replica)
+    folder.close()
+
+
 def test_a_stream_is_left_the_disk_until_there_are_many_segments() -> None:
     policy = CompactionPolicy(fanin=4, busy_segments=16)
     assert policy.choose(sizes(*[100] * 16), idle=False) == ()
@@ -66,17 +107,18 @@ def test_a_stream_is_left_the_disk_until_there_are_many_segments() -> None:
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
-    rows=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 100)), max_size=25),
+    rows=st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 100), st.integers(0, 20)), max_size=25),
+    payload_max=st.sampled_from([30_000, 1 << 40]),
     fanin=st.integers(2, 5),
     idle=st.booleans(),
     appended=st.integers(0, 60),
 )
 def test_it_comes_to_rest_and_stays_within_its_bounds(
-    rows: list[tuple[int, int]], fanin: int, idle: bool, appended: int
+    rows: list[tuple[int, int, int]], payload_max: int, fanin: int, idle: bool, appended: int
 ) -> None:
     """Every choice is carried out as a merge would; there must be an end to it."""
-    policy = CompactionPolicy(rows_max=5000, fanin=fanin)
-    state = [SegmentSize(i, n, n * dead // 100, False) for i, (n, dead) in enumerate(rows, start=1)]
+    policy = CompactionPolicy(rows_max=5000, payload_max=payload_max, fanin=fanin)
+    state = [SegmentSize(i, n, n * dead // 100, False, n * each) for i, (n, dead, each) in enumerate(rows, start=1)]
     next_id, live, written = len(state) + 1, sum(s.live for s in state), 0
     for step in range(2000):
         if step < appended:
@@ -88,17 +130,18 @@ def test_it_comes_to_rest_and_stays_within_its_bounds(
         merged = [s for s in state if s.segment_id in chosen]
         assert len(merged) == len(chosen) and chosen == tuple(sorted(chosen))
         total = sum(s.live for s in merged)
-        assert len(merged) == 1 or total <= policy.rows_max
+        payload = sum(s.live_bytes for s in merged)
+        assert len(merged) == 1 or (total <= policy.rows_max and payload <= policy.payload_max)
         assert len(merged) != 1 or merged[0].dead, "a segment rewritten for nothing"
         written += total
         state = [s for s in state if s.segment_id not in chosen]
         if total:
-            state.append(SegmentSize(next_id, total, 0, False))
+            state.append(SegmentSize(next_id, total, 0, False, payload))
             next_id += 1
     else:
         raise AssertionError("it never comes to rest")
     assert sum(s.live for s in state) == live
-    if idle and live <= policy.rows_max:
+    if idle and live <= policy.rows_max and sum(s.live_bytes for s in state) <= policy.payload_max:
         assert len(state) <= 2, "an idle collection keeps a tail of small segments"
     assert written <= live * 24 + 1, "rows are rewritten more often than tiers explain"
 
