@@ -72,7 +72,8 @@ class Contest:
 
     ``ids`` are the distinct ids; ``known`` (r, ids) the stamp that each replica has of each, where ``asked``;
     ``deleted`` (r, ids): that stamp is a deletion's. The entries (``query``, ``uid``, ``stamp``, ``distance``) are in
-    rank order. ``horizon`` (m,): below this distance no replica has withheld a hit.
+    rank order; ``rank`` is the place of each within its query. ``horizon`` (m,): below this distance no replica has
+    withheld a hit.
     """
 
     m: int
@@ -89,6 +90,7 @@ class Contest:
     distance: Float32
     horizon: Float32
     gone: Mask = field(init=False)
+    rank: Int64 = field(init=False)
 
     def __post_init__(self) -> None:
         self.gone = np.zeros(len(self.query), np.bool_)
@@ -143,10 +145,11 @@ class Contest:
         self.query, self.uid = self.query[order], self.uid[order]
         self.stamp, self.distance = self.stamp[order], self.distance[order]
         self.gone = np.zeros(len(order), np.bool_)
+        self.rank = ranks(self.query)
 
     def top(self, k: int | None = None) -> Int64:
         """The entries that are the k nearest of their query."""
-        return np.flatnonzero(ranks(self.query) < (self.k if k is None else k))
+        return np.flatnonzero(self.rank < (self.k if k is None else k))
 
     def unasked(self, replica: int, k: int | None = None) -> Int64:
         """Ids among the k nearest of which this replica has said nothing."""

@@ -69,10 +69,10 @@ class Searches:
 
     async def search(self, shards: Sequence[Asked], question: Question, deadline: Deadline) -> Merged:
         """The k nearest of every query over these shards."""
+        if len(shards) == 1 and shards[0].need == 1:
+            return _as_it_came(await self._hits(shards[0], question, question.k, deadline, content=True), question)
         for attempt in range(_SEARCHES_MAX):
             answers = await together([self._shard(asked, question, deadline) for asked in shards])
-            if len(answers) == 1 and answers[0].holders is None:
-                return _as_it_came(answers[0], question)
             final = _final(answers, question.k)
             content = await self._content(answers, final, question, deadline)
             if content.unchanged or attempt == _SEARCHES_MAX - 1:
@@ -87,9 +87,7 @@ class Searches:
     # -- one replica
 
     async def _one(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer:
-        call = _search(asked, question, question.k, content=True)
-        good = await hear(self._fanout, asked, "search", lambda _, node: node.search(call, deadline), deadline)
-        hits = good[0].answer
+        hits = (await self._hits(asked, question, question.k, deadline, content=True))[0].answer
         ranked = Ranked(flat_queries(hits.counts), flat_distances(hits), hits.ids, hits.stamps)
         return ShardAnswer(asked, ranked, hits.work, hits.payload, hits.vectors)
 
@@ -122,8 +120,10 @@ class Searches:
             rows, wanted = rows[short], min(2 * wanted, K_MAX)
             deadline.check("searching deeper")
 
-    async def _hits(self, asked: Asked, question: Question, wanted: int, deadline: Deadline) -> list[Heard[ShardHits]]:
-        call = _search(asked, question, wanted, content=False)
+    async def _hits(
+        self, asked: Asked, question: Question, wanted: int, deadline: Deadline, *, content: bool = False
+    ) -> list[Heard[ShardHits]]:
+        call = _search(asked, question, wanted, content=content)
         return await hear(self._fanout, asked, "search", lambda _, node: node.search(call, deadline), deadline)
 
     async def _verify(
@@ -283,16 +283,18 @@ def _search(asked: Asked, q: Question, k: int, *, content: bool) -> Search:
     )
 
 
-def _as_it_came(answer: ShardAnswer, question: Question) -> Merged:
+def _as_it_came(heard: Sequence[Heard[ShardHits]], question: Question) -> Merged:
     """One replica's answer is the answer."""
-    ranked = answer.ranked
-    distances, counts = matrix(ranked.distance, ranked.query, len(question.queries), question.k)
-    payload = (answer.payload if answer.payload is not None else no_payload()) if question.payload else None
-    return Merged(distances, counts, ranked.ids, payload, answer.vectors, answer.work)
+    hits = heard[0].answer
+    payload = (hits.payload if hits.payload is not None else no_payload()) if question.payload else None
+    return Merged(hits.distances, hits.counts, hits.ids, payload, hits.vectors, hits.work)
 
 
 def _final(answers: Sequence[ShardAnswer], k: int) -> _Final:
     parts = [a.ranked for a in answers]
+    if len(parts) == 1:
+        only = parts[0]
+        return _Final(np.zeros_like(only.query), np.arange(len(only.query)), only.query, only.distance, only.ids)
     shard, row = merged(parts, k, same_id_in_many=answers[0].asked.info.partition_key is not None)
     place = np.cumsum([0, *(len(p.query) for p in parts)])[shard] + row
     return _Final(
