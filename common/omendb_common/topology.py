@@ -114,15 +114,15 @@ class Topology:
         return next((c for c in self.collections.values() if c.schema.uuid == uuid), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON value that :meth:`from_json` reads back."""
+        """A JSON value that :meth:`from_json` reads back; the same for equal topologies."""
         return {
             "format": TOPOLOGY_FORMAT,
             "cluster_id": self.cluster_id,
             "revision": self.revision,
             "feature_level": self.feature_level,
-            "collections": [collection_to_json(c) for c in self.collections.values()],
+            "collections": [collection_to_json(c) for _, c in sorted(self.collections.items())],
             "aliases": dict(self.aliases),
-            "members": [member_to_json(m) for m in self.members.values()],
+            "members": [member_to_json(m) for _, m in sorted(self.members.items())],
         }
 
     @staticmethod

@@ -36,8 +36,6 @@ def create_collection(state: CatalogState, index: int, args: Args) -> Change:
     name = _free_name(topology, text(args, "name"))
     if len(topology.collections) >= COLLECTIONS_MAX:
         raise ResourceExhaustedError(f"there are {COLLECTIONS_MAX} collections", mend="drop some", retry_after=60.0)
-    if topology.by_uuid(text(args, "uuid")) is not None:
-        raise ConflictError("a collection of that uuid exists", field="uuid")
     if whole(args, "members_revision") != state.members_revision:
         raise ConflictError("the members have changed since the placement", field="members_revision")
     replication, write_quorum, read_quorum = (whole(args, n) for n in ("replication", "write_quorum", "read_quorum"))

@@ -154,7 +154,8 @@ class RequestMemory:
 
     def __init__(self, keep: int = REQUESTS_REMEMBERED) -> None:
         self._keep = keep
-        self._results: dict[str, tuple[int, bytes]] = {}
+        # Index, result, and the entry as a snapshot has it: there are too many to encode them all at once.
+        self._results: dict[str, tuple[int, bytes, bytes]] = {}
 
     def recall(self, request_id: str) -> bytes | None:
         """What the command of that id answered, if it was applied not too long ago."""
@@ -163,25 +164,27 @@ class RequestMemory:
 
     def remember(self, index: int, request_id: str, result: bytes) -> None:
         """Keep the result of the command at ``index``, which is greater than all before."""
-        self._results[request_id] = (index, result)
+        self._results[request_id] = (index, result, to_bytes([request_id, index, result.decode()]))
 
     def forget(self, index: int) -> None:
         """Forget what lies more than the kept number of entries before ``index``."""
         old = []
-        for request_id, (when, _) in self._results.items():
+        for request_id, (when, _, _) in self._results.items():
             if when > index - self._keep:
                 break
             old.append(request_id)
         for request_id in old:
             del self._results[request_id]
 
-    def to_json(self) -> list[list[Any]]:
-        """A JSON value that :meth:`load` reads back."""
-        return [[request_id, index, result.decode()] for request_id, (index, result) in self._results.items()]
+    def encode(self) -> bytes:
+        """A JSON array that :meth:`load` reads back."""
+        return b"[" + b",".join([encoded for _, _, encoded in self._results.values()]) + b"]"
 
     def load(self, value: list[list[Any]]) -> None:
-        """Replace everything by what :meth:`to_json` wrote."""
-        self._results = {str(i): (int(index), str(result).encode()) for i, index, result in value}
+        """Replace everything by what :meth:`encode` wrote."""
+        self._results = {}
+        for request_id, index, result in value:
+            self.remember(int(index), str(request_id), str(result).encode())
 
     def __len__(self) -> int:
         return len(self._results)

@@ -287,7 +287,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
         topology = self._control.catalog.topology
         if request.linearizable:
             topology = await self._control.read(self.left_s(context))
-        return pb.TopologyReply(topology_json=_whole(topology))
+        return pb.TopologyReply(topology_json=self._control.catalog.encode(topology))
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvent]:
         """Every change from a revision on; a follower too far behind is sent the whole."""
@@ -311,7 +311,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
                     continue
                 revision = step.topology.revision
                 if step.base is None:
-                    yield pb.WatchEvent(revision=revision, topology_json=_whole(step.topology))
+                    yield pb.WatchEvent(revision=revision, topology_json=self._control.catalog.encode(step.topology))
                 else:
                     yield pb.WatchEvent(revision=revision, delta_json=_delta(step.base, step.topology))
         finally:
@@ -345,19 +345,9 @@ class _Held:
         return isinstance(other, _Held) and other.value is self.value
 
 
-@functools.lru_cache(maxsize=4)
-def _whole_cached(topology: _Held) -> bytes:
-    return to_bytes(topology.value.to_json())
-
-
 @functools.lru_cache(maxsize=16)
 def _delta_cached(base: _Held, newest: _Held) -> bytes:
     return to_bytes(delta_of(base.value, newest.value))
-
-
-def _whole(topology: Topology) -> bytes:
-    """The JSON of a topology, made once for all who ask for it at about the same time."""
-    return _whole_cached(_Held(topology))
 
 
 def _delta(base: Topology, newest: Topology) -> bytes:

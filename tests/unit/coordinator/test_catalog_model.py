@@ -160,6 +160,9 @@ class CatalogMachine(RuleBasedStateMachine):
             delta = json.loads(json.dumps(delta_of(self.behind, now)))
             assert apply_delta(self.behind, delta) == now
         assert Topology.from_json(json.loads(json.dumps(now.to_json()))) == now
+        assert json.loads(self.log.catalog.encode(now)) == now.to_json()
+        if self.behind is not None:
+            assert json.loads(self.log.catalog.encode(self.behind)) == self.behind.to_json()
         self.behind = now
 
     def _follow_by_log(self) -> None:

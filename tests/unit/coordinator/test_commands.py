@@ -115,6 +115,6 @@ def test_the_memory_comes_back_from_its_json() -> None:
     memory.remember(3, "a", b'{"value":1}')
     memory.remember(9, "b", b'{"value":"\xc3\xa4"}')
     again = RequestMemory()
-    again.load(json.loads(json.dumps(memory.to_json())))
-    assert again.to_json() == memory.to_json()
+    again.load(json.loads(memory.encode()))
+    assert again.encode() == memory.encode()
     assert again.recall("b") == memory.recall("b")
