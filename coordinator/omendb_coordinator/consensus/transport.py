@@ -203,14 +203,12 @@ class TcpTransport:
         """Send what waits until the other side closes; it never says anything here."""
         outgoing = self._outgoing[peer]
         closed = asyncio.ensure_future(reader.read(1))
+        closed.add_done_callback(lambda _: outgoing.wake.set())
         try:
             while not closed.done():
-                wake = asyncio.ensure_future(outgoing.wake.wait())
-                await asyncio.wait((closed, wake), return_when=asyncio.FIRST_COMPLETED)
-                wake.cancel()
-                if outgoing.queue:
-                    writer.writelines(outgoing.take())
-                    await writer.drain()
+                await outgoing.wake.wait()
+                writer.writelines(outgoing.take())
+                await writer.drain()
         except OSError as error:
             _log.debug("the connection to %s broke: %s", peer, error)
         finally:

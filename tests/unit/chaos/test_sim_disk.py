@@ -265,3 +265,18 @@ def test_rot_changes_the_medium_itself() -> None:
     assert rot.truncate_file(disk, "/f", 12_300)
     assert len(disk.peek("/f")) == 12_300
     assert not rot.truncate_file(disk, "/f", 12_300)
+
+
+def test_a_power_cut_now_keeps_what_was_synced_and_may_lose_the_rest() -> None:
+    disk = SimDisk()
+    file = disk.open("/log", "create")
+    file.pwrite([b"synced"], 0)
+    file.datasync()
+    disk.sync_dir("/")
+    file.pwrite([b" and not"], 6)
+    disk.write_file("/new", [b"unnamed"])
+    left = {survivor.peek("/log") for seed in range(40) for survivor in [disk.power_cut(random.Random(seed))]}
+    names = {tuple(disk.power_cut(random.Random(seed)).paths()) for seed in range(40)}
+    assert left == {b"synced", b"synced and not"}
+    assert names == {("/log",), ("/log", "/new")}
+    assert disk.peek("/log") == b"synced and not"

@@ -76,6 +76,7 @@ def test_entries_that_no_leader_has_are_refused(append: Append) -> None:
 
 
 def test_garbage_is_refused() -> None:
+    """D3, D10: there is one kind of command and no answer by request number, so nothing can be taken for another."""
     rng = random.Random(5)
     for _ in range(3000):
         data = rng.randbytes(rng.randint(0, 80))

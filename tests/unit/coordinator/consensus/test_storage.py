@@ -64,6 +64,7 @@ def test_a_missing_file_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["raft.vote", "IDENTITY", "snapshot-0000000000000005.snap"])
 def test_a_damaged_file_is_refused_whatever_byte_and_length(name: str) -> None:
+    """D4, D5: neither an empty state nor a forgotten vote is served in its place."""
     disk, storage = used()
     storage.close()
     path = f"{FOLDER}/{name}"
@@ -147,6 +148,7 @@ def test_a_crash_while_a_snapshot_is_installed_leaves_the_old_or_the_new() -> No
 
 
 def test_a_crash_while_a_snapshot_is_taken_loses_nothing() -> None:
+    """D6: killed at any moment of it, everything that was acknowledged is there."""
     for disk in _crashes(lambda storage: storage.compact(Snapshot.of(8, 3, b"eight"), 7, 3)):
         found = Storage.open(disk, FOLDER).recovered
         assert found.snapshot is not None
