@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
 
+from omendb_common.clock import SystemClock
 from omendb_common.errors import InvalidArgumentError, UnavailableError
+from omendb_common.security.dev_certificates import DevAuthority
 from omendb_proto.v1 import router_pb2 as pb
-from omendb_router.config import FaceSettings
+from omendb_router.config import FaceSettings, FaceTls
 from omendb_router.face_serving import Faces as Serving
 from omendb_router.face_serving import Place, bind
 from omendb_router.grpc_face import SERVICE
@@ -166,3 +170,36 @@ def test_two_workers_share_their_ports(faces: Faces) -> None:
             await pair[1].stop()
 
     faces.run(story())
+
+
+def test_both_faces_speak_tls_when_told_to(faces: Faces, tmp_path: Path) -> None:
+    files = DevAuthority.open(tmp_path, "dev", SystemClock()).issue("router", "r1", SystemClock())
+
+    async def story() -> None:
+        served = Serving(faces.router, ABOUT, tls=FaceTls(files.cert, files.key))
+        await served.start(ANY, ANY)
+        async with httpx.AsyncClient(verify=ssl.create_default_context(cafile=files.ca)) as client:
+            assert (await client.get(f"https://{served.http}/livez")).status_code == 200
+        trusted = grpc.ssl_channel_credentials(Path(files.ca).read_bytes())
+        async with grpc.aio.secure_channel(str(served.grpc), trusted) as channel:
+            await channel.unary_unary(f"/{SERVICE}/ServerInfo")(b"", timeout=10)
+        with pytest.raises(httpx.HTTPError):
+            async with httpx.AsyncClient() as client:
+                await client.get(f"http://{served.http}/livez")
+        await served.stop()
+
+    faces.run(story())
+
+
+def test_a_certificate_that_cannot_be_used_is_named(faces: Faces, tmp_path: Path) -> None:
+    (tmp_path / "bad.pem").write_text("nothing")
+
+    async def story(name: str) -> None:
+        served = Serving(faces.router, ABOUT, tls=FaceTls(str(tmp_path / name), str(tmp_path / name)))
+        with pytest.raises(InvalidArgumentError) as caught:
+            await served.start(ANY, ANY)
+        assert caught.value.field == "face_tls"
+        await served.stop()
+
+    faces.run(story("bad.pem"))
+    faces.run(story("missing.pem"))
