@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 from omendb_common.errors import UnavailableError
+from omendb_engine.interrupts import uninterrupted
 
 
 class Pending(Protocol):
@@ -42,7 +43,8 @@ class GroupCommit(Generic[P]):
         self._group_bytes = group_bytes
         self._queue: deque[P] = deque()
         self._condition = threading.Condition()
-        self._leading = False
+        # The thread that processes a group or acts alone.
+        self._leader: int | None = None
 
     def submit(self, operation: P) -> None:
         """Queue ``operation``, and return when it is done; its error, if any, is raised here."""
@@ -50,6 +52,7 @@ class GroupCommit(Generic[P]):
             if self._follow(operation):
                 self._lead(operation)
         except BaseException:
+            self._step_down()
             self._withdraw(operation)
             raise
         self._settle(operation)
@@ -65,6 +68,7 @@ class GroupCommit(Generic[P]):
             if self._wait_for(last):
                 self._lead(last)
         except BaseException:
+            self._step_down()
             for operation in operations:
                 self._withdraw(operation)
             raise
@@ -77,20 +81,26 @@ class GroupCommit(Generic[P]):
 
     def _wait_for(self, operation: P) -> bool:
         with self._condition:
-            while self._leading and not operation.done:
+            while self._leader is not None and not operation.done:
                 self._condition.wait()
             if operation.done:
                 return False
-            self._leading = True
+            self._leader = threading.get_ident()
             return True
 
     def _lead(self, operation: P) -> None:
         try:
             while not operation.done:
-                self._run(self._take())
+                with uninterrupted():  # between the taking and the answers a group is nobody else's
+                    self._run(self._take())
         finally:
-            with self._condition:
-                self._leading = False
+            self._step_down()
+
+    def _step_down(self) -> None:
+        """Let somebody else lead, if this thread does."""
+        with self._condition:
+            if self._leader == threading.get_ident():
+                self._leader = None
                 self._condition.notify_all()
 
     def _withdraw(self, operation: P) -> None:
@@ -100,7 +110,7 @@ class GroupCommit(Generic[P]):
                 self._queue.remove(operation)
                 return
             # A leader has it. That takes as long as one write of the log.
-            while self._leading and not operation.done:
+            while self._leader is not None and not operation.done:
                 self._condition.wait()
 
     def _run(self, group: list[P]) -> None:
@@ -116,16 +126,15 @@ class GroupCommit(Generic[P]):
 
     def run_exclusive(self, action: Callable[[], None]) -> None:
         """Run ``action`` with no group in progress."""
-        with self._condition:
-            while self._leading:
-                self._condition.wait()
-            self._leading = True
         try:
-            action()
-        finally:
             with self._condition:
-                self._leading = False
-                self._condition.notify_all()
+                while self._leader is not None:
+                    self._condition.wait()
+                self._leader = threading.get_ident()
+            with uninterrupted():
+                action()
+        finally:
+            self._step_down()
 
     def _take(self) -> list[P]:
         group: list[P] = []

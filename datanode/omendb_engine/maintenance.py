@@ -22,6 +22,7 @@ from omendb_common.errors import OmenDBError, ResourceExhaustedError
 from omendb_engine.compaction import CompactionPolicy, SegmentSize
 from omendb_engine.index.hnsw import BuildCancelledError, HnswBuild, build_hnsw
 from omendb_engine.index.policy import IndexPolicy, IndexSpec
+from omendb_engine.interrupts import uninterrupted
 from omendb_engine.parts import BufferPart, SegmentPart
 from omendb_engine.recovery import BUFFERS, Recovered, buffer_rows
 from omendb_engine.seal import Build, build_from_buffer, build_from_segments
@@ -242,7 +243,7 @@ class Maintenance:
                 self._gc_floor = max(self._gc_floor, buffer.tombstones.max_stamp)
             segment_id, written = self._write(build)
             try:
-                with self._structure:
+                with self._structure, uninterrupted():
                     refs = [*self._manifest.segments, *([written[0]] if written else [])]
                     dead = dict(self._checkpoint_dead)
                     for part_id, rows in buffer.kills.items():
@@ -253,9 +254,9 @@ class Maintenance:
                     part = SegmentPart(written[1], self._schema, Deletes.none(written[0].rows)) if written else None
                     old = [buffer.part_id]
                     self._swap(lambda: self._store.replace(old, part, build.row_maps))
+                    self._budget.release(BUFFERS, buffer.reserved_bytes)
             finally:
                 self._busy_segments.discard(segment_id)
-            self._budget.release(BUFFERS, buffer.reserved_bytes)
             self.remove_garbage()
             self._keep_ballast()
             return True
@@ -380,7 +381,7 @@ class Maintenance:
         written: tuple[SegmentRef, Segment] | None,
     ) -> None:
         gone = [part.part_id for part, _ in inputs]
-        with self._structure:
+        with self._structure, uninterrupted():
             dead = {i: d for i, d in self._checkpoint_dead.items() if i not in gone}
             refs = [r for r in self._manifest.segments if r.segment_id not in gone]
             if written is not None:
@@ -427,7 +428,7 @@ class Maintenance:
         try:
             index_hash = write_index(self._disk, self._path, part.part_id, key)
             segment = part.segment.with_index(index_hash)
-            with self._structure:
+            with self._structure, uninterrupted():
                 if self._gone(part):
                     return
                 refs = [
