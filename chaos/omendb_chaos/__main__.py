@@ -22,10 +22,13 @@ ROWS: Mapping[str, str] = {
     "R7": "io_errors",
     "R8": "failed_syncs",
     "R9": "memory",
+    "R13": "histories",
     "R14": "metadata",
     "R15": "raft",
+    "R20": "fencing",
     "R23": "fuzzed_requests",
     "R30": "mutants",
+    "R-coordinators": "no_coordinators",
 }
 
 

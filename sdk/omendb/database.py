@@ -91,7 +91,10 @@ class Database(Collection):
     def __init__(self, backend: Backend, *, read_only: bool = False, hints: FieldHints | None = None) -> None:
         session = Session(backend, read_only=read_only)
         default = DefaultCollection(session, hints or FieldHints())
-        super().__init__(session, DEFAULT_COLLECTION, default.find(NO_OPTIONS), default)
+        # Hints are checked now. Without any, a network is not asked before it must be: a cluster whose coordinators are
+        # away still serves the collections that it has.
+        asked = backend.local or (hints is not None and any(hint is not None for hint in hints))
+        super().__init__(session, DEFAULT_COLLECTION, default.find(NO_OPTIONS) if asked else None, default)
         self._collections: dict[str, Collection] = {DEFAULT_COLLECTION: self}
 
     @property

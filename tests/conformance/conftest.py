@@ -10,7 +10,7 @@ import pytest
 from omendb.database import Database
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
-from omendb.fleet.process import FleetProcess
+from omendb.testing import served
 from tests.conformance.deployments import EMBEDDED, MEMORY, Deployment, behind
 
 ENGINES = ["embedded", "serve", "cluster"]
@@ -19,15 +19,8 @@ ENGINES = ["embedded", "serve", "cluster"]
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A single-node server: a real process."""
-    folder = tmp_path_factory.mktemp("serve")
-    arguments = [str(folder / "db"), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--set", "durability=os"]
-    process = FleetProcess("server", "omendb_server", arguments, folder)
-    process.start()
-    try:
-        told = process.wait_ready(60)
-        yield behind(f"http://{told['http']}", "serve", replication=1, durability="os")
-    finally:
-        process.stop(10)
+    with served(tmp_path_factory.mktemp("serve") / "db", "durability=os") as url:
+        yield behind(url, "serve", replication=1, durability="os")
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,13 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from omendb_common.errors import OmenDBError
 
 ERRORS_KEPT = 20
+PATIENCE_S = 20.0
 _BREATH_S = 0.01
 
 
@@ -19,13 +21,15 @@ class TrafficReport:
     """What the callers saw.
 
     ``acknowledged``: the numbers of the batches that were acknowledged, in order. ``*_again``: calls that the program
-    itself had to make a second time, after all that the client does by itself. ``searches_failed``: of these, those
-    whose second time failed as well. ``pause_*_s``: the longest that one call took, with its second times.
+    itself had to make a second time, after all that the client does by itself; ``searches_failed``: of these, those
+    whose second time failed as well. ``writes_given_up``: the last one, when it did not succeed in ``PATIENCE_S`` and
+    the traffic was to stop. ``pause_*_s``: the longest that one call took, with its second times.
     """
 
     acknowledged: list[int] = field(default_factory=list)
     begun: int = 0
     writes_again: int = 0
+    writes_given_up: int = 0
     searches: int = 0
     searches_again: int = 0
     searches_failed: int = 0
@@ -60,32 +64,21 @@ class Traffic:
         self._pause_s = pause_s
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._bugs: list[BaseException] = []
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(work,), name=f"traffic-{number}")
-            for number, work in enumerate([self._write_all, *[self._search_all] * searchers])
-        ]
+        self._searchers = searchers
+        self._pool = ThreadPoolExecutor(1 + searchers, thread_name_prefix="traffic")
+        self._working: list[Future[None]] = []
 
     def start(self) -> None:
         """Begin."""
-        for thread in self._threads:
-            thread.start()
+        self._working = [self._pool.submit(work) for work in (self._write_all, *[self._search_all] * self._searchers)]
 
     def stop(self) -> TrafficReport:
         """Let the last calls end; the report. An error that is not OmenDB's is a bug, and raised here."""
         self._stopping.set()
-        for thread in self._threads:
-            thread.join()
-        if self._bugs:
-            raise self._bugs[0]
+        self._pool.shutdown()
+        for work in self._working:
+            work.result()
         return self.report
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        try:
-            work()
-        except BaseException as error:
-            self._bugs.append(error)
-            raise
 
     def _write_all(self) -> None:
         report = self.report
@@ -101,7 +94,9 @@ class Traffic:
                 except OmenDBError as error:
                     report.writes_again += 1
                     self._keep(f"write {number}", error)
-                    self._stopping.wait(_BREATH_S)
+                    if self._stopping.wait(_BREATH_S) and time.perf_counter() - started > PATIENCE_S:
+                        report.writes_given_up += 1
+                        return
             report.acknowledged.append(number)
             report.pause_write_s = max(report.pause_write_s, time.perf_counter() - started)
 
@@ -136,4 +131,4 @@ class Traffic:
                 self.report.errors.append(f"{what}: {type(error).__name__}: {error}")
 
 
-__all__ = ["ERRORS_KEPT", "Traffic", "TrafficReport"]
+__all__ = ["ERRORS_KEPT", "PATIENCE_S", "Traffic", "TrafficReport"]

@@ -1,0 +1,1 @@
+"""Real fleets of processes, shaken: the harness, the oracle of what may be there, and a look into every replica."""
