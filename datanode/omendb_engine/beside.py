@@ -8,10 +8,24 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 # The thread ends when no call came for so long: many collections do not each keep one.
 _IDLE_S = 5.0
+
+
+class _Outcome:
+    """Keeps what a call raises for somebody else to judge."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self.error = None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        self.error = error
+        return True
 
 
 class Beside:
@@ -30,7 +44,8 @@ class Beside:
         self._done.acquire()
         self._thread: threading.Thread | None = None
         self._call: Callable[[], None] | None = None
-        self._error: BaseException | None = None
+        self._busy = False
+        self._outcome = _Outcome()
 
     @contextmanager
     def running(self, call: Callable[[], None]) -> Iterator[None]:
@@ -39,12 +54,14 @@ class Beside:
         try:
             yield
         finally:
-            error = self._end()
+            self._wait()
+            error, self._outcome.error = self._outcome.error, None
         if error is not None:
             raise error
 
     def _begin(self, call: Callable[[], None]) -> None:
         with self._guard:
+            self._busy = True
             if self._thread is None:
                 # Daemon: a process that ends without close() must not hang.
                 thread = threading.Thread(target=self._loop, name="omendb-beside", daemon=True)
@@ -66,19 +83,14 @@ class Beside:
         if thread is not None:
             thread.join()
 
-    def _end(self) -> BaseException | None:
-        """Wait for the call; gives what it raised."""
-        interrupt: BaseException | None = None
-        while True:
+    def _wait(self) -> None:
+        """Wait for the call; until then nobody may go on, not even for a signal whose handler raises."""
+        while self._busy:
             try:
                 self._done.acquire()
-                break
-            except BaseException as signal:  # noqa: BLE001 - a signal's: nobody may go on while the call still works
-                interrupt = signal
-        error, self._error = self._error, None
-        if interrupt is not None:
-            raise interrupt
-        return error
+            except BaseException:
+                self._wait()
+                raise
 
     def _loop(self) -> None:
         while (call := self._next()) is not None:
@@ -96,11 +108,10 @@ class Beside:
         return call
 
     def _run(self, call: Callable[[], None]) -> None:
-        try:
+        with self._outcome:
             call()
-        except BaseException as error:  # noqa: BLE001 - the owner's to judge, whatever it is
-            self._error = error
-        finally:
+        self._busy = False
+        with suppress(RuntimeError):  # the owner saw that the call had ended, and did not wait
             self._done.release()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from functools import partial
 from pathlib import Path
@@ -82,6 +84,37 @@ def test_the_calls_error_is_raised_and_the_bodys_comes_first() -> None:
         raise OSError("the body's")
     with beside.running(lambda: None):  # neither is left over
         pass
+    beside.close()
+
+
+def test_a_signal_does_not_end_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler that raises while the owner waits: the call still works on what the owner would give back."""
+    beside = Beside()
+    begun, go_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def call() -> None:
+        begun.set()
+        assert go_on.wait(LIMIT_S)
+        order.append("call")
+
+    def handler(number: int, frame: object) -> None:
+        threading.Timer(0.02, go_on.set).start()
+        raise TimeoutError("the handler's")
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(TimeoutError), beside.running(call):
+            assert begun.wait(LIMIT_S)
+            threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        order.append("owner")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert order == ["call", "owner"]
+    for _ in range(20):
+        with beside.running(lambda: order.append("again")):
+            pass
+    assert len(order) == 22
     beside.close()
 
 
