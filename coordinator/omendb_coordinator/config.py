@@ -35,6 +35,12 @@ class CoordinatorSettings:
     stall_s: float = _setting(
         2.0, "a leader that stood still for so long blames itself for the silence, not the members", low=0.1, high=600.0
     )
+    forget_s: float = _setting(
+        3600.0,
+        "a router that is down for so long is no member any more: it holds nothing, and pods come under new names",
+        low=1.0,
+        high=1e9,
+    )
     proposal_s: float = _setting(5.0, "time for a change when its caller names no deadline", low=0.1, high=600.0)
     proposals_max: int = _setting(
         256, "changes under way at a time; more are refused with a time to come back", low=1, high=100_000

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from omendb_common.clock import Clock
-from omendb_common.errors import NotFoundError, OmenDBError, ResourceExhaustedError, UnavailableError
+from omendb_common.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    OmenDBError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from omendb_common.metadata import NewCollection, OriginLease
 from omendb_common.topology import CollectionInfo, Member, Topology, member_from_json, member_to_json
 from omendb_coordinator.catalog import Catalog
@@ -65,7 +71,13 @@ class Control:
         self._settings = settings
         self._clock = clock
         self._new_id = new_id
-        self._liveness = Liveness(settings.suspect_s, settings.down_s, settings.grace_s, settings.stall_s)
+        self._liveness = Liveness(
+            suspect_s=settings.suspect_s,
+            down_s=settings.down_s,
+            grace_s=settings.grace_s,
+            stall_s=settings.stall_s,
+            forget_s=settings.forget_s,
+        )
         self._led_term: int | None = None
         self._proposals = 0
         self._leader_seen_s = clock.mono_s()
@@ -115,10 +127,6 @@ class Control:
         if self._consensus.status.leader is not None:
             self._leader_seen_s = now_s
         return now_s - self._leader_seen_s > self._settings.leaderless_s
-
-    def wall_ms(self) -> int:
-        """This process's wall clock, for members to compare theirs with."""
-        return self._clock.wall_ms()
 
     # -- changes
 
@@ -290,6 +298,9 @@ class Control:
                 await self._own("set_member_state", args)
             except (ConflictError, NotFoundError):
                 continue  # it was quicker
+        for member in self._liveness.gone(topology.members.values(), self._clock.mono_s()):
+            with suppress(InvalidArgumentError, NotFoundError):  # it came back, or was struck off already
+                await self._own("forget_member", {"node_id": member.node_id})
         level = self._common_level(topology)
         if level > topology.feature_level:
             await self._own("raise_level", {"level": level})

@@ -25,7 +25,8 @@ class Transition:
 class Liveness:
     """Decides who is up, suspect or down from when they were last heard. All times are monotonic seconds."""
 
-    def __init__(self, suspect_s: float, down_s: float, grace_s: float, stall_s: float) -> None:
+    def __init__(self, *, suspect_s: float, down_s: float, grace_s: float, stall_s: float, forget_s: float) -> None:
+        self._forget_s = forget_s
         self._suspect_s = suspect_s
         self._down_s = down_s
         self._grace_s = grace_s
@@ -66,6 +67,12 @@ class Liveness:
             if to is not None and to != member.state:
                 due.append(Transition(member.node_id, member.incarnation, member.state, to))
         return due
+
+    def gone(self, members: Iterable[Member], now_s: float) -> list[Member]:
+        """Routers that have been down for so long that nobody expects them back."""
+        return [
+            m for m in members if m.role == "router" and m.state == "down" and self.silent_s(m, now_s) >= self._forget_s
+        ]
 
     def _forgive_own_stall(self, now_s: float) -> None:
         """Heartbeats that came while this process stood still were not heard: that is not the members' silence."""

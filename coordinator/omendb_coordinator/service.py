@@ -219,6 +219,11 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
         )
 
     @_told
+    async def ForgetMember(self, request: pb.CatalogForgetRequest, context: Any) -> pb.CatalogChangeReply:
+        """Strike a member off."""
+        return await self._change(request.proposal, "forget_member", {"node_id": request.node_id}, context)
+
+    @_told
     async def ClusterStatus(self, request: pb.CatalogStatusRequest, context: Any) -> pb.CatalogStatusReply:
         """The cluster, for people."""
         told = self._control.local_report() if request.local else await self._control.report(self.left_s(context))
@@ -263,9 +268,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
         """A member lives."""
         _check_speaks_for(context, request.node_id)
         member = self._control.heartbeat(request.node_id, request.incarnation)
-        return pb.HeartbeatReply(
-            revision=self._control.catalog.topology.revision, state=member.state, wall_ms=self._control.wall_ms()
-        )
+        return pb.HeartbeatReply(revision=self._control.catalog.topology.revision, state=member.state)
 
     @_told
     async def LeaseOrigin(self, request: pb.OriginLeaseRequest, context: Any) -> pb.OriginLeaseReply:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +36,15 @@ _PATIENCE_S = 20.0
 _IMPATIENCE_S = 0.05
 _IMPATIENT = 0.03
 _STOPPED_S = 2.5
+_THINK_S = 0.03
 
 
 @dataclass(slots=True)
 class Session:
-    """What happened: histories, and after every fault how long no change was acknowledged to anybody."""
+    """What happened: histories, and the longest time after every fault in which nobody's call was answered."""
 
     histories: list[list[Operation]] = field(default_factory=list)
-    failovers_s: list[float] = field(default_factory=list)
+    pauses_s: list[float] = field(default_factory=list)
     kills: int = 0
     stops: int = 0
 
@@ -92,21 +95,32 @@ class _History:
         self.clients = clients
         self.begun = 0
         self.operations = operations
-        self.acknowledged_s = 0.0
+        self.answered_s: list[float] = []
+        self.ended = False
         self._prefix = prefix
         self._intentions = intentions
         self._rng = rng
+
+    def has_begun(self, calls: int) -> bool:
+        """Whether so many calls have begun."""
+        return self.begun >= calls
+
+    def has_answered(self, calls: int) -> bool:
+        """Whether so many calls were answered without an error, or no more will be."""
+        return len(self.answered_s) >= calls or self.ended
 
     async def record(self) -> None:
         """Let all clients call until there are enough calls."""
         async with asyncio.TaskGroup() as calling:
             for client in self.clients:
                 calling.create_task(self._client(client))
+        self.ended = True
 
     async def _client(self, client: CoordinatorClient) -> None:
         seen, epochs = Picture(), dict[str, tuple[str, int]]()
         while self.begun < self.operations:
             self.begun += 1
+            await asyncio.sleep(self._rng.expovariate(1 / _THINK_S))
             call = self._intentions.next(seen)
             patience_s = _IMPATIENCE_S if self._rng.random() < _IMPATIENT else _PATIENCE_S
             number = self.recorder.begin(client.name, "catalog", call)
@@ -121,8 +135,8 @@ class _History:
                 else:
                     self.recorder.leave_open(number)
                 continue
+            self.answered_s.append(time.monotonic())
             if topology is None:
-                self.acknowledged_s = time.monotonic()
                 self.recorder.end(number, "ok")
             else:
                 seen, epochs = picture_of(topology, self._prefix), _epochs(topology)
@@ -160,8 +174,8 @@ def _epochs(topology: Topology) -> dict[str, tuple[str, int]]:
 async def _fault(group: Coordinators, history: _History, session: Session, rng: random.Random, faults: int) -> None:
     """Kill or stop the leader now and then; it comes back."""
     for number in range(faults):
-        share = (number + 0.5) / faults
-        await _until(lambda reached=history.operations * share: history.begun >= reached)  # type: ignore[misc]
+        share = (number + 0.2) / faults
+        await _until(partial(history.has_begun, int(history.operations * share)))
         leader = str((await history.clients[0].status(_soon(60.0)))["leader"])
         began_s = time.monotonic()
         if rng.random() < 0.8:
@@ -170,9 +184,12 @@ async def _fault(group: Coordinators, history: _History, session: Session, rng: 
         else:
             group.signal(leader, signal.SIGSTOP)
             session.stops += 1
-        await _until(lambda: history.acknowledged_s > began_s or history.begun >= history.operations)  # noqa: B023
-        if history.acknowledged_s > began_s:
-            session.failovers_s.append(history.acknowledged_s - began_s)
+        # Answers that were on their way come first; then every client waits for a leader.
+        answered = len(history.answered_s)
+        await _until(partial(history.has_answered, answered + 3 * CLIENTS))
+        times = [began_s, *(s for s in history.answered_s if s > began_s)]
+        if len(times) > 1:
+            session.pauses_s.append(max(later - earlier for earlier, later in itertools.pairwise(times)))
         if leader in group.running:
             await asyncio.sleep(_STOPPED_S)
             group.signal(leader, signal.SIGCONT)

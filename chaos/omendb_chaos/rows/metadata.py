@@ -47,8 +47,8 @@ def run(seed: int, budget: Budget) -> Outcome:
     outcome.notes.append(f"real: {session.kills} leaders killed, {session.stops} stopped for a while")
     outcome.figure = (
         f"{_SIMULATED[budget]} simulated histories and {len(session.histories)} of real processes, {answered} answered "
-        f"calls, {len(outcome.violations)} not linearizable, first acknowledged change after the leader's "
-        f"end: {_percentiles(session.failovers_s)}"
+        f"calls, {len(outcome.violations)} not linearizable, longest pause of all clients after the "
+        f"leader was killed or stopped: {_percentiles(session.pauses_s)}"
     )
     return outcome
 

@@ -55,6 +55,8 @@ ATTEMPT_S = 2.0
 HEARTBEAT_S = 1.0
 SILENCE_S = 3.0
 """A watch that says nothing for so long is dead: the coordinator sends a keepalive every second."""
+LAG_S = 0.25
+"""A watch that lags by more than this is helped by asking the leader for the whole."""
 PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 0.25
 MESSAGE_BYTES_MAX = 256 << 20
@@ -176,7 +178,7 @@ class CoordinatorClient:
             deadline.check(f"waiting for revision {revision} of the topology")
             try:
                 # The one that is followed may lag; then the leader is asked.
-                async with asyncio.timeout(min(0.05, deadline.left_s)):
+                async with asyncio.timeout(min(LAG_S, deadline.left_s)):
                     await self._newer.wait()
             except TimeoutError:
                 await self._pull(deadline)
@@ -307,6 +309,11 @@ class CoordinatorClient:
         request = pb.CatalogDrainRequest(proposal=self._proposal(), node_id=node_id, draining=draining)
         reply = await self._shown(await self._call("admin.Drain", request, deadline), deadline)
         return member_from_json(json.loads(reply.member_json))
+
+    async def forget_member(self, node_id: str, deadline: Deadline) -> None:
+        """Strike a member off that is down; InvalidArgumentError while a shard counts on it."""
+        request = pb.CatalogForgetRequest(proposal=self._proposal(), node_id=node_id)
+        await self._shown(await self._call("admin.ForgetMember", request, deadline), deadline)
 
     async def lease_origin(self, holder: str, stamp: int, deadline: Deadline) -> OriginLease:
         """Lease, or renew under the same ``holder``, the right to stamp from ``stamp`` on.

@@ -108,6 +108,14 @@ class CatalogDrainRequest(_message.Message):
     draining: bool
     def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., node_id: _Optional[str] = ..., draining: _Optional[bool] = ...) -> None: ...
 
+class CatalogForgetRequest(_message.Message):
+    __slots__ = ("proposal", "node_id")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    node_id: str
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., node_id: _Optional[str] = ...) -> None: ...
+
 class CatalogCollectionReply(_message.Message):
     __slots__ = ("collection_json", "revision")
     COLLECTION_JSON_FIELD_NUMBER: _ClassVar[int]
@@ -190,14 +198,12 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., incarnation: _Optional[str] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
-    __slots__ = ("revision", "state", "wall_ms")
+    __slots__ = ("revision", "state")
     REVISION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
-    WALL_MS_FIELD_NUMBER: _ClassVar[int]
     revision: int
     state: str
-    wall_ms: int
-    def __init__(self, revision: _Optional[int] = ..., state: _Optional[str] = ..., wall_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, revision: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
 class OriginLeaseRequest(_message.Message):
     __slots__ = ("proposal", "holder", "stamp")

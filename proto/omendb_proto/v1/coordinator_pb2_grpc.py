@@ -75,6 +75,11 @@ class CoordinatorAdminStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogDrainRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberReply.FromString,
                 _registered_method=True)
+        self.ForgetMember = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/ForgetMember',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogForgetRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+                _registered_method=True)
         self.ClusterStatus = channel.unary_unary(
                 '/omendb.v1.CoordinatorAdmin/ClusterStatus',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogStatusRequest.SerializeToString,
@@ -134,6 +139,12 @@ class CoordinatorAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetMember(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ClusterStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -182,6 +193,11 @@ def add_CoordinatorAdminServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogDrainRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberReply.SerializeToString,
+            ),
+            'ForgetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetMember,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogForgetRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
             ),
             'ClusterStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.ClusterStatus,
@@ -406,6 +422,33 @@ class CoordinatorAdmin:
             '/omendb.v1.CoordinatorAdmin/Drain',
             omendb__proto_dot_v1_dot_coordinator__pb2.CatalogDrainRequest.SerializeToString,
             omendb__proto_dot_v1_dot_coordinator__pb2.MemberReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/ForgetMember',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogForgetRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -10,7 +10,7 @@ from tests.unit.coordinator.catalog_cases import node
 
 
 def _liveness(now_s: float = 100.0) -> Liveness:
-    liveness = Liveness(suspect_s=3.0, down_s=10.0, grace_s=10.0, stall_s=2.0)
+    liveness = Liveness(suspect_s=3.0, down_s=10.0, grace_s=10.0, stall_s=2.0, forget_s=60.0)
     liveness.elected(now_s)
     return liveness
 
@@ -75,6 +75,15 @@ def test_heartbeats_of_another_incarnation_do_not_count() -> None:
     liveness.decide([node("d1")], 119.0)
     liveness.heard("d1", "another folder", 120.0)
     assert liveness.decide([node("d1")], 120.0) == [Transition("d1", "folder of d1", "up", "down")]
+
+
+def test_a_router_that_is_down_for_long_is_gone_and_nobody_else() -> None:
+    liveness = _liveness()
+    router = replace(node("r1"), role="router", state="down")
+    down = [router, replace(node("d1"), state="down")]
+    assert liveness.gone(down, 159.0) == []
+    assert [m.node_id for m in liveness.gone(down, 160.0)] == ["r1"]
+    assert liveness.gone([replace(router, state="up")], 160.0) == []
 
 
 def test_who_is_no_member_is_forgotten() -> None:

@@ -287,6 +287,18 @@ async def test_silence_is_noticed_and_a_heartbeat_brings_a_member_back() -> None
 
 
 @in_a_loop
+async def test_routers_that_are_gone_for_good_are_forgotten_and_data_nodes_by_order() -> None:
+    async with one_coordinator(replace(QUICK, forget_s=1.0), nodes=1) as (server, client):
+        await client.register(replace(node("r1"), role="router"), soon())
+        await until(lambda: "r1" not in server.catalog.topology.members)
+        await until(lambda: server.catalog.topology.members["d0"].state == "down")
+        await client.forget_member("d0", soon())
+        assert client.topology.members == {}
+        with pytest.raises(NotFoundError):
+            await client.forget_member("d0", soon())
+
+
+@in_a_loop
 async def test_a_member_that_the_coordinators_do_not_know_registers_by_itself() -> None:
     async with one_coordinator(_PATIENT, nodes=0) as (server, client):
         client.start_heartbeats(node("d0"), interval_s=0.05)
