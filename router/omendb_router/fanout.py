@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -77,6 +77,7 @@ class Fanout:
         self._health: dict[str, NodeHealth] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self.counts: Counter[str] = Counter()
 
     # -- tasks
 
@@ -146,10 +147,6 @@ class Fanout:
             if member.role == "datanode" and member.state == "down":
                 self.health(member.node_id).circuit.trip(now)
 
-    def callable(self, node_id: str) -> bool:
-        """Whether a call to the node would go out now."""
-        return self.nodes.find(node_id) is not None and self.health(node_id).circuit.allows(self.clock.mono_s())
-
     def by_promise(self, node_ids: Sequence[str]) -> list[str]:
         """The nodes, those that will probably answer soonest first."""
         now = self.clock.mono_s()
@@ -162,16 +159,21 @@ class Fanout:
 
         return sorted(node_ids, key=promise)
 
-    async def call(self, node_id: str, kind: str, make: Make[A], deadline: Deadline) -> Heard[A] | Unheard:
-        """One call to one node."""
+    async def call(
+        self, node_id: str, kind: str, make: Make[A], deadline: Deadline, size_bytes: int = 0
+    ) -> Heard[A] | Unheard:
+        """One call to one node; ``size_bytes``: what it keeps in memory until it ends."""
         health = self.health(node_id)
         node = self.nodes.find(node_id)
-        refusal = self._refusal(node_id, node, health, deadline)
+        refusal = self.refusal(node_id, size_bytes)
+        if refusal is None and deadline.passed:
+            refusal = DeadlineExceededError("the deadline passed before the call", field="timeout", outcome="none")
         if node is None or refusal is not None:
             return Unheard(node_id, refusal or _unknown(node_id), sent=False)
         started_s, allowed_s, wall_ms = self.clock.mono_s(), deadline.left_s, self.clock.wall_ms()
         health.circuit.started()
         health.in_flight += 1
+        health.in_flight_bytes += size_bytes
         try:
             async with asyncio.timeout(allowed_s):
                 answer = await make(node_id, node)
@@ -189,6 +191,7 @@ class Fanout:
             raise
         finally:
             health.in_flight -= 1
+            health.in_flight_bytes -= size_bytes
         now_s = self.clock.mono_s()
         health.answered(kind, now_s - started_s, now_s)
         hlc = int(getattr(answer, "hlc", 0))
@@ -196,19 +199,22 @@ class Fanout:
             self._observe(node_id, wall_ms, hlc)
         return Heard(node_id, answer)
 
-    def _refusal(
-        self, node_id: str, node: DataNode | None, health: NodeHealth, deadline: Deadline
-    ) -> OmenDBError | None:
-        """Why the call is not even tried, if it is not."""
-        if node is None:
+    def refusal(self, node_id: str, size_bytes: int = 0) -> OmenDBError | None:
+        """Why a call to the node would not even be tried now, if it would not."""
+        if self.nodes.find(node_id) is None:
             return _unknown(node_id)
-        if deadline.passed:
-            return DeadlineExceededError("the deadline passed before the call", field="timeout", outcome="none")
+        health = self.health(node_id)
         if not health.circuit.allows(self.clock.mono_s()):
             return UnavailableError(f"data node {node_id} does not answer", field=node_id)
-        if health.in_flight >= self.settings.in_flight_per_node_max:
+        s = self.settings
+        # One call always goes, however large.
+        heavy = health.in_flight_bytes and health.in_flight_bytes + size_bytes > s.in_flight_bytes_per_node_max
+        if health.in_flight >= s.in_flight_per_node_max or heavy:
             return ResourceExhaustedError(
-                f"{health.in_flight} calls wait for data node {node_id}", field=node_id, mend="send fewer at a time"
+                f"{health.in_flight} calls of {health.in_flight_bytes} bytes wait for data node {node_id}",
+                field=node_id,
+                bound=f"at most {s.in_flight_per_node_max} of {s.in_flight_bytes_per_node_max} bytes",
+                mend="send fewer at a time",
             )
         return None
 
@@ -245,6 +251,7 @@ class Fanout:
                 reply = await asking.next(self._patience_s(asking.pending, kind) if hedging else None)
                 if reply is None:
                     if self.budget.take():
+                        self.counts["hedges"] += 1
                         asking.start(waiting.popleft(), make)
                 elif isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK:
                     good.append(reply)
@@ -252,6 +259,7 @@ class Fanout:
                     bad.append(reply)
                     # What never left costs nobody anything; what did is asked again only within the budget.
                     if waiting and (_costs_nothing(reply) or self.budget.take()):
+                        self.counts["failovers"] += 1
                         asking.start(waiting.popleft(), make)
         finally:
             asking.cancel()
@@ -278,9 +286,9 @@ class Asking(Generic[A]):
         """Nodes whose reply was not handed out yet."""
         return [*self._calls, *(reply.node_id for reply in self._replies)]
 
-    def start(self, node_id: str, make: Make[A]) -> None:
+    def start(self, node_id: str, make: Make[A], size_bytes: int = 0) -> None:
         """Call one more node."""
-        call = self._fanout.call(node_id, self._kind, make, self._deadline)
+        call = self._fanout.call(node_id, self._kind, make, self._deadline, size_bytes)
         task = asyncio.get_running_loop().create_task(call)
         self._fanout.own(task)
         self._calls[node_id] = task

@@ -112,10 +112,11 @@ class RetryBudget:
 
 @dataclass(slots=True)
 class NodeHealth:
-    """One data node. ``in_flight``: calls that have no answer yet."""
+    """One data node. ``in_flight``: calls that have no answer yet, and the bytes that they keep in memory."""
 
     circuit: Circuit
     in_flight: int = 0
+    in_flight_bytes: int = 0
     latencies: dict[str, Latencies] = field(default_factory=dict)
     _mean_s: float = 0.0
     _known_s: float = 0.0

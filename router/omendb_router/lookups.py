@@ -188,6 +188,7 @@ class Lookups:
             return outrun
         row_of = place_of(ids, IdColumn.concat([batch.ids for batch in batches]))
         have = {heard.node_id: versions.holds[number] for number, heard in enumerate(good)}
+        self._fanout.counts["read_repairs"] += 1
         call = Repair(asked.ref, batches)
         asking: Asking[Applied] = self._fanout.asking("repair", deadline)
         for node_id in asked.writers:

@@ -16,7 +16,7 @@ from omendb_common.errors import DeadlineExceededError
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn
 from omendb_common.metadata import Metadata, NewCollection
-from omendb_common.topology import CollectionInfo, Topology
+from omendb_common.topology import CollectionInfo, Member, Topology
 from omendb_router.admission import Admission
 from omendb_router.asked import Asked, StaleMapError
 from omendb_router.care import Care
@@ -31,13 +31,14 @@ from omendb_router.routing import shards_left
 from omendb_router.scrolls import Scrolls
 from omendb_router.searches import Searches
 from omendb_router.selections import Selections
-from omendb_router.sessions import decode_token
+from omendb_router.sessions import EVERY_SHARD, decode_token
 from omendb_router.settings import RouterSettings
 from omendb_router.stamps import ClockCheck, Leases, Stamps
 from omendb_router.writes import Writer
 
 T = TypeVar("T")
 _SWEEP_S = 1.0
+_COUNTED = ("hedges", "failovers", "restamp", "refresh", "repair", "unknown", "refused", "read_repairs")
 _LOOK_S = 0.1
 """Who does not want to wait for the indexes still wants an answer."""
 
@@ -116,6 +117,31 @@ class Router:
             await asyncio.sleep(_SWEEP_S)
             self._leases.renew_in_time()
             await self._nodes.sweep()
+
+    def figures(self) -> dict[str, float]:
+        """Numbers about this router now, and how often since its start: for metrics."""
+        nodes = self._data_nodes()
+        counts = self._fanout.counts
+        return {
+            "requests_working": self._admission.working,
+            "requests_waiting": self._admission.waiting,
+            "nodes_left_alone": sum(self._fanout.refusal(n.node_id) is not None for n in nodes),
+            "clock_off_ms": self._offset.off_ms(max(len(nodes), 1), self._clock.mono_s()),
+            "lease_left_s": self._stamps.left_ms() / 1e3,
+            **{
+                f"{name}_total": counts[name]
+                for name in (
+                    "hedges",
+                    "failovers",
+                    "restamp",
+                    "refresh",
+                    "repair",
+                    "unknown",
+                    "refused",
+                    "read_repairs",
+                )
+            },
+        }
 
     # -- collections
 
@@ -225,8 +251,10 @@ class Router:
         return await self._fanout.shielded(whole())
 
     def _check_clock(self) -> None:
-        nodes = sum(m.role == "datanode" and m.state != "left" for m in self.topology.members.values())
-        self._offset.check(max(nodes, 1), self._clock.mono_s())
+        self._offset.check(max(len(self._data_nodes()), 1), self._clock.mono_s())
+
+    def _data_nodes(self) -> list[Member]:
+        return [m for m in self.topology.members.values() if m.role == "datanode" and m.state != "left"]
 
     # -- reads
 
@@ -299,6 +327,7 @@ class Router:
         if seen.session:
             uuid, written = decode_token(seen.session)
             named = written if uuid == info.schema.uuid else {}
+        everywhere = EVERY_SHARD in named
         covering = info.replication - info.write_quorum + 1
         origin = self._stamps.origin
         out = []
@@ -309,7 +338,7 @@ class Router:
             elif seen.consistency == "majority":
                 need = max(info.replication // 2 + 1, covering)
             elif seen.consistency == "session" or named:
-                need = max(need, covering) if shard.shard_id in named else need
+                need = max(need, covering) if everywhere or shard.shard_id in named else need
             out.append(Asked(info, shard, need, origin))
         return out
 

@@ -54,6 +54,12 @@ def take_rows(batch: WriteBatch, rows: Rows | None) -> WriteBatch:
     )
 
 
+def batch_bytes(batch: WriteBatch) -> int:
+    """About how much memory a batch takes."""
+    payload = 0 if batch.payload is None else int(batch.payload.nbytes)
+    return sum(array.nbytes for array in batch.vectors.values()) + payload + 16 * batch.rows
+
+
 def shares(shards: Sequence[Shard], hashes: U64Array) -> list[Share]:
     """Rows by the shard that owns their hash; shards without any are left out."""
     if len(shards) == 1:
@@ -168,6 +174,7 @@ def check_vectors(info: CollectionInfo, vectors: dict[str, npt.NDArray[Any]], n:
 __all__ = [
     "Rows",
     "Share",
+    "batch_bytes",
     "check_vectors",
     "last_rows",
     "routing_hashes",

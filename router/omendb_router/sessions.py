@@ -8,18 +8,23 @@ from collections.abc import Mapping
 
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.hlc import STAMP_MAX
-from omendb_common.ring import SHARDS_MAX
 
-TOKEN_BYTES_MAX = 64 * SHARDS_MAX
+TOKEN_BYTES_MAX = 4096
 
 Written = Mapping[int, int]
-"""Greatest stamp written, by shard number."""
+"""Greatest stamp written, by shard number; that of :data:`EVERY_SHARD` holds for all of them."""
+
+EVERY_SHARD = -1
+_SHARDS_NAMED_MAX = 32
 
 
 def encode_token(collection_uuid: str, written: Written) -> bytes:
     """The token of writes to shards of one collection; empty when nothing was written."""
     if not written:
         return b""
+    if len(written) > _SHARDS_NAMED_MAX:
+        # A token travels with every request: one that names hundreds of shards costs more than reading them all.
+        written = {EVERY_SHARD: max(written.values())}
     value = {"c": collection_uuid, "s": {str(shard): stamp for shard, stamp in sorted(written.items())}}
     return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode())
 
@@ -48,4 +53,4 @@ def _malformed(what: str) -> InvalidArgumentError:
     )
 
 
-__all__ = ["TOKEN_BYTES_MAX", "Written", "decode_token", "encode_token"]
+__all__ = ["EVERY_SHARD", "TOKEN_BYTES_MAX", "Written", "decode_token", "encode_token"]

@@ -30,10 +30,16 @@ class RouterSettings:
     )
     queue_per_collection_max: int = _setting(1024, "of them for one collection", low=0, high=1_000_000)
     request_bytes_max: int = _setting(
-        2048 * MIB, "bytes of all writes at work: bodies wait in memory for the slowest replica", low=MIB, high=1 << 50
+        2048 * MIB, "bytes of all writes at work or waiting for the replicas that they need", low=MIB, high=1 << 50
     )
     in_flight_per_node_max: int = _setting(
         512, "calls that wait for one data node; above it the node counts as overloaded", low=1, high=1_000_000
+    )
+    in_flight_bytes_per_node_max: int = _setting(
+        256 * MIB,
+        "bytes of writes on their way to one data node; a slow one misses some rather than filling the router's memory",
+        low=MIB,
+        high=1 << 40,
     )
     hedge_ms: float = _setting(
         50.0, "a read that takes longer asks a second replica, until the 95th percentile is known", low=0.1, high=60_000

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from omendb_common.deadline import Deadline
-from omendb_common.errors import DeadlineExceededError, OmenDBError, UnavailableError
+from omendb_common.errors import DeadlineExceededError, OmenDBError, ResourceExhaustedError, UnavailableError
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.records import WriteBatch, encode_batch
 from omendb_common.shard_calls import Applied, Apply, ShardRef, State
 from omendb_common.topology import CollectionInfo, Shard
 from omendb_router.fanout import Asking, Fanout, Heard
 from omendb_router.maps import Maps
-from omendb_router.routing import Share, shares, take_rows
+from omendb_router.routing import Share, batch_bytes, shares, take_rows
 from omendb_router.stamps import Leases, Stamps
 from omendb_router.tally import Ballot, Step, Tally, weakest
 
@@ -182,7 +182,7 @@ class Writer:
         info, shard = attempt.info, share.shard
         ballot = Ballot.of(shard, info.write_quorum, info.read_quorum)
         tally = Tally(ballot, attempt.batch.rows, attempt.echo, attempt.may_exist or attempt.echo)
-        short = self._too_few(info, shard, ballot)
+        short = self._too_few(attempt, shard, ballot)
         if short is not None:
             return _ended(tally, attempt, shard, short, certain=not tally.may_exist)
         step = await self._send(attempt, shard, tally, deadline)
@@ -199,17 +199,23 @@ class Writer:
         later = await self.write(following, deadline)
         return _after(_committed(tally, attempt, shard), later, wholly=following.batch.rows == attempt.batch.rows)
 
-    def _too_few(self, info: CollectionInfo, shard: Shard, ballot: Ballot) -> OmenDBError | None:
+    def _too_few(self, attempt: Attempt, shard: Shard, ballot: Ballot) -> OmenDBError | None:
         """Why the write is not even sent, if it cannot reach its quorum (P18)."""
+        size = batch_bytes(attempt.batch)
         for voters in (ballot.old, ballot.new):
-            alive = 0 if voters is None else sum(map(self._fanout.callable, voters))
-            if voters is not None and alive < ballot.need:
-                return UnavailableError(
-                    f"{alive} of {len(voters)} replicas of shard {shard.shard_id} answer",
-                    field=info.name,
-                    bound=f"at least {ballot.need}",
-                    mend="send it again later, or to another router",
-                )
+            refusals = [self._fanout.refusal(node_id, size) for node_id in sorted(voters or ())]
+            able = sum(refusal is None for refusal in refusals)
+            if voters is None or able >= ballot.need:
+                continue
+            for refusal in refusals:
+                if isinstance(refusal, ResourceExhaustedError):
+                    return refusal
+            return UnavailableError(
+                f"{able} of {len(voters)} replicas of shard {shard.shard_id} answer",
+                field=attempt.info.name,
+                bound=f"at least {ballot.need}",
+                mend="send it again later, or to another router",
+            )
         return None
 
     async def _send(self, attempt: Attempt, shard: Shard, tally: Tally, deadline: Deadline) -> Step:
@@ -221,8 +227,9 @@ class Writer:
         call = Apply(ref, attempt.stamp, attempt.batch, body, attempt.create_only)
         # What is on its way is not called back when enough have answered: the slowest replica wants it too.
         asking: Asking[Applied] = self._fanout.asking("apply", deadline)
+        size = batch_bytes(attempt.batch)
         for node_id in ballot.targets:
-            asking.start(node_id, lambda _, node: node.apply(call, deadline))
+            asking.start(node_id, lambda _, node: node.apply(call, deadline), size)
         step = Step.WAIT
         while step is Step.WAIT:
             await self._count_reply(asking, tally)
@@ -251,6 +258,7 @@ class Writer:
             may_exist=attempt.may_exist or not tally.untouched(),
         )
         settings = self._settings
+        self._fanout.counts[step.name.lower()] += 1
         if step is Step.REFRESH and attempt.refreshes < settings.map_refreshes_max:
             if attempt.refreshes:
                 await self._pause(attempt.refreshes, deadline)

@@ -13,7 +13,7 @@ from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_common.ring import RING
 from omendb_common.topology import ReplicaPlace, Shard
-from omendb_router.face_calls import Question
+from omendb_router.face_calls import Question, Seen
 from omendb_router.router import Router
 from tests.unit.router.router_cases import MAJORITY, ONE, Cluster, fetch, nearest, play, put, vector
 
@@ -465,6 +465,25 @@ def test_payload_of_a_majority_search_is_that_of_the_newest_version() -> None:
 
 
 # -- moves
+
+
+def test_a_session_sees_what_it_wrote_in_every_shard_that_it_wrote_to() -> None:
+    async def story(c: Cluster) -> None:
+        await c.collection(shards=2)
+        r = await c.router()
+        c.weather("d1", down=True)
+        written = await put(r, list(range(8)), [float(i) for i in range(8)], c.soon())
+        c.clear()
+        await sleep(c, 6)
+        stale = 0
+        for _ in range(20):
+            assert len(await nearest(r, 0, 9, c.soon(), Seen(session=written.session))) == 8
+            stale += len(await nearest(r, 0, 9, c.soon(), Seen())) < 8
+        assert stale, "one replica alone does not know of it"
+        other = await put(r, [9], [9.0], c.soon())
+        assert other.session != written.session
+
+    play(story)
 
 
 def test_while_a_replica_joins_both_sets_must_have_it() -> None:

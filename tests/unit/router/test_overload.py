@@ -9,6 +9,7 @@ import pytest
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from omendb_router.admission import Admission
+from omendb_router.face_calls import Written
 from omendb_router.health import Circuit, Latencies, NodeHealth, RetryBudget
 from omendb_router.settings import RouterSettings
 from tests.unit.router.router_cases import MAJORITY, ONE, Cluster, fetch, nearest, play, put
@@ -119,6 +120,47 @@ def test_calls_to_one_node_are_bounded() -> None:
         refused = [x for x in results if isinstance(x, ResourceExhaustedError)]
         assert len(refused) == 5
         assert c.network["d1"].calls["apply"] == 3
+
+    play(story)
+
+
+def test_a_slow_replica_does_not_fill_the_memory() -> None:
+    async def story(c: Cluster) -> None:
+        await c.collection()
+        r = await c.router(in_flight_bytes_per_node_max=1 << 20)
+        rows = [{"text": "x" * 100_000}]
+        c.weather("d3", delay_s=(1.0, 1.0))
+        for i in range(60):
+            await put(r, [i], [i], c.soon(), rows=rows)
+            assert all(h.in_flight_bytes <= 1 << 20 for h in r._fanout._health.values())
+        assert c.network["d3"].calls["apply"] <= 11
+        # When the replicas that it takes are all slow, a write is refused before anything is sent.
+        for name in c.network:
+            c.weather(name, delay_s=(1.0, 1.0))
+        await asyncio.sleep(3)
+        calls = [put(r, [i], [i], c.soon(9), rows=rows) for i in range(60)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(x) for x in results} == {ResourceExhaustedError, Written}
+        await asyncio.sleep(3)
+        assert all(h.in_flight_bytes == 0 for h in r._fanout._health.values())
+
+    play(story)
+
+
+def test_figures_tell_what_goes_on() -> None:
+    async def story(c: Cluster) -> None:
+        await c.collection()
+        r = await c.router()
+        c.weather("d1", down=True)
+        for i in range(9):
+            await put(r, [i], [i], c.soon())
+            await nearest(r, 0, 1, c.soon(), MAJORITY)
+        figures = r.figures()
+        assert figures["nodes_left_alone"] == 1
+        assert (figures["requests_working"], figures["requests_waiting"]) == (0, 0)
+        assert figures["lease_left_s"] > 3000
+        assert figures["failovers_total"] > 0
+        assert figures["unknown_total"] == 0
 
     play(story)
 

@@ -27,7 +27,7 @@ from omendb_engine.query.filter import evaluate
 from omendb_router.nodes import NodePool
 from omendb_router.routing import last_rows, routing_hashes, shards_left, shares, take_rows
 from omendb_router.scrolls import Cursor
-from omendb_router.sessions import decode_token, encode_token
+from omendb_router.sessions import EVERY_SHARD, decode_token, encode_token
 from omendb_router.settings import RouterSettings
 
 SCHEMA = CollectionSchema("u", (VectorField(2),))
@@ -138,6 +138,7 @@ def test_tokens_and_cursors_come_back_as_they_went() -> None:
     assert encode_token("u", {}) == b""
     token = encode_token("u", {3: 5, 1: (1 << 64) - 1})
     assert decode_token(token) == ("u", {3: 5, 1: (1 << 64) - 1})
+    assert decode_token(encode_token("u", dict.fromkeys(range(33), 5))) == ("u", {EVERY_SHARD: 5})
     for bad in (b"x", b"{}", b"bnVsbA==", token[:-8], b"A" * 1_000_000):
         with pytest.raises(InvalidArgumentError, match="session"):
             decode_token(bad)
