@@ -37,5 +37,8 @@ def main() -> None:
     generate(out)
 
 
+__all__ = ["generate", "main"]
+
+
 if __name__ == "__main__":
     sys.exit(main())

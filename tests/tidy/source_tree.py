@@ -16,7 +16,7 @@ from pathlib import Path
 __all__ = ["GENERATED", "PRODUCT_ROOTS", "Finding", "Module", "Rule", "Tree", "repository"]
 
 # The source roots whose packages are OmenDB itself: what a user installs, and the faults that shake it.
-PRODUCT_ROOTS = ("common/", "datanode/", "sdk/", "chaos/")
+PRODUCT_ROOTS = ("proto/", "common/", "datanode/", "coordinator/", "router/", "server/", "sdk/", "chaos/")
 # What `make proto` writes follows its generator's manners, not the house's.
 GENERATED = ("_pb2.py", "_pb2_grpc.py")
 

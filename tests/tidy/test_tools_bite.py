@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE_ROOTS = ("common", "datanode", "sdk", "chaos")
+SOURCE_ROOTS = ("proto", "common", "datanode", "coordinator", "router", "server", "sdk", "chaos")
 
 LAYER_FAULTS = (
     ("common/omendb_common/planted.py", "import omendb_engine\n", "Imports go down only"),

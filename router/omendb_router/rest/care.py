@@ -79,4 +79,4 @@ ROUTES = (
     Route("GET", "/cluster/status", "clusterStatus", "How the cluster is", cluster_status, None, tag="cluster"),
 )
 
-__all__ = ["ROUTES"]
+__all__ = ["ROUTES", "cluster_status", "compact", "flush", "stats", "wait_until_indexed"]

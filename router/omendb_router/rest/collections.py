@@ -159,4 +159,12 @@ ROUTES = (
     ),
 )
 
-__all__ = ["ROUTES", "told"]
+__all__ = [
+    "ROUTES",
+    "create_collection",
+    "drop_collection",
+    "get_collection",
+    "list_collections",
+    "rename_collection",
+    "told",
+]

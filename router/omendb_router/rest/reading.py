@@ -257,4 +257,4 @@ ROUTES = (
     ),
 )
 
-__all__ = ["ROUTES", "PointParams", "RawSearchParams"]
+__all__ = ["ROUTES", "PointParams", "RawSearchParams", "count", "get_point", "get_points", "scroll", "search"]

@@ -205,4 +205,4 @@ ROUTES = (
 )
 
 
-__all__ = ["ROUTES", "ArrowUpsertParams", "RawUpsertParams"]
+__all__ = ["ROUTES", "ArrowUpsertParams", "RawUpsertParams", "delete", "update", "upsert"]
