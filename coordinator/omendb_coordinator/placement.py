@@ -45,16 +45,19 @@ def plan(new: NewCollection, key: str, members: Iterable[Member]) -> Plan:
         InvalidArgumentError: numbers out of their bounds.
         UnavailableError: fewer nodes than replicas.
     """
+    members = list(members)
     nodes = candidates(members)
+    # One that is suspect will most likely be back: better to refuse now than to make do with fewer replicas for ever.
+    expected = len(nodes) + sum(m.role == "datanode" and m.state == "suspect" for m in members)
     replication = new.replication
     if replication is None:
-        replication = max(1, min(REPLICATION_DEFAULT, len(nodes)))
+        replication = max(1, min(REPLICATION_DEFAULT, expected))
     write_quorum = majority(replication) if new.write_quorum is None else new.write_quorum
     read_quorum = majority(replication) if new.read_quorum is None else new.read_quorum
     check_quorums(replication, write_quorum, read_quorum)
     shards = new.shards
     if shards is None:
-        shards = 1 if len(nodes) <= replication else -(-len(nodes) // replication)
+        shards = 1 if expected <= replication else -(-expected // replication)
     even_bounds(shards)  # refuses what is out of bounds
     places = tuple(place(key, shard, replication, nodes) for shard in range(shards))
     return Plan(shards, replication, write_quorum, read_quorum, places)

@@ -18,7 +18,7 @@ from omendb_chaos.raft.profiles import PROFILES
 from omendb_chaos.rows.outcome import Budget, Outcome, dice
 
 _PROFILES = ("net", "crash", "compact", "rejoin", "power")
-_SIMULATED = {"small": 15, "full": 300}
+_SIMULATED = {"small": 10, "full": 300}
 _REAL = {"small": 1, "full": 10}
 _FAULTS_PER_HISTORY = 2
 _OPERATIONS = 200

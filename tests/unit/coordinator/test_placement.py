@@ -96,6 +96,14 @@ def test_what_is_left_open_is_settled(nodes: int, replication: int, shards: int)
     assert len(settled.places) == shards
 
 
+def test_a_node_that_is_only_suspect_does_not_lower_the_number_of_replicas() -> None:
+    nodes = [node("d1"), node("d2"), replace(node("d3"), state="suspect")]
+    with pytest.raises(UnavailableError):
+        plan(NewCollection("n", SCHEMA), "u", nodes)
+    assert {*plan(NewCollection("n", SCHEMA, replication=2), "u", nodes).places[0]} == {"d1", "d2"}
+    assert plan(NewCollection("n", SCHEMA), "u", [*nodes[:2], replace(nodes[2], state="down")]).replication == 2
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"replication": 0}, {"replication": 8}, {"write_quorum": 4}, {"read_quorum": 0}, {"shards": 0}, {"shards": 4097}],
