@@ -57,6 +57,8 @@ def checked_update(
         raise InvalidArgumentError("the batch is empty", field="ids", bound="at least 1 id")
     removed = inputs.check_keys(unset)
     payload = inputs.as_payload(metadata, n)
+    if payload is not None and not payload.num_columns:
+        payload = None  # a mapping per point, and nothing in any of them
     if vectors is None and payload is None and not removed:
         raise InvalidArgumentError("nothing to change", field="vectors, metadata, unset", bound="at least one of them")
     if vectors is None or schema is None:
