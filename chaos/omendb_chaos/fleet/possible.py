@@ -1,11 +1,14 @@
-"""What a point may be, given what its only writer was told: a set of states that acknowledgements narrow down.
+"""What a point may be, given what its only writer was told and what readers saw of it.
 
-An acknowledged write leaves one state of each; one of unknown outcome adds what it would have left to what was there;
-one that certainly did not happen changes nothing.
+An acknowledged write happened; one that was refused did not; one of unknown outcome may have happened, or may yet:
+whichever replica has it hands it on. Writes take effect in the order of their stamps, which is the writer's order, so
+what a point may be is what the acknowledged writes make of it together with any of the unknown ones. A reader at the
+majority shows that some of those happened, and what has been shown stays; it does not show that the others never will.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -44,21 +47,59 @@ class Write(NamedTuple):
 
 @dataclass(slots=True)
 class Possible:
-    """The possible states of one point. ``settled``: nothing of unknown outcome came after the last acknowledgement."""
+    """The possible states of one point."""
 
-    states: set[State] = field(default_factory=lambda: {None})
-    settled: bool = True
+    _base: State = None
+    _writes: list[tuple[Write, Told]] = field(default_factory=list)
+    # Which unknown writes have happened for certain: one of these sets of their places in ``_writes``.
+    _happened: set[frozenset[int]] = field(default_factory=lambda: {frozenset()})
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is only one state that it can be in."""
+        return all(told == "acknowledged" for _, told in self._writes)
+
+    @property
+    def states(self) -> set[State]:
+        """What a reader at the majority may see next."""
+        return {self._after(chosen) for chosen in self._choices()}
 
     def note(self, write: Write, told: Told) -> None:
         """A write was answered so."""
-        after = {write.effect(state) for state in self.states}
-        if told == "acknowledged":
-            # An update that was acknowledged found the point.
-            self.states = {s for s in after if s is not None} if write.kind == "update" else after
-            self.settled = True
-        elif told == "unknown":
-            self.states |= after
-            self.settled = False
+        if told == "none":
+            return
+        self._writes.append((write, told))
+        if told == "unknown":
+            return
+        if write.kind == "update":
+            # It found the point, and that is a state that was shown.
+            self._keep([c for c in self._choices() if self._after(c) is not None])
+        else:
+            # Whatever was before it has an older stamp.
+            self._base, self._writes, self._happened = write.effect(None), [], {frozenset()}
+
+    def show(self, state: State) -> bool:
+        """A reader at the majority saw this state; whether it may have."""
+        fitting = [chosen for chosen in self._choices() if self._after(chosen) == state]
+        self._keep(fitting)
+        return bool(fitting)
+
+    def _keep(self, choices: list[frozenset[int]]) -> None:
+        """These are the unknown writes that may have happened by now; others may follow."""
+        self._happened = {c for c in choices if not any(other < c for other in choices)}
+
+    def _choices(self) -> list[frozenset[int]]:
+        """Every set of unknown writes that may have happened when a reader comes."""
+        unknown = [at for at, (_, told) in enumerate(self._writes) if told == "unknown"]
+        every = (frozenset(c) for n in range(len(unknown) + 1) for c in itertools.combinations(unknown, n))
+        return [chosen for chosen in every if any(sure <= chosen for sure in self._happened)]
+
+    def _after(self, chosen: frozenset[int]) -> State:
+        state = self._base
+        for at, (write, told) in enumerate(self._writes):
+            if told == "acknowledged" or at in chosen:
+                state = write.effect(state)
+        return state
 
 
 def vector_of(point_id: int, value: int) -> npt.NDArray[np.float32]:

@@ -180,12 +180,10 @@ def _verify(outcome: Outcome, fleet: Fleet, collection: Collection, writers: lis
         if record is not None:
             assert record.metadata is not None and record.vector is not None, "both were asked for"
             point = seen(point_id, record.metadata, record.vector)
-        if point not in possible[point_id].states:
+        expected = possible[point_id].states
+        if not possible[point_id].show(point):
             what = "absent" if point is None else point
-            outcome.violated(f"after {when}: point {point_id} is {what}, not {shown(possible[point_id].states)}")
-        else:
-            # What a majority has shown stays: of the possible states only this one is left.
-            possible[point_id].states = {point}
+            outcome.violated(f"after {when}: point {point_id} is {what}, not {shown(expected)}")
     strangers = {r.id for r in collection.iterate(include=[], consistency="majority", page_rows=1000)} - set(possible)
     if strangers:
         outcome.violated(f"after {when}: points that nobody wrote: {sorted(strangers)[:5]}")

@@ -29,9 +29,26 @@ def test_what_is_unknown_may_or_may_not_be_there() -> None:
     unknown.note(GONE, "unknown")
     assert unknown.states == {Point(1), Point(2), None}
     unknown.note(EXTRA, "acknowledged")
-    assert unknown.states == {Point(1, 3), Point(2, 3)} and unknown.settled, "an update that succeeded found it"
+    # An update that succeeded found it, and says nothing of a delete that one replica may still hand on.
+    assert unknown.states == {Point(1, 3), Point(2, 3), None}
     unknown.note(UP, "acknowledged")
-    assert unknown.states == {Point(1)}
+    assert unknown.states == {Point(1)} and unknown.settled
+
+
+def test_what_was_shown_stays_and_what_is_unknown_may_come_later() -> None:
+    possible = after((UP, "acknowledged"), (OTHER, "unknown"))
+    assert possible.show(Point(1)) and possible.states == {Point(1), Point(2)}, "one replica may still have the other"
+    assert possible.show(Point(2)) and possible.states == {Point(2)}
+    assert not possible.show(Point(1)), "it would have gone back"
+
+
+def test_unknown_writes_take_effect_in_the_order_of_their_stamps() -> None:
+    possible = after((UP, "acknowledged"), (OTHER, "unknown"), (EXTRA, "acknowledged"))
+    assert possible.show(Point(1, 3))
+    assert possible.states == {Point(1, 3), Point(2, 3)}, "the update is newer than either"
+    assert not possible.show(Point(2)) and not after((UP, "acknowledged"), (GONE, "unknown")).show(Point(2))
+    gone = after((UP, "acknowledged"), (GONE, "unknown"), (OTHER, "unknown"))
+    assert gone.show(Point(2)) and gone.states == {Point(2)}, "whether the older delete happened makes no difference"
 
 
 def test_what_did_not_happen_changes_nothing() -> None:
