@@ -121,6 +121,7 @@ class TcpTransport:
         self._tasks: set[asyncio.Task[None]] = set()
         self._incoming: dict[str, asyncio.StreamWriter] = {}
         self._accepted = 0
+        self._stopped = True
         self._server: asyncio.Server | None = None
         self._deliver: Deliver | None = None
 
@@ -134,7 +135,7 @@ class TcpTransport:
 
     async def start(self, deliver: Deliver) -> None:
         """See :class:`Transport`. OSError when the address cannot be listened on."""
-        self._deliver = deliver
+        self._deliver, self._stopped = deliver, False
         tls = self._tls.server if self._tls is not None else None
         self._server = await asyncio.start_server(
             self._on_connection,
@@ -144,8 +145,7 @@ class TcpTransport:
             limit=_READ_AHEAD_BYTES,
         )
         for peer in self._peers:
-            task = asyncio.create_task(self._keep_connected(peer), name=f"raft to {peer}")
-            self._tasks.add(task)
+            self._start_dialling(peer)
 
     def send(self, to: str, message: Message) -> None:
         """See :class:`Transport`."""
@@ -154,14 +154,30 @@ class TcpTransport:
 
     async def stop(self) -> None:
         """See :class:`Transport`."""
+        self._stopped = True
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
+        tasks = list(self._tasks)
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._tasks.clear()
 
     # -- the connections that this member dials
+
+    def _start_dialling(self, peer: str) -> None:
+        task = asyncio.create_task(self._keep_connected(peer), name=f"raft to {peer}")
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._dialling_ended(peer, done))
+
+    def _dialling_ended(self, peer: str, task: asyncio.Task[None]) -> None:
+        """A fault of this code ended a task that never ends. A member that nobody dials gets no vote: begin again."""
+        self._tasks.discard(task)
+        if task.cancelled():
+            return
+        loop = task.get_loop()
+        loop.call_exception_handler({"message": f"the connection to {peer} ended", "exception": task.exception()})
+        loop.call_later(_BACKOFF_S_MAX, lambda: None if self._stopped else self._start_dialling(peer))
 
     async def _keep_connected(self, peer: str) -> None:
         """Dial a member again and again, and send it what waits."""
@@ -190,7 +206,7 @@ class TcpTransport:
         try:
             _set_options(writer, self._me.timeout_s)
             self._check_certificate(writer, peer)
-            writer.writelines(frame([self._me.greeting(peer).encode()]))
+            _write(writer, frame([self._me.greeting(peer).encode()]))
             await writer.drain()
             theirs = Greeting.decode(await read_frame(reader, GREETING_BYTES_MAX))
             await self._check_greeting(theirs, peer)
@@ -207,7 +223,7 @@ class TcpTransport:
         try:
             while not closed.done():
                 await outgoing.wake.wait()
-                writer.writelines(outgoing.take())
+                _write(writer, outgoing.take())
                 await writer.drain()
         except OSError as error:
             _log.debug("the connection to %s broke: %s", peer, error)
@@ -223,6 +239,14 @@ class TcpTransport:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        try:
+            await self._converse(reader, writer)
+        except asyncio.CancelledError:
+            # Only ``stop`` cancels, and waits. asyncio's streams would report a cancelled handler as an error.
+            _log.debug("a connection ends with this member")
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Hear out whoever connected, if it is a member, and close the connection."""
         peer = None
         try:
             if self._accepted >= CONNECTIONS_MAX:
@@ -236,9 +260,6 @@ class TcpTransport:
                 self._accepted -= 1
         except (OSError, EOFError, BadFrameError, BadMessageError, TimeoutError) as error:
             _log.info("closed a connection from %s (%s): %s", peer, writer.get_extra_info("peername"), error)
-        except asyncio.CancelledError:
-            # Only ``stop`` cancels, and waits. asyncio's streams would report a cancelled handler as an error.
-            _log.debug("the connection from %s ends with this member", peer)
         finally:
             if peer is not None and self._incoming.get(peer) is writer:
                 del self._incoming[peer]
@@ -252,7 +273,7 @@ class TcpTransport:
             raise BadFrameError(f"{theirs.sender} is no member")
         self._check_certificate(writer, theirs.sender)
         await self._check_greeting(theirs, theirs.sender)
-        writer.writelines(frame([self._me.greeting(theirs.sender).encode()]))
+        _write(writer, frame([self._me.greeting(theirs.sender).encode()]))
         await writer.drain()
         return theirs.sender
 
@@ -297,6 +318,13 @@ def _set_options(writer: asyncio.StreamWriter, timeout_s: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(timeout_s * 1000))
+
+
+def _write(writer: asyncio.StreamWriter, parts: list[bytes]) -> None:
+    """Write, or OSError when the connection is gone: between losing it and saying so uvloop raises RuntimeError."""
+    if writer.is_closing():
+        raise ConnectionResetError("the connection is closed")
+    writer.writelines(parts)
 
 
 async def _close(writer: asyncio.StreamWriter) -> None:

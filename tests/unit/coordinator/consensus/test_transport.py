@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import random
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from omendb_common.checksum import crc32c
 from omendb_common.clock import SystemClock
@@ -91,6 +93,22 @@ def tell(story: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.run(story())
 
 
+class Resetting:
+    """A member b that greets whoever connects, and a moment later resets the connection."""
+
+    def __init__(self) -> None:
+        self.greeted = 0
+
+    async def meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_frame(reader)
+        writer.write(greeting(sender="b", receiver="a", birth="birth of b"))
+        self.greeted += 1
+        await asyncio.sleep(0.002)
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+
 @pytest.mark.parametrize("secure", [True, False])
 def test_messages_arrive_in_both_directions(authority: DevAuthority, secure: bool) -> None:
     async def story() -> None:
@@ -118,6 +136,55 @@ def test_a_member_that_comes_back_is_found_again() -> None:
             both.transports["a"].send("b", Stand(2))
             await until(lambda: bool(both.heard["b"]))
             assert both.heard["b"] == [("a", Stand(2))]
+
+    tell(story)
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_connection_that_breaks_while_it_is_written_to_is_made_again(
+    run: Callable[[Coroutine[Any, Any, None]], None],
+) -> None:
+    """uvloop refuses to write to a connection that it has closed and not yet reported as lost: no OSError."""
+
+    async def story() -> None:
+        b, dice = Resetting(), random.Random(2)
+        (port,) = free_ports(1)
+        server = await asyncio.start_server(b.meet, "127.0.0.1", port)
+        me = Introduction(Identity("cluster", "a", ("a", "b"), "birth of a"), TIMEOUT_S)
+
+        async def admit(_: Greeting) -> bool:
+            return True
+
+        a = TcpTransport(me, {"b": ("127.0.0.1", port)}, ("127.0.0.1", 0), None, admit, random.Random(1))
+        await a.start(lambda sender, message: None)
+        try:
+            async with asyncio.timeout(20.0):
+                while b.greeted < 60:
+                    a.send("b", Stand(1))
+                    for _ in range(dice.randint(1, 8)):
+                        await asyncio.sleep(0)
+        finally:
+            await a.stop()
+            server.close()
+
+    run(story())
+
+
+def test_a_fault_of_the_code_that_dials_is_told_and_dialling_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        told: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+        dial, faults = TcpTransport._dial, [ZeroDivisionError("a fault")]
+
+        async def faulty(self: TcpTransport, peer: str) -> Any:
+            if faults:
+                raise faults.pop()
+            return await dial(self, peer)
+
+        monkeypatch.setattr(TcpTransport, "_dial", faulty)
+        async with ends(None) as both:
+            await until(lambda: both.connected("a") and both.connected("b"))
+        assert [repr(one["exception"]) for one in told] == ["ZeroDivisionError('a fault')"]
 
     tell(story)
 
