@@ -20,6 +20,7 @@ from omendb_common.errors import InvalidArgumentError, UnavailableError
 from omendb_router.config import About, FaceSettings, FaceTls
 from omendb_router.face_calls import RouterCalls
 from omendb_router.grpc_face import GrpcFace, make_server
+from omendb_router.grpc_standard import add_standard_services
 from omendb_router.rest.app import RestFace, Standing
 
 _BACKLOG = 2048
@@ -129,6 +130,7 @@ class Faces:
             observe=lambda route, code, seconds: observe("grpc", route, code, seconds),
         )
         self._grpc: Any = make_server(grpc_face, self.settings, shared=shared)
+        self._grpc_health = add_standard_services(self._grpc)
         self._http: _Http | None = None
         self._serving: asyncio.Task[None] | None = None
         self.http = self.grpc = Place("", 0)
@@ -158,6 +160,7 @@ class Faces:
             sock.close()
             raise
         self.standing.state = "ok"
+        self._grpc_health.set_serving(True)
 
     @property
     def app(self) -> Any:
@@ -201,6 +204,7 @@ class Faces:
     async def stop(self) -> None:
         """Take no more calls, let those that were taken end for ``drain_s`` seconds, and let the ports go."""
         self.standing.state = "draining"
+        self._grpc_health.end()
         rest = self._serving
         if self._http is not None:
             self._http.should_exit = True

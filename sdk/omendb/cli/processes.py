@@ -13,7 +13,7 @@ from omendb.cli.terminal import fail, reported
 
 DEFAULT_FOLDER = "./my.db"
 # What its modules need beyond an embedded database, by what the extra brings.
-_NEEDED = ("grpc", "google.protobuf", "starlette", "uvicorn", "msgspec")
+_NEEDED = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "starlette", "uvicorn", "msgspec")
 FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
 
 
