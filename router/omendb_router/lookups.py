@@ -17,7 +17,7 @@ from omendb_router.asked import Asked, check_enough, hear
 from omendb_router.fanout import Asking, Fanout, Heard
 from omendb_router.points import Piece, join_looked
 from omendb_router.settings import RouterSettings
-from omendb_router.versions import Mask, Versions, newest, place_of
+from omendb_router.versions import Mask, Versions, newest, place_of, put_together
 
 _ROUNDS_MAX = 8
 
@@ -140,7 +140,8 @@ class Lookups:
         """Read ``rows`` of ``ids`` with their whole records, and give the newest to whom they lack."""
         for _ in range(_ROUNDS_MAX):
             good = await self._records(asked, ids.take(rows), wanted, deadline)
-            versions = newest([h.answer for h in good])
+            answers = [h.answer for h in good]
+            versions = put_together(newest(answers), answers, ids.take(rows))
             moved = versions.torn
             if everywhere or not versions.agreed.all():
                 moved = moved | await self._push(asked, ids.take(rows), good, versions, deadline)
@@ -187,7 +188,7 @@ class Lookups:
         if not batches:
             return outrun
         row_of = place_of(ids, IdColumn.concat([batch.ids for batch in batches]))
-        have = {heard.node_id: versions.holds[number] for number, heard in enumerate(good)}
+        have = {heard.node_id: versions.holds[number] & ~versions.torn for number, heard in enumerate(good)}
         self._fanout.counts["read_repairs"] += 1
         call = Repair(asked.ref, batches)
         asking: Asking[Applied] = self._fanout.asking("repair", deadline)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.records import Op
 from omendb_common.shard_calls import Looked, State
 from omendb_router.ranking import distinct
 
@@ -51,6 +52,22 @@ def newest(answers: Sequence[Looked]) -> Versions:
     same = (stamps == top) & (digests == digests[holder, columns]) & (states == states[holder, columns])
     torn = ((stamps == top) & ~same).any(axis=0) & (top > 0)
     return Versions(states[holder, columns], top, holder, same, torn)
+
+
+def put_together(versions: Versions, answers: Sequence[Looked], ids: IdColumn) -> Versions:
+    """The same, ``torn`` also where no replica's record has all: the answers bring the whole records of ``ids``.
+
+    A field update lies over whatever version its replica had. Its stamp says nothing of an upsert, a deletion or
+    another update that came before it and that this replica missed: only what lies below the record's base is covered.
+    """
+    base = np.zeros(versions.holds.shape, np.uint64)
+    for row, answer in zip(base, answers, strict=True):
+        for batch in answer.records:
+            if batch.op is not Op.UPDATE and batch.stamps is not None:
+                np.maximum.at(row, place_of(ids, batch.ids), batch.stamps)
+    covered = base[versions.holder, np.arange(len(ids))]
+    beside = np.stack([a.stamps for a in answers]) > covered
+    return replace(versions, torn=versions.torn | (beside & ~versions.holds).any(axis=0))
 
 
 def place_of(ids: IdColumn, others: IdColumn) -> Index:
@@ -128,4 +145,4 @@ class Census:
         return np.asarray(self.offered.argmax(axis=0), np.int64)
 
 
-__all__ = ["Census", "Mask", "Versions", "newest", "place_of"]
+__all__ = ["Census", "Mask", "Versions", "newest", "place_of", "put_together"]

@@ -60,6 +60,11 @@ class Possible:
         return all(told == "acknowledged" for _, told in self._writes)
 
     @property
+    def whole(self) -> bool:
+        """Whether its newest version came in one piece: an update leaves the rest as each replica has it (P8)."""
+        return all(write.kind != "update" for write, _ in self._writes)
+
+    @property
     def states(self) -> set[State]:
         """What a reader at the majority may see next."""
         return {self._after(chosen) for chosen in self._choices()}

@@ -35,6 +35,14 @@ def test_what_is_unknown_may_or_may_not_be_there() -> None:
     assert unknown.states == {Point(1)} and unknown.settled
 
 
+def test_a_version_is_whole_until_an_update_comes_over_it() -> None:
+    assert after((UP, "acknowledged")).whole and after((UP, "acknowledged"), (OTHER, "unknown")).whole
+    updated = after((UP, "acknowledged"), (EXTRA, "unknown"))
+    assert not updated.whole
+    updated.note(OTHER, "acknowledged")
+    assert updated.whole
+
+
 def test_what_was_shown_stays_and_what_is_unknown_may_come_later() -> None:
     possible = after((UP, "acknowledged"), (OTHER, "unknown"))
     assert possible.show(Point(1)) and possible.states == {Point(1), Point(2)}, "one replica may still have the other"

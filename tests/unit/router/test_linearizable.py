@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
-from omendb_chaos.checkers.linearizability import UNKNOWN, Operation, Register, check
+from omendb_chaos.checkers.linearizability import UNKNOWN, Operation, check
 from omendb_chaos.sim.faulty_node import Weather
 from omendb_common.errors import DeadlineExceededError, NotFoundError, OmenDBError, UnavailableError
 from omendb_common.ids import IdColumn
@@ -23,6 +25,23 @@ STEPS = 9
 QUICK_S = 0.4
 
 
+class PointOfTwo:
+    """A point with a value and an extra: a write replaces both, an update changes the second of a point that exists."""
+
+    def initial(self, key: Hashable) -> tuple[int, int] | None:
+        return None
+
+    def step(self, state: tuple[int, int] | None, call: Any) -> tuple[tuple[int, int] | None, Any]:
+        if call[0] == "read":
+            return state, state
+        if call[0] == "write":
+            return (None if call[1] is None else (call[1], 0)), None
+        return (None if state is None else (state[0], call[1])), None
+
+    def agrees(self, expected: Any, result: Any) -> bool:
+        return bool(expected == result)
+
+
 @dataclass
 class Story:
     """What happened: operations by id, and searches as (when called, value by id)."""
@@ -33,7 +52,7 @@ class Story:
     unknown: int = 0
 
     def check(self) -> None:
-        verdict = check(self.history, Register())
+        verdict = check(self.history, PointOfTwo())
         assert verdict.ok, verdict.why
         for called, found in self.searches:
             for point_id, value in found.items():
@@ -60,7 +79,7 @@ class Client:
         for _ in range(count):
             await asyncio.sleep(self.rng.random() * 0.3)
             step = self.rng.choice(
-                [self.write, self.write, self.delete, self.update, self.read, self.read, self.search]
+                [self.write, self.write, self.delete, self.update, self.extra, self.read, self.read, self.search]
             )
             await step(self.rng.choice(self.routers), self.rng.choice(IDS))
 
@@ -72,7 +91,7 @@ class Client:
         self.story.history.append(replace(write, result=None, ended=self.now()) if certain else write)
         self.story.unknown += not certain
 
-    def saw(self, point_id: int, value: int | None, called: float) -> None:
+    def saw(self, point_id: int, value: tuple[int, int] | None, called: float) -> None:
         self.story.history.append(Operation(self.name, point_id, ("read",), value, called, self.now()))
 
     async def write(self, router: Router, point_id: int) -> None:
@@ -109,7 +128,7 @@ class Client:
     async def update(self, router: Router, point_id: int) -> None:
         """An update of everything there is: a write, where the point exists."""
         value, called = next(self.values), self.now()
-        payload = columns_from_rows([{"v": float(value)}])
+        payload = columns_from_rows([{"v": float(value), "u": 0}])
         try:
             await router.update(
                 "c", IdColumn.of([point_id]), {"": vector(value)}, payload, deadline=self.c.soon(QUICK_S)
@@ -122,13 +141,29 @@ class Client:
             if error.outcome == "unknown":
                 self.note(point_id, value, called, False)
 
+    async def extra(self, router: Router, point_id: int) -> None:
+        """An update of one field, which may come over any version that a replica has."""
+        value, called = next(self.values), self.now()
+        extra = Operation(self.name, point_id, ("extra", value), UNKNOWN, called)
+        try:
+            payload = columns_from_rows([{"u": value}])
+            await router.update("c", IdColumn.of([point_id]), None, payload, deadline=self.c.soon(QUICK_S))
+            self.story.history.append(replace(extra, result=None, ended=self.now()))
+        except NotFoundError:
+            self.saw(point_id, None, called)
+        except (UnavailableError, DeadlineExceededError) as error:
+            if error.outcome == "unknown":
+                self.story.history.append(extra)
+                self.story.unknown += 1
+
     async def read(self, router: Router, point_id: int) -> None:
         called = self.now()
         try:
             found = await fetch(router, [point_id], self.c.soon(QUICK_S), self.story.seen)
         except (UnavailableError, DeadlineExceededError):
             return
-        self.saw(point_id, int(found[point_id]["v"]) if point_id in found else None, called)
+        row = found.get(point_id)
+        self.saw(point_id, None if row is None else (int(row["v"]), row.get("u", 0)), called)
 
     async def search(self, router: Router, point_id: int) -> None:
         called = self.now()
@@ -196,6 +231,12 @@ def test_every_id_is_one_register(nodes: int, seeds: int, engine: bool) -> None:
         unknown += story.unknown
     # The weather was bad enough to mean something.
     assert unknown > 20
+
+
+@pytest.mark.parametrize("seed", [88, 392])
+def test_updates_of_one_field_hide_nothing_that_came_before_them(seed: int) -> None:
+    """Seeds in which an update was laid over a version that others had left behind."""
+    run(seed, MAJORITY).check()
 
 
 def test_what_a_search_at_majority_may_show() -> None:
