@@ -1,7 +1,8 @@
 """The replicas that a node holds, brought into line with every newer map: made, opened, fenced, let go.
 
 One task works through the maps; opening and closing happens in threads of its own, so that neither calls nor heartbeats
-wait for a recovery. A replica counts the map as soon as it is in force for that replica.
+wait for a recovery. A replica counts the map as soon as it is in force for that replica. No map waits for what an older
+one let go: closing a replica may have to wait for a step of its index build, while a new collection is written to.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -109,6 +110,9 @@ class Hosting:
         self._in_force = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._files = ThreadPoolExecutor(2, "omendb-host")
+        self._closers = ThreadPoolExecutor(2, "omendb-close")
+        # By the replica's name: what closes it, and removes it if it is to go.
+        self._endings: dict[str, asyncio.Task[None]] = {}
         self._prepare = ThreadPoolExecutor(1, "omendb-wal") if settings.workers.background_threads else None
         self._workers = Workers(self.replicas, settings)
 
@@ -136,10 +140,12 @@ class Hosting:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*set(self._endings.values()), return_exceptions=True)
         replicas = self.replicas()
         self._places = {}
         await self._in_thread(lambda: self._close_all(replicas))
         self._files.shutdown()
+        self._closers.shutdown()
         if self._prepare is not None:
             self._prepare.shutdown()
 
@@ -223,12 +229,11 @@ class Hosting:
             for place in shard.replicas
             if place.node_id == self._node_id
         }
-        gone = [key for key in self._places if key not in wanted]
         served = {key: (schema, shard) for key, (schema, shard, state) in wanted.items() if state in SERVED}
-        shut = [key for key in self._places if key in wanted and key not in served]
-        await asyncio.gather(*(self._let_go(key) for key in (*shut, *gone)))
+        self._let_go(
+            [key for key in self._places if key not in served], {key.name for key in wanted}, topology.revision
+        )
         await asyncio.gather(*(self._bring(key, *found, topology.revision) for key, found in served.items()))
-        await self._forget({key.name for key in wanted}, topology.revision)
         self._revision = topology.revision
         async with self._in_force:
             self._in_force.notify_all()
@@ -238,6 +243,8 @@ class Hosting:
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = _Place(shard)
+        if key.name in self._endings:  # let go under an older map, and given back
+            await asyncio.wait((self._endings[key.name],))
         try:
             if place.hosted is not None:
                 if place.shard != shard:
@@ -300,29 +307,43 @@ class Hosting:
         size = max(_BUFFER_BYTES_MIN, min(buffer.buffer_bytes_max, share))
         return replace(self._settings, buffer=replace(buffer, buffer_bytes_max=size))
 
-    async def _let_go(self, key: ReplicaKey) -> None:
-        """Close a replica."""
-        place = self._places.pop(key)
-        hosted = place.hosted
-        if hosted is not None:
-            await self._in_thread(lambda: _close(hosted.replica))
-        _log.info("replica %s is closed", key.name)
-
-    async def _forget(self, names: set[str], revision: int) -> None:
-        """Remove what is held and not in the map any more."""
-        gone = self._held.names - names
-        if not gone:
+    def _let_go(self, keys: Sequence[ReplicaKey], wanted: Set[str], revision: int) -> None:
+        """Begin to close replicas, which no call finds any more, and to remove what is held and not wanted."""
+        closing = {key.name: self._places.pop(key).hosted for key in keys}
+        unwanted = self._held.names - wanted - self._endings.keys()
+        names = closing.keys() | unwanted
+        if not names:
             return
+        hosted = {name: place.replica for name, place in closing.items() if place is not None}
+        task = asyncio.create_task(self._end(hosted, unwanted, revision), name="let go")
+        self._endings.update(dict.fromkeys(names, task))
+        task.add_done_callback(lambda _: self._ended(names, again=bool(names - unwanted)))
 
-        def work() -> None:
-            self._hold(lambda held: Held(held.names & names, max(held.revision, revision)))
-            for name in gone:
-                discard(self._disk, self._folder, name)
+    def _ended(self, names: Set[str], *, again: bool) -> None:
+        for name in names:
+            del self._endings[name]
+        if again:  # of what was to be kept, a newer map may have said that it is to go
+            self._newer.set()
 
-        try:
-            await self._in_thread(work)
-        except OmenDBError as error:
-            _log.error("removing replicas: %s", error)
+    async def _end(self, replicas: Mapping[str, Replica], unwanted: Set[str], revision: int) -> None:
+        """Close replicas, and remove the unwanted."""
+        loop = asyncio.get_running_loop()
+
+        def close(name: str, replica: Replica) -> None:
+            _close(replica)
+            _log.info("replica %s is closed", name)
+
+        await asyncio.gather(*(loop.run_in_executor(self._closers, close, *item) for item in replicas.items()))
+        if unwanted:
+            try:
+                await loop.run_in_executor(self._closers, self._remove, unwanted, revision)
+            except (OmenDBError, OSError) as error:
+                _log.error("removing replicas: %s", error)
+
+    def _remove(self, names: Set[str], revision: int) -> None:
+        self._hold(lambda held: Held(held.names - names, max(held.revision, revision)))
+        for name in names:
+            discard(self._disk, self._folder, name)
 
     def _hold(self, change: Callable[[Held], Held]) -> None:
         """Change what the folder holds: on disk, then here."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from omendb_common.topology import CollectionInfo, ReplicaPlace, ReplicaState, S
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.node_folder import open_identity, read_held
+from omendb_engine.replica import Replica
 from tests.unit.datanode.datanode_cases import upsert
 from tests.unit.engine.engine_cases import UnsyncedDisk, ids_of, settings_of
 
@@ -94,6 +97,13 @@ async def in_force(hosted: Hosting, revision: int) -> None:
     assert hosted.revision >= revision
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what happens behind the map."""
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
 def folders(path: Path) -> list[str]:
     """Folders of replicas."""
     return sorted(p.name for p in (path / "replicas").iterdir())
@@ -116,10 +126,93 @@ def test_it_follows_the_map(tmp_path: Path) -> None:
         # Dropped: the replica closes and its files go.
         source.publish(at(6, collection("c", U3, 5, ME)))
         await in_force(hosted, 6)
-        assert hosted.find(ref()) is None and first.replica.closed and folders(tmp_path) == [f"{U3}.0"]
-        assert list((tmp_path / "trash").iterdir()) == []
+        assert hosted.find(ref()) is None
+        await until(lambda: first.replica.closed and folders(tmp_path) == [f"{U3}.0"])
+        await until(lambda: list((tmp_path / "trash").iterdir()) == [])
         assert hosted.report() == {f"{U3}.0": "open"}
         await hosted.stop()
+
+    asyncio.run(story())
+
+
+@contextmanager
+def held_up(replica: Replica) -> Iterator[threading.Event]:
+    """A replica that cannot be closed before the event is set, as while a step of its index is built."""
+    begun, gate = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        gate.wait()
+
+    thread = threading.Thread(target=lambda: replica.exclusively(wait))
+    thread.start()
+    begun.wait()
+    try:
+        yield gate
+    finally:
+        gate.set()
+        thread.join()
+
+
+def test_a_new_collection_does_not_wait_for_the_end_of_an_old_one(tmp_path: Path) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        old = found(hosted).replica
+        old.write_at(upsert([1]), 1 << 40)
+        with held_up(old) as gate:
+            source.publish(at(5, collection("b", U2, 5, ME)))
+            await in_force(hosted, 5)
+            assert hosted.find(ref()) is None, "nobody reaches it any more"
+            found(hosted, U2).replica.write_at(upsert([1]), 1 << 40)
+            source.publish(at(6, collection("b", U2, 5, ME), collection("c", U3, 6, ME)))
+            await in_force(hosted, 6)
+            assert found(hosted, U3).replica.writing and not old.closed
+            gate.set()
+            await until(lambda: folders(tmp_path) == [f"{U2}.0", f"{U3}.0"])
+        assert old.closed
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_a_replica_that_is_given_back_while_it_closes_is_made_anew(tmp_path: Path) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        old = found(hosted).replica
+        old.write_at(upsert([1]), 1 << 40)
+        with held_up(old) as gate:
+            source.publish(at(5, collection("a", U1, 5, "d2")))
+            await in_force(hosted, 5)
+            source.publish(at(7, collection("a", U1, 7, ME, "d2", state="joining")))
+            await until(lambda: hosted.report() == {f"{U1}.0": "opening"})
+            assert hosted.find(ref()) is None
+            gate.set()
+            await in_force(hosted, 7)
+        assert found(hosted).replica is not old and ids_of(found(hosted).replica) == []
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_a_lost_replica_that_is_dropped_while_it_closes_is_removed(tmp_path: Path) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        with held_up(found(hosted).replica) as gate:
+            source.publish(at(5, collection("a", U1, 5, ME, state="lost")))
+            await in_force(hosted, 5)
+            source.publish(at(6))
+            await in_force(hosted, 6)
+            assert folders(tmp_path) == [f"{U1}.0"]
+            gate.set()
+            await until(lambda: folders(tmp_path) == [])
+        await hosted.stop()
+        assert read_held(UnsyncedDisk(), str(tmp_path)).names == frozenset()
 
     asyncio.run(story())
 
