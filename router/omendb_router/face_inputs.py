@@ -16,8 +16,8 @@ from omendb_common.matrices import as_queries
 from omendb_common.payload import TYPES, columns_from_mapping, columns_from_rows, rows_from_columns, split_name
 from omendb_common.schema import CollectionSchema
 from omendb_router.face_calls import Question, Seen
+from omendb_router.sessions import TOKEN_BYTES_MAX
 
-SESSION_BYTES_MAX = 64 << 10
 HITS_PER_CALL_MAX = 4 << 20
 """Queries times ``k`` of one call: what bounds the size of its answer."""
 
@@ -110,9 +110,9 @@ def checked_seen(consistency: Any, session: bytes) -> Seen:
     """Which state a read must show."""
     if consistency not in (None, "one", "majority", "session"):
         raise InvalidArgumentError(f"got {consistency!r}", field="consistency", bound="one, majority or session")
-    if len(session) > SESSION_BYTES_MAX:
+    if len(session) > TOKEN_BYTES_MAX:
         raise InvalidArgumentError(
-            f"got {len(session)} bytes", field="session", bound=f"at most {SESSION_BYTES_MAX} bytes"
+            f"got {len(session)} bytes", field="session", bound=f"at most {TOKEN_BYTES_MAX} bytes"
         )
     if consistency == "session" and not session:
         raise InvalidArgumentError("there is no token", field="session", bound="a session token of an earlier answer")
@@ -121,7 +121,6 @@ def checked_seen(consistency: Any, session: bytes) -> Seen:
 
 __all__ = [
     "HITS_PER_CALL_MAX",
-    "SESSION_BYTES_MAX",
     "checked_payload",
     "checked_question",
     "checked_seen",

@@ -10,6 +10,7 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.hlc import STAMP_MAX
 
 TOKEN_BYTES_MAX = 4096
+"""The longest token that anybody takes; those that are made here have less than half of it."""
 
 Written = Mapping[int, int]
 """Greatest stamp written, by shard number; that of :data:`EVERY_SHARD` holds for all of them."""
@@ -43,7 +44,7 @@ def decode_token(token: bytes) -> tuple[str, Written]:
         if not all(0 <= stamp <= STAMP_MAX for stamp in written.values()):
             raise ValueError("a stamp out of range")
         return str(value["c"]), written
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise _malformed(str(error)) from None
 
 

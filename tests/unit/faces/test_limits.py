@@ -27,8 +27,9 @@ from omendb_common.wire.status import from_json
 from omendb_proto.v1 import router_pb2 as pb
 from omendb_router import face_inputs
 from omendb_router.config import FaceSettings
-from omendb_router.face_inputs import SESSION_BYTES_MAX, checked_question, checked_seen
+from omendb_router.face_inputs import checked_question, checked_seen
 from omendb_router.rest.calls import BodyBudget
+from omendb_router.sessions import TOKEN_BYTES_MAX
 from tests.unit.faces.conftest import Faces
 
 
@@ -52,8 +53,8 @@ def outcome(answer: Any) -> tuple[int, str | None]:
         ({"recall_target": 1.0}, None),
         ({"recall_target": 1.0000001}, "recall_target"),
         ({"recall_target": 0.0}, "recall_target"),
-        ({"session": "x" * SESSION_BYTES_MAX}, None),
-        ({"session": "x" * (SESSION_BYTES_MAX + 1)}, "session"),
+        ({"session": "x" * TOKEN_BYTES_MAX}, None),
+        ({"session": "x" * (TOKEN_BYTES_MAX + 1)}, "session"),
     ],
 )
 def test_of_a_search(faces: Faces, body: dict[str, Any], field: str | None) -> None:
@@ -135,9 +136,9 @@ def test_of_a_rest_body(faces: Faces) -> None:
 
 def test_of_a_grpc_message(faces: Faces) -> None:
     faces.make()
-    empty = len(pb.CountRequest(collection="c", session=b"x" * 40_000).SerializeToString())
+    empty = len(pb.CountRequest(collection="c", session=b"x" * 4000).SerializeToString())
     for size, good in ((1 << 20, True), ((1 << 20) + 1, False)):
-        filler = pb.CountRequest(collection="c", filter=" " * (size - empty - 4), session=b"x" * 40_000)
+        filler = pb.CountRequest(collection="c", filter=" " * (size - empty - 4), session=b"x" * 4000)
         data = filler.SerializeToString()
         assert len(data) == size
         with pytest.raises(InvalidArgumentError) as caught:
@@ -169,9 +170,9 @@ def test_of_the_hits_of_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_of_a_token() -> None:
-    assert checked_seen(None, b"x" * SESSION_BYTES_MAX).session
+    assert checked_seen(None, b"x" * TOKEN_BYTES_MAX).session
     with pytest.raises(InvalidArgumentError):
-        checked_seen(None, b"x" * (SESSION_BYTES_MAX + 1))
+        checked_seen(None, b"x" * (TOKEN_BYTES_MAX + 1))
 
 
 def test_of_all_bodies_together() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ from omendb_engine.query.filter import evaluate
 from omendb_router.nodes import NodePool
 from omendb_router.routing import last_rows, routing_hashes, shards_left, shares, take_rows
 from omendb_router.scrolls import Cursor
-from omendb_router.sessions import EVERY_SHARD, decode_token, encode_token
+from omendb_router.sessions import EVERY_SHARD, TOKEN_BYTES_MAX, decode_token, encode_token
 from omendb_router.settings import RouterSettings
 
 SCHEMA = CollectionSchema("u", (VectorField(2),))
@@ -139,9 +140,16 @@ def test_tokens_and_cursors_come_back_as_they_went() -> None:
     token = encode_token("u", {3: 5, 1: (1 << 64) - 1})
     assert decode_token(token) == ("u", {3: 5, 1: (1 << 64) - 1})
     assert decode_token(encode_token("u", dict.fromkeys(range(33), 5))) == ("u", {EVERY_SHARD: 5})
-    for bad in (b"x", b"{}", b"bnVsbA==", token[:-8], b"A" * 1_000_000):
+    hostile = (b"[" * 3000, b'{"c":"u","s":{"1":1e999}}', b'{"c":"u","s":{"1":Infinity}}', b'{"c":"u","s":[]}')
+    for bad in (b"x", b"{}", b"bnVsbA==", token[:-8], *map(base64.urlsafe_b64encode, hostile)):
         with pytest.raises(InvalidArgumentError, match="session"):
             decode_token(bad)
+    longest = base64.urlsafe_b64encode(b'{"c":"u","s":{"3":5}}'.ljust(TOKEN_BYTES_MAX * 3 // 4))
+    assert len(longest) == TOKEN_BYTES_MAX and decode_token(longest) == ("u", {3: 5})
+    with pytest.raises(InvalidArgumentError, match=f"{TOKEN_BYTES_MAX + 1} bytes"):
+        decode_token(longest + b"=")
+    widest = encode_token("0" * 36, {(1 << 63) + shard: (1 << 64) - 1 for shard in range(32)})
+    assert len(widest) < TOKEN_BYTES_MAX / 2
     for cursor in (Cursor(None, 1, (1 << 64) - 1), Cursor(1 << 63, 0, 7)):
         assert Cursor.parse(cursor.text(), with_low=cursor.low is not None) == cursor
         with pytest.raises(InvalidArgumentError, match="cursor"):
