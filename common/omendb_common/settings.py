@@ -1,5 +1,7 @@
 """Every setting of an embedded database, with its unit, bound and reason.
 
+Those of the processes of a cluster are declared the same way, each beside what reads it (:data:`OTHER_GROUPS`).
+
 Settings are grouped in frozen dataclasses; a setting's unit is the last word of its name, and its bound and
 its reason are in its field's metadata. :mod:`omendb_common.config` says where values come from.
 """
@@ -7,6 +9,7 @@ its reason are in its field's metadata. :mod:`omendb_common.config` says where v
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +20,17 @@ MIB = 1 << 20
 GIB = 1 << 30
 
 
-def _setting(
+def setting(
     default: Any,
     reason: str,
     *,
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    told: bool = True,
 ) -> Any:
-    """A dataclass field that carries its bound and its reason."""
-    metadata = {"reason": reason, "low": low, "high": high, "choices": choices}
+    """A dataclass field that carries its bound and its reason; ``told`` False: not for people to set."""
+    metadata = {"reason": reason, "low": low, "high": high, "choices": choices, "told": told}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -71,38 +75,38 @@ def check_value(field: dataclasses.Field[Any], value: Any, name: str) -> Any:
 class StorageSettings(_Group):
     """What reaches the disk, and when."""
 
-    durability: str = _setting(
+    durability: str = setting(
         "fsync",
         "fsync: on stable storage before the acknowledgement; interval: synced every interval_ms, a power cut "
         "loses at most that; os: left to the operating system, a power cut loses what it had not written back",
         choices=("fsync", "interval", "os"),
     )
-    interval_ms: int = _setting(100, "longest a write stays unsynced with durability interval", low=1, high=60_000)
-    wal_segment_bytes: int = _setting(
+    interval_ms: int = setting(100, "longest a write stays unsynced with durability interval", low=1, high=60_000)
+    wal_segment_bytes: int = setting(
         64 * MIB,
         "size at which a log file is rotated; files start at 1 MiB and double up to it",
         low=64 * KIB,
         high=4 * GIB,
     )
-    wal_group_bytes: int = _setting(
+    wal_group_bytes: int = setting(
         4 * MIB, "most bytes of waiting writes put into one group commit", low=4096, high=GIB
     )
-    disk_high_percent: int = _setting(
+    disk_high_percent: int = setting(
         90, "above this use of the volume upserts are refused and compaction stops growing", low=1, high=100
     )
-    disk_full_percent: int = _setting(95, "above this use of the volume only deletes and reads work", low=1, high=100)
-    ballast_bytes: int = _setting(
+    disk_full_percent: int = setting(95, "above this use of the volume only deletes and reads work", low=1, high=100)
+    ballast_bytes: int = setting(
         8 * MIB,
         "space kept in reserve so that deletes and compaction still work on a full volume",
         low=0,
         high=64 * GIB,
     )
-    verify_on_open: bool = _setting(
+    verify_on_open: bool = setting(
         True,
         "check sizes, manifests and keys when a folder is opened; vectors are checked at first use either way",
     )
-    manifest_generations: int = _setting(3, "manifests kept to fall back to, with the log they need", low=1, high=100)
-    no_mmap: bool = _setting(
+    manifest_generations: int = setting(3, "manifests kept to fall back to, with the log they need", low=1, high=100)
+    no_mmap: bool = setting(
         False,
         "read files instead of mapping them: on failing disks a mapping kills the process, a read raises",
     )
@@ -112,10 +116,10 @@ class StorageSettings(_Group):
 class BufferSettings(_Group):
     """The growing buffer: points not in a segment yet, searched exactly."""
 
-    buffer_rows_max: int = _setting(
+    buffer_rows_max: int = setting(
         50_000, "rows after which the buffer is sealed; every search scans them all", low=1, high=10_000_000
     )
-    buffer_bytes_max: int = _setting(
+    buffer_bytes_max: int = setting(
         64 * MIB,
         "bytes after which the buffer is sealed, so that wide vectors do not fill memory",
         low=64 * KIB,
@@ -127,27 +131,27 @@ class BufferSettings(_Group):
 class IndexSettings(_Group):
     """Which index a segment gets, and how hard a search tries."""
 
-    kind: str = _setting(
+    kind: str = setting(
         "auto",
         "auto: flat up to flat_rows_max rows, hnsw above; a collection may say otherwise",
         choices=("auto", "flat", "hnsw"),
     )
-    flat_rows_max: int = _setting(
+    flat_rows_max: int = setting(
         10_000,
         "segments up to this many rows are scanned exactly, which is faster there than any graph",
         low=0,
         high=100_000_000,
     )
-    hnsw_m: int = _setting(16, "links per node; more means better recall and a bigger index", low=4, high=128)
-    hnsw_ef_construction: int = _setting(128, "candidates looked at per insertion into the graph", low=8, high=4096)
-    index_delay_s: float = _setting(
+    hnsw_m: int = setting(16, "links per node; more means better recall and a bigger index", low=4, high=128)
+    hnsw_ef_construction: int = setting(128, "candidates looked at per insertion into the graph", low=8, high=4096)
+    index_delay_s: float = setting(
         1.0,
         "how long a new segment waits for its index, so that a merge soon after wastes no build",
         low=0.0,
         high=86_400.0,
     )
-    build_threads: int = _setting(0, "threads of one index build; 0 means all cores", low=0, high=1024)
-    recall_target: float = _setting(
+    build_threads: int = setting(0, "threads of one index build; 0 means all cores", low=0, high=1024)
+    recall_target: float = setting(
         0.95,
         "share of the true nearest neighbours a search shall find; picks its effort per segment",
         low=0.0,
@@ -159,43 +163,43 @@ class IndexSettings(_Group):
 class CompactionSettings(_Group):
     """When segments are merged and cleaned."""
 
-    segment_rows_max: int = _setting(
+    segment_rows_max: int = setting(
         1_000_000,
         "largest segment a merge makes; bounds the time and space of one compaction",
         low=1000,
         high=100_000_000,
     )
-    merge_fanin: int = _setting(4, "segments of about one size that are merged into one", low=2, high=64)
-    purge_dead_percent: int = _setting(
+    merge_fanin: int = setting(4, "segments of about one size that are merged into one", low=2, high=64)
+    purge_dead_percent: int = setting(
         20, "share of deleted or superseded rows from which a segment is rewritten", low=1, high=100
     )
-    interval_s: float = _setting(1.0, "how often the compactor looks for work", low=0.01, high=86_400.0)
+    interval_s: float = setting(1.0, "how often the compactor looks for work", low=0.01, high=86_400.0)
 
 
 @dataclass(frozen=True, slots=True)
 class MemorySettings(_Group):
     """The memory budget; writes are refused before it is broken."""
 
-    memory_limit_bytes: int = _setting(
+    memory_limit_bytes: int = setting(
         4 * GIB,
         "most memory the engine reserves; a default is lowered to 70 % of what the machine or container has",
         low=64 * MIB,
         high=1 << 50,
     )
-    headroom_percent: int = _setting(
+    headroom_percent: int = setting(
         30, "share of the limit kept free: above 100 minus this the buffer is sealed early", low=0, high=90
     )
-    column_cache_bytes: int = _setting(
+    column_cache_bytes: int = setting(
         256 * MIB, "decoded payload columns and their sorted indexes kept for filters", low=0, high=1 << 50
     )
-    filter_cache_bytes: int = _setting(64 * MIB, "results of filters kept per segment", low=0, high=1 << 50)
+    filter_cache_bytes: int = setting(64 * MIB, "results of filters kept per segment", low=0, high=1 << 50)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings(_Group):
     """Work behind the writes."""
 
-    background_threads: int = _setting(
+    background_threads: int = setting(
         2,
         "threads that seal, index and compact; 0 means no threads, the work is done when asked for",
         low=0,
@@ -233,9 +237,22 @@ GROUPS: dict[str, type[_Group]] = {
     "workers": WorkerSettings,
 }
 
-FIELDS: dict[str, dataclasses.Field[Any]] = {
-    f"{group}.{field.name}": field for group, kind in GROUPS.items() for field in dataclasses.fields(kind)
-}
+# Groups of the same file and the same environment that other processes read; each process refuses what is wrong in its
+# own groups and passes over those of the others.
+OTHER_GROUPS = ("frames", "faces", "router", "datanode", "coordinator")
+
+
+def fields_of(groups: Mapping[str, type[Any]]) -> dict[str, dataclasses.Field[Any]]:
+    """The settings of groups that people may set, by ``group.name``."""
+    return {
+        f"{group}.{field.name}": field
+        for group, kind in groups.items()
+        for field in dataclasses.fields(kind)
+        if field.metadata.get("told")
+    }
+
+
+FIELDS: dict[str, dataclasses.Field[Any]] = fields_of(GROUPS)
 
 # What a profile changes; everything else keeps its default.
 PROFILES: dict[str, dict[str, Any]] = {
@@ -280,6 +297,7 @@ __all__ = [
     "GROUPS",
     "KIB",
     "MIB",
+    "OTHER_GROUPS",
     "PROFILES",
     "SEARCH_PROFILES",
     "BufferSettings",
@@ -291,5 +309,7 @@ __all__ = [
     "WorkerSettings",
     "bound_of",
     "check_value",
+    "fields_of",
+    "setting",
     "settings_from",
 ]

@@ -6,13 +6,16 @@ import argparse
 import asyncio
 import os
 import sys
-from typing import cast
+from typing import Any
 
+from omendb_common.config import load_groups
 from omendb_common.errors import InvalidArgumentError, OmenDBError
-from omendb_common.security.tls import TlsFiles
-from omendb_common.telemetry.logs import LogFormat, configure
-from omendb_coordinator.config import settings_from
+from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
+from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.process import Options, parse_address, parse_peers, serve
+
+GROUPS: dict[str, type[Any]] = {"coordinator": CoordinatorSettings}
+"""The groups of settings that a coordinator reads."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,17 +29,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rejoin", action="store_true", help="make the folder of a member that lost it")
     parser.add_argument("--zone", default="", help="where it stands, for people")
     parser.add_argument("--metrics-listen", help="host:port for health and metrics")
-    for name in ("ca", "cert", "key"):
-        parser.add_argument(f"--tls-{name}", help=f"PEM file of the {name}; all three or none")
+    add_settings_flags(parser)
+    add_tls_flags(parser)
     return parser
 
 
-def options_from(arguments: list[str] | None = None) -> Options:
-    """The command line, with the settings of the environment; InvalidArgumentError when it makes no sense."""
-    given = _parser().parse_args(arguments)
-    files = [given.tls_ca, given.tls_cert, given.tls_key]
-    if any(files) and not all(files):
-        raise InvalidArgumentError("got some of the three", field="tls", bound="--tls-ca, --tls-cert and --tls-key")
+def options_from(given: argparse.Namespace) -> Options:
+    """The command line, with the settings of file and environment; InvalidArgumentError when it makes no sense."""
     return Options(
         folder=given.dir,
         node_id=given.node_id,
@@ -47,8 +46,8 @@ def options_from(arguments: list[str] | None = None) -> Options:
         rejoin=given.rejoin,
         zone=given.zone,
         metrics_listen=parse_address(given.metrics_listen, "metrics_listen") if given.metrics_listen else None,
-        tls=TlsFiles(*files) if all(files) else None,
-        settings=settings_from(os.environ),
+        tls=tls_files(given),
+        settings=load_groups(GROUPS, given.config, None, overrides(given))["coordinator"],
     )
 
 
@@ -64,10 +63,9 @@ def _run(options: Options) -> None:
 def main() -> int:
     """Run; 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     try:
-        options = options_from()
-        form = cast(LogFormat, os.environ.get("OMENDB_LOG_FORMAT", "text"))
-        level = os.environ.get("OMENDB_LOG_LEVEL", "info")
-        configure(form=form, level=level, role="coordinator", node_id=options.node_id)
+        given = _parser().parse_args()
+        options = options_from(given)
+        log_as_told(given, "coordinator", options.node_id)
         os.makedirs(options.folder, exist_ok=True)
         _run(options)
     except InvalidArgumentError as problem:

@@ -3,70 +3,61 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from omendb_common.errors import InvalidArgumentError
-from omendb_common.settings import bound_of, check_value
-
-ENVIRONMENT_PREFIX = "OMENDB_COORDINATOR_"
-
-
-def _setting(default: Any, reason: str, *, low: float, high: float) -> Any:
-    metadata = {"reason": reason, "low": low, "high": high, "choices": ()}
-    return dataclasses.field(default=default, metadata=metadata)
+from omendb_common.settings import check_value, setting
 
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorSettings:
     """How patient a coordinator is, and how much it takes on; a setting's unit ends its name."""
 
-    suspect_s: float = _setting(
+    suspect_s: float = setting(
         3.0, "a member not heard for so long is suspect: routers prefer others", low=0.1, high=600.0
     )
-    down_s: float = _setting(
+    down_s: float = setting(
         10.0, "not heard for so long it is down: nothing is sent to it any more", low=0.2, high=3600.0
     )
-    grace_s: float = _setting(
+    grace_s: float = setting(
         10.0, "a new leader takes nobody for silent before so long, at least down_s", low=0.2, high=3600.0
     )
-    decide_s: float = _setting(0.5, "how often the leader looks who has fallen silent", low=0.01, high=60.0)
-    stall_s: float = _setting(
+    decide_s: float = setting(0.5, "how often the leader looks who has fallen silent", low=0.01, high=60.0)
+    stall_s: float = setting(
         2.0, "a leader that stood still for so long blames itself for the silence, not the members", low=0.1, high=600.0
     )
-    forget_s: float = _setting(
+    forget_s: float = setting(
         3600.0,
         "a router that is down for so long is no member any more: it holds nothing, and pods come under new names",
         low=1.0,
         high=1e9,
     )
-    proposal_s: float = _setting(5.0, "time for a change when its caller names no deadline", low=0.1, high=600.0)
-    proposals_max: int = _setting(
+    proposal_s: float = setting(5.0, "time for a change when its caller names no deadline", low=0.1, high=600.0)
+    proposals_max: int = setting(
         256, "changes under way at a time; more are refused with a time to come back", low=1, high=100_000
     )
-    placements_max: int = _setting(
+    placements_max: int = setting(
         8, "how often a collection is placed anew because members changed meanwhile", low=1, high=1000
     )
-    watch_keepalive_s: float = _setting(
+    watch_keepalive_s: float = setting(
         1.0, "a watch on which nothing happens is told so this often", low=0.05, high=60.0
     )
-    leaderless_s: float = _setting(
+    leaderless_s: float = setting(
         3.0, "a coordinator that knows no leader for so long sends its followers to another one", low=0.1, high=600.0
     )
-    watchers_max: int = _setting(4096, "watches at a time; more are refused", low=1, high=1_000_000)
-    topologies_kept: int = _setting(
+    watchers_max: int = setting(4096, "watches at a time; more are refused", low=1, high=1_000_000)
+    topologies_kept: int = setting(
         64,
         "a follower at most so many changes behind is sent the difference, any other the whole",
         low=1,
         high=100_000,
     )
-    drain_s: float = _setting(2.0, "time for calls under way to end after SIGTERM", low=0.0, high=600.0)
-    raft_heartbeat_s: float = _setting(0.1, "how often the leader is heard by the other members", low=0.005, high=10.0)
-    raft_election_min_s: float = _setting(
+    drain_s: float = setting(2.0, "time for calls under way to end after SIGTERM", low=0.0, high=600.0)
+    raft_heartbeat_s: float = setting(0.1, "how often the leader is heard by the other members", low=0.005, high=10.0)
+    raft_election_min_s: float = setting(
         0.5, "a leader silent for so long may be replaced; at least three heartbeats", low=0.02, high=60.0
     )
-    raft_election_max_s: float = _setting(
+    raft_election_max_s: float = setting(
         1.0, "and for so long is; the spread keeps two members from standing at once", low=0.03, high=120.0
     )
 
@@ -81,26 +72,4 @@ class CoordinatorSettings:
             )
 
 
-def settings_from(environment: Mapping[str, str]) -> CoordinatorSettings:
-    """The settings of an environment: ``OMENDB_COORDINATOR_DOWN_S=20`` sets ``down_s``.
-
-    Raises:
-        InvalidArgumentError: no number, out of its bound, or no such setting.
-    """
-    fields = {field.name: field for field in dataclasses.fields(CoordinatorSettings)}
-    found: dict[str, Any] = {}
-    for variable, text in environment.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX):
-            continue
-        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if name not in fields:
-            raise InvalidArgumentError("unknown setting", field=variable, bound=f"one of {', '.join(fields)}")
-        kind: Callable[[str], Any] = int if isinstance(fields[name].default, int) else float
-        try:
-            found[name] = kind(text)
-        except ValueError:
-            raise InvalidArgumentError(f"got {text!r}", field=variable, bound=bound_of(fields[name])) from None
-    return CoordinatorSettings(**found)
-
-
-__all__ = ["ENVIRONMENT_PREFIX", "CoordinatorSettings", "settings_from"]
+__all__ = ["CoordinatorSettings"]

@@ -7,18 +7,21 @@ import asyncio
 import os
 import signal
 import sys
-from typing import cast
+from typing import Any
 
 from omendb_common.config import load_settings
 from omendb_common.errors import InvalidArgumentError, OmenDBError, ReplicaFailedError
-from omendb_common.security.tls import TlsFiles
-from omendb_common.telemetry.logs import LogFormat, configure
-from omendb_datanode.config import settings_from
+from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
+from omendb_common.wire.frames import FrameLimits
+from omendb_datanode.config import DataNodeSettings
 from omendb_datanode.node import DataNodeProcess, Options
 
 EXIT_USAGE = 2
 EXIT_FAILED_DISK = 74
 """A replica's log could not be written: start the process again, it recovers from the disk."""
+
+GROUPS: dict[str, type[Any]] = {"datanode": DataNodeSettings, "frames": FrameLimits}
+"""The groups of settings that a data node reads beside those of its engine."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,17 +33,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--coordinators", required=True, help="host:port of every coordinator, with commas")
     parser.add_argument("--zone", default="", help="where it stands: replicas of a shard are spread over zones")
     parser.add_argument("--metrics-listen", default="", help="host:port for health and metrics")
-    for name in ("ca", "cert", "key"):
-        parser.add_argument(f"--tls-{name}", help=f"PEM file of the {name}; all three or none")
+    parser.add_argument("--profile", help="developer, production or cloud, and speed, balanced or quality")
+    add_settings_flags(parser)
+    add_tls_flags(parser)
     return parser
 
 
-def options_from(arguments: list[str] | None = None) -> Options:
-    """The command line, with the settings of the environment; InvalidArgumentError when it makes no sense."""
-    given = _parser().parse_args(arguments)
-    files = [given.tls_ca, given.tls_cert, given.tls_key]
-    if any(files) and not all(files):
-        raise InvalidArgumentError("got some of the three", field="tls", bound="--tls-ca, --tls-cert and --tls-key")
+def options_from(given: argparse.Namespace) -> Options:
+    """The command line, with the settings of file and environment; InvalidArgumentError when it makes no sense."""
+    found = load_settings(given.profile, given.config, None, overrides(given), beside=GROUPS)
     return Options(
         folder=given.dir,
         node_id=given.node_id,
@@ -49,9 +50,10 @@ def options_from(arguments: list[str] | None = None) -> Options:
         zone=given.zone,
         advertise=given.advertise,
         metrics_listen=given.metrics_listen,
-        tls=TlsFiles(*files) if all(files) else None,
-        settings=settings_from(os.environ),
-        engine=load_settings().settings,
+        tls=tls_files(given),
+        settings=found.beside["datanode"],
+        frames=found.beside["frames"],
+        engine=found.settings,
     )
 
 
@@ -67,10 +69,9 @@ async def serve(options: Options) -> None:
 def main() -> int:
     """Run; 0 after a signal, 2 when it cannot start as told, 74 after a failed disk, 1 for anything else."""
     try:
-        options = options_from()
-        form = cast(LogFormat, os.environ.get("OMENDB_LOG_FORMAT", "text"))
-        level = os.environ.get("OMENDB_LOG_LEVEL", "info")
-        configure(form=form, level=level, role="datanode", node_id=options.node_id)
+        given = _parser().parse_args()
+        options = options_from(given)
+        log_as_told(given, "datanode", options.node_id)
         os.makedirs(options.folder, exist_ok=True)
         _run(options)
     except InvalidArgumentError as problem:

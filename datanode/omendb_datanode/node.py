@@ -36,7 +36,7 @@ from omendb_common.wire.coordinator_client import CoordinatorClient
 from omendb_common.wire.datanode_server import serve_datanode
 from omendb_common.wire.frame_client import split_address
 from omendb_common.wire.frame_connection import FrameIdentity
-from omendb_common.wire.frames import FrameStats
+from omendb_common.wire.frames import FrameLimits, FrameStats
 from omendb_datanode.config import DataNodeSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting
@@ -69,6 +69,7 @@ class Options:
     metrics_listen: str = ""
     tls: TlsFiles | None = None
     settings: DataNodeSettings = field(default_factory=DataNodeSettings)
+    frames: FrameLimits = field(default_factory=FrameLimits)
     engine: EngineSettings = field(default_factory=EngineSettings)
 
 
@@ -160,6 +161,7 @@ class DataNodeProcess:
                 identity.cluster_id, "datanode", identity.node_id, importlib.metadata.version("omendb")
             ),
             tls=options.tls,
+            limits=options.frames,
             clock=self._clock,
             stats=stats,
         )

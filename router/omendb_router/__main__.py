@@ -9,16 +9,29 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+from omendb_common.config import load_groups
 from omendb_common.errors import InvalidArgumentError, OmenDBError
-from omendb_common.security.tls import TlsFiles
-from omendb_common.telemetry.logs import configure
-from omendb_router.config import FaceTls
+from omendb_common.process_flags import (
+    add_settings_flags,
+    add_tls_flags,
+    log_as_told,
+    overrides,
+    settings_arguments,
+    tls_files,
+)
+from omendb_common.settings import MIB
+from omendb_common.wire.frames import FrameLimits
+from omendb_router.config import FaceSettings, FaceTls
 from omendb_router.face_serving import Place
 from omendb_router.process import Options, RouterProcess
+from omendb_router.settings import RouterSettings
 from omendb_router.workers import Workers
 
 WORKERS_MAX = 256
-_TLS = ("ca", "cert", "key")
+GROUPS: dict[str, type[Any]] = {"faces": FaceSettings, "router": RouterSettings, "frames": FrameLimits}
+"""The groups of settings that a router reads."""
+# What stands around a batch in its frame.
+_FRAME_SLACK_BYTES = MIB
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,10 +46,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--metrics-listen", help="host:port for health and metrics; worker i takes the i-th port from it"
     )
-    flags.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines are written")
     flags.add_argument("--zone", default="", help="where it stands, for people")
-    for name in _TLS:
-        flags.add_argument(f"--tls-{name}", help=f"PEM file of the {name} inside the cluster; all three or none")
+    add_settings_flags(flags)
+    add_tls_flags(flags)
     for name in ("cert", "key"):
         flags.add_argument(f"--face-tls-{name}", help=f"PEM file of the {name} for REST and gRPC clients; both or none")
     return flags
@@ -51,28 +63,38 @@ def options_from(given: argparse.Namespace) -> Options:
         raise InvalidArgumentError("is empty", field="--node-id", bound="a name")
     if not 1 <= given.workers <= WORKERS_MAX:
         raise InvalidArgumentError(f"got {given.workers}", field="--workers", bound=f"1..{WORKERS_MAX}")
-    inner = [given.tls_ca, given.tls_cert, given.tls_key]
     outer = [given.face_tls_cert, given.face_tls_key]
-    for files, flag in ((inner, "--tls-ca, --tls-cert and --tls-key"), (outer, "--face-tls-cert and --face-tls-key")):
-        if any(files) and not all(files):
-            raise InvalidArgumentError("got some of them", field="tls", bound=f"all of {flag}, or none")
+    if any(outer) and not all(outer):
+        raise InvalidArgumentError("got one of them", field="tls", bound="--face-tls-cert and --face-tls-key, or none")
+    found = load_groups(GROUPS, given.config, None, overrides(given))
+    frames, faces = found["frames"], found["faces"]
+    if frames.frame_bytes_max < faces.body_bytes_max + _FRAME_SLACK_BYTES:
+        raise InvalidArgumentError(
+            f"got {frames.frame_bytes_max}",
+            field="frames.frame_bytes_max",
+            bound=f"at least faces.body_bytes_max + 1 MiB = {faces.body_bytes_max + _FRAME_SLACK_BYTES}",
+            mend="raise it on the data nodes too, or lower the other",
+        )
     return Options(
         given.node_id,
         Place.parse(given.http, "--http"),
         Place.parse(given.grpc, "--grpc"),
         coordinators,
-        tls=TlsFiles(*inner) if all(inner) else None,
+        tls=tls_files(given),
         face_tls=FaceTls(*outer) if all(outer) else None,
         shared=given.worker,
         zone=given.zone,
         metrics=Place.parse(given.metrics_listen, "--metrics-listen") if given.metrics_listen else None,
+        settings=found["router"],
+        face_settings=faces,
+        frames=frames,
     )
 
 
 def worker_arguments(given: argparse.Namespace) -> list[str]:
     """The flags that a worker gets from its parent, beside its name and the ports."""
-    arguments = ["--coordinators", given.coordinators, "--zone", given.zone, "--log-format", given.log_format]
-    for name in (*(f"tls_{part}" for part in _TLS), "face_tls_cert", "face_tls_key"):
+    arguments = ["--coordinators", given.coordinators, "--zone", given.zone, *settings_arguments(given)]
+    for name in ("face_tls_cert", "face_tls_key"):
         value = getattr(given, name)
         if value is not None:
             arguments += [f"--{name.replace('_', '-')}", value]
@@ -122,8 +144,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     given = parser().parse_args(arguments)
-    configure(form=given.log_format, role="router", node_id=given.node_id)
     try:
+        log_as_told(given, "router", given.node_id)
         run(serve(given))
     except InvalidArgumentError as error:
         sys.stderr.write(f"omendb router: {error}\n")

@@ -4,42 +4,37 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
 
-from omendb_common.settings import MIB, check_value
-
-
-def _setting(default: Any, reason: str, *, low: float, high: float) -> Any:
-    return dataclasses.field(default=default, metadata={"reason": reason, "low": low, "high": high, "choices": ()})
+from omendb_common.settings import MIB, check_value, setting
 
 
 @dataclass(frozen=True, slots=True)
 class FaceSettings:
     """What the gRPC and REST faces take, and how long they try."""
 
-    body_bytes_max: int = _setting(
+    body_bytes_max: int = setting(
         64 * MIB, "longest request and answer of either face; what is longer is sent in parts", low=MIB, high=1 << 31
     )
-    bodies_bytes_max: int = _setting(
+    bodies_bytes_max: int = setting(
         512 * MIB, "bytes of all REST bodies at work: more of them are told when to come back", low=MIB, high=1 << 40
     )
-    timeout_s: float = _setting(
+    timeout_s: float = setting(
         30.0, "time for a request that names none, so that each has a deadline", low=0.001, high=86_400
     )
-    care_timeout_s: float = _setting(
+    care_timeout_s: float = setting(
         600.0,
         "the same for flush, compact and wait-until-indexed, which work through whole collections",
         low=0.001,
         high=86_400,
     )
-    connections_max: int = _setting(
+    connections_max: int = setting(
         4096, "open REST connections and requests; one more is answered 503 at once", low=1, high=1_000_000
     )
-    grpc_calls_max: int = _setting(
+    grpc_calls_max: int = setting(
         4096, "gRPC calls at work; one more is refused as RESOURCE_EXHAUSTED", low=1, high=1_000_000
     )
-    keep_alive_s: int = _setting(30, "how long an idle REST connection is kept", low=1, high=3600)
-    drain_s: float = _setting(10.0, "how long calls that were taken may go on after SIGTERM", low=0.0, high=600)
+    keep_alive_s: int = setting(30, "how long an idle REST connection is kept", low=1, high=3600)
+    drain_s: float = setting(10.0, "how long calls that were taken may go on after SIGTERM", low=0.0, high=600)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -24,7 +24,7 @@ from omendb_common.topology import Member, Topology
 from omendb_common.wire.coordinator_client import CoordinatorClient
 from omendb_common.wire.datanode_client import RemoteDataNode
 from omendb_common.wire.frame_connection import FrameIdentity
-from omendb_common.wire.frames import FrameStats
+from omendb_common.wire.frames import FrameLimits, FrameStats
 from omendb_router.config import About, FaceSettings, FaceTls
 from omendb_router.counted import CountedRouter
 from omendb_router.face_serving import Faces, Place
@@ -51,6 +51,7 @@ class Options:
     metrics: Place | None = None
     settings: RouterSettings = field(default_factory=RouterSettings)
     face_settings: FaceSettings = field(default_factory=FaceSettings)
+    frames: FrameLimits = field(default_factory=FrameLimits)
 
 
 class RouterProcess:
@@ -155,7 +156,12 @@ class RouterProcess:
     def _connect(self, member: Member) -> DataNode:
         identity = FrameIdentity(self._client.topology.cluster_id, "router", self._options.node_id)
         return RemoteDataNode(
-            member.address, identity=identity, node_id=member.node_id, tls=self._options.tls, stats=self._frames
+            member.address,
+            identity=identity,
+            node_id=member.node_id,
+            tls=self._options.tls,
+            limits=self._options.frames,
+            stats=self._frames,
         )
 
     def _say_ready(self, faces: Faces) -> None:

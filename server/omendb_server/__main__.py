@@ -14,11 +14,15 @@ from typing import Any
 
 from omendb_common.config import load_settings
 from omendb_common.errors import InvalidArgumentError, OmenDBError
-from omendb_common.telemetry.logs import configure
+from omendb_common.process_flags import add_settings_flags, log_as_told, overrides
+from omendb_router.config import FaceSettings
 from omendb_router.face_serving import Place
+from omendb_router.settings import RouterSettings
 from omendb_server.serving import Server
 
 _LOG = logging.getLogger("omendb.server")
+GROUPS: dict[str, type[Any]] = {"faces": FaceSettings, "router": RouterSettings}
+"""The groups of settings that a server reads beside those of its engine."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,23 +32,20 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--http", default="127.0.0.1:8480", help="where REST is served (port 0 takes any)")
     flags.add_argument("--grpc", default="127.0.0.1:8481", help="where gRPC is served (port 0 takes any)")
     flags.add_argument("--metrics-listen", help="host:port for health and metrics; port 0 takes any")
-    flags.add_argument("--log-format", choices=("text", "json"), default="text", help="how log lines are written")
     flags.add_argument("--profile", help="developer, production or cloud, and speed, balanced or quality")
-    flags.add_argument("--config", help="a YAML file of settings")
-    flags.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one setting; may be repeated")
+    add_settings_flags(flags)
     return flags
 
 
 async def serve(given: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT, then drain."""
-    overrides = dict(_pair(text) for text in given.set)
-    settings = load_settings(given.profile, given.config, None, overrides).settings
+    found = load_settings(given.profile, given.config, None, overrides(given), beside=GROUPS)
     http, grpc = Place.parse(given.http, "--http"), Place.parse(given.grpc, "--grpc")
     metrics = Place.parse(given.metrics_listen, "--metrics-listen") if given.metrics_listen else None
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    server = Server.open(given.path, settings)
+    server = Server.open(given.path, found.settings, faces=found.beside["faces"], router=found.beside["router"])
     try:
         await server.start(http, grpc, metrics)
         ready = {
@@ -65,13 +66,6 @@ async def serve(given: argparse.Namespace) -> None:
         await server.stop()
 
 
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise InvalidArgumentError(f"got {text!r}", field="--set", bound="NAME=VALUE")
-    return name, value
-
-
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Run on uvloop where it is installed, else on asyncio's own loop."""
     try:
@@ -86,8 +80,8 @@ def run(work: Coroutine[Any, Any, None]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     given = parser().parse_args(arguments)
-    configure(form=given.log_format, role="server")
     try:
+        log_as_told(given, "server")
         run(serve(given))
     except OmenDBError as error:
         sys.stderr.write(f"omendb serve: {type(error).__name__}: {error}\n")

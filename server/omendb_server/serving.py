@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.config import EngineSettings
@@ -35,7 +36,14 @@ class Server:
     The folder's writer lock is held from :meth:`open` to the end of :meth:`stop`.
     """
 
-    def __init__(self, folder: Folder, clock: Clock) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        clock: Clock,
+        *,
+        faces: FaceSettings | None = None,
+        router: RouterSettings | None = None,
+    ) -> None:
         self.folder = folder
         self._clock = clock
         self.metrics = Metrics("server", NODE_ID, clock, release=RELEASE)
@@ -51,11 +59,11 @@ class Server:
             NodePool.fixed({NODE_ID: node}),
             clock,
             # The folder's own counter numbers points, so that it goes on counting when it is opened without a server.
-            RouterSettings(auto_ids="replica"),
+            replace(router or RouterSettings(), auto_ids="replica"),
             holder=HOLDER,
             metrics=self.metrics,
         )
-        self.face_settings = FaceSettings()
+        self.face_settings = faces or FaceSettings()
         about = About(RELEASE, "server", NODE_ID, folder.path)
         self.faces = Faces(
             self.router,
@@ -66,10 +74,17 @@ class Server:
         )
 
     @staticmethod
-    def open(path: str, settings: EngineSettings, *, clock: Clock | None = None) -> Server:
+    def open(
+        path: str,
+        settings: EngineSettings,
+        *,
+        faces: FaceSettings | None = None,
+        router: RouterSettings | None = None,
+        clock: Clock | None = None,
+    ) -> Server:
         """Open the folder, making it when there is none; the errors of ``Folder.open``."""
         clock = clock or SystemClock()
-        return Server(Folder.open(path, settings=settings, clock=clock), clock)
+        return Server(Folder.open(path, settings=settings, clock=clock), clock, faces=faces, router=router)
 
     async def start(self, http: Place, grpc: Place, metrics: Place | None = None) -> None:
         """Serve; ``faces.http``, ``faces.grpc`` and ``health.address`` then say where.

@@ -21,7 +21,15 @@ __all__ = [
 ]
 
 FILE_BYTES_MAX = 10_000_000
-SETTINGS_MODULE = "common/omendb_common/config.py"
+SETTINGS_MODULE = "common/omendb_common/settings.py"
+SETTINGS_MODULES = (
+    SETTINGS_MODULE,
+    "common/omendb_common/wire/frames.py",
+    "coordinator/omendb_coordinator/config.py",
+    "datanode/omendb_datanode/config.py",
+    "router/omendb_router/config.py",
+    "router/omendb_router/settings.py",
+)
 SETTINGS_MANUAL = "docs/omendb.example.yaml"
 DEPENDENCIES = "docs/dependencies.md"
 
@@ -108,36 +116,33 @@ def settings_are_documented(tree: Tree) -> list[Finding]:
     manual = tree.text(SETTINGS_MANUAL) or ""
     return [
         Finding(SETTINGS_MANUAL, 0, f"does not mention the setting {name}")
-        for name, _ in _settings(tree)
+        for _, name, _ in _settings(tree)
         if not re.search(rf"^[#\s]*{name}:", manual, re.MULTILINE)
     ]
 
 
 def settings_are_used(tree: Tree) -> list[Finding]:
     """Every setting is read by somebody: one that changes nothing is a broken promise."""
-    read = {
-        node.attr
-        for module in tree.product
-        if module.path != SETTINGS_MODULE
-        for node in ast.walk(module.syntax)
-        if isinstance(node, ast.Attribute)
-    }
+    read = {node.attr for module in tree.product for node in ast.walk(module.syntax) if isinstance(node, ast.Attribute)}
     return [
-        Finding(SETTINGS_MODULE, line, f"nothing reads the setting {name}")
-        for name, line in _settings(tree)
+        Finding(path, line, f"nothing reads the setting {name}")
+        for path, name, line in _settings(tree)
         if name not in read
     ]
 
 
-def _settings(tree: Tree) -> Iterator[tuple[str, int]]:
-    """Name and line of every field of a settings class that carries a bound and a reason."""
+def _settings(tree: Tree) -> Iterator[tuple[str, str, int]]:
+    """Module, name and line of every field that carries a bound and a reason and that people may set."""
     for module in tree.modules:
-        if module.path != SETTINGS_MODULE:
+        if module.path not in SETTINGS_MODULES:
             continue
         for node in ast.walk(module.syntax):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and _calls_setting(node.value):
-                yield node.target.id, node.lineno
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and _is_told(node.value):
+                yield module.path, node.target.id, node.lineno
 
 
-def _calls_setting(value: ast.expr | None) -> bool:
-    return isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "_setting"
+def _is_told(value: ast.expr | None) -> bool:
+    """Whether a field is made by ``setting(…)``, and not kept from people with ``told=False``."""
+    if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "setting"):
+        return False
+    return not any(word.arg == "told" for word in value.keywords)

@@ -17,7 +17,7 @@ LOCK = "datanode/omendb_engine/lock.py"
 NOTE = "TO" + "DO"
 README = "# Part\n\n## Invariants\n\n1. It holds.\n"
 PROJECT = '[project]\ndependencies = ["numpy{}"]\n'
-SETTINGS = "class Storage:\n    sync_ms: int = _setting(100, 'why')\n"
+SETTINGS = "class Storage:\n    sync_ms: int = setting(100, 'why')\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ the body. Both are CRC32C; all integers are little-endian.
 
 from __future__ import annotations
 
+import dataclasses
 import struct
 from collections import Counter
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from crc32c import crc32c as _crc32c
 
 from omendb_common.checksum import Buffer, byte_length, byte_view, crc32c
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.settings import MIB, check_value, setting
 
 MAGIC = 0x31464D4F  # "OMF1"
 VERSION = 1
@@ -81,31 +83,35 @@ class FrameError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class FrameLimits:
-    """What one side of a connection puts up with. Times in seconds, sizes in bytes.
+    """What one side of a connection between router and data node puts up with."""
 
-    ``in_flight_max``: calls under way on one connection. ``in_flight_bytes_max``: the requests of those together;
-    reading stops above. ``hello_timeout_s``: from the connection to the peer's hello. ``stall_timeout_s``: longest
-    silence within one frame. ``write_buffer_bytes``: above this much unsent, nothing more is written or read.
-    ``versions``: oldest and newest frame version that is read.
-    """
-
-    frame_bytes_max: int = FRAME_BYTES_MAX
-    in_flight_max: int = 1024
-    in_flight_bytes_max: int = 512 << 20
-    hello_timeout_s: float = 5.0
-    stall_timeout_s: float = 30.0
-    write_buffer_bytes: int = 4 << 20
-    versions: tuple[int, int] = (VERSION_MIN, VERSION)
+    frame_bytes_max: int = setting(
+        FRAME_BYTES_MAX,
+        "longest frame that is read; at least as long as what the faces take, and the same on routers and data nodes",
+        low=HELLO_BYTES_MAX,
+        high=FRAME_BYTES_MAX_HARD,
+    )
+    in_flight_max: int = setting(
+        1024, "calls under way on one connection; one more is refused with a time to come back", low=1, high=1_000_000
+    )
+    in_flight_bytes_max: int = setting(
+        512 * MIB, "bytes of the requests under way on one connection; nothing more is read above", low=1, high=1 << 40
+    )
+    hello_timeout_s: float = setting(
+        5.0, "from a connection to its peer's hello: a stranger holds it no longer", low=0.001, high=600.0
+    )
+    stall_timeout_s: float = setting(
+        30.0, "longest silence within one frame; a peer that stops in its middle is cut off", low=0.001, high=3600.0
+    )
+    write_buffer_bytes: int = setting(
+        4 * MIB, "above this much unsent on a connection nothing more is written or read", low=1, high=1 << 30
+    )
+    versions: tuple[int, int] = setting((VERSION_MIN, VERSION), "oldest and newest frame that is read", told=False)
 
     def __post_init__(self) -> None:
-        if not HELLO_BYTES_MAX <= self.frame_bytes_max <= FRAME_BYTES_MAX_HARD:
-            raise InvalidArgumentError(
-                f"got {self.frame_bytes_max}",
-                field="frame_bytes_max",
-                bound=f"{HELLO_BYTES_MAX}..{FRAME_BYTES_MAX_HARD} bytes",
-            )
-        if self.in_flight_max < 1:
-            raise InvalidArgumentError(f"got {self.in_flight_max}", field="in_flight_max", bound="at least 1")
+        for told in dataclasses.fields(self):
+            if told.metadata["told"]:
+                check_value(told, getattr(self, told.name), told.name)
 
 
 @dataclass(slots=True)

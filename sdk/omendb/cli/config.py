@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from omendb.cli.terminal import AsJson, ConfigFile, Profile, out, print_json, reported, table
-from omendb_common.config import load_settings
+from omendb_common.config import GROUPS, load_settings
 from omendb_common.config_manual import example_yaml
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.wire.frames import FrameLimits
+from omendb_coordinator.config import CoordinatorSettings
+from omendb_datanode.config import DataNodeSettings
+from omendb_router.config import FaceSettings
+from omendb_router.settings import RouterSettings
+
+# In the order in which the manual has them.
+PROCESS_GROUPS: dict[str, type[Any]] = {
+    "faces": FaceSettings,
+    "router": RouterSettings,
+    "frames": FrameLimits,
+    "datanode": DataNodeSettings,
+    "coordinator": CoordinatorSettings,
+}
+ALL_GROUPS = {**GROUPS, **PROCESS_GROUPS}
 
 app = typer.Typer(no_args_is_help=True, help="Settings: what is in force, and the manual.", rich_markup_mode=None)
 
@@ -26,7 +41,7 @@ def show(profile: Profile = None, config: ConfigFile = None, set_: Overrides = N
         if not equals:
             raise InvalidArgumentError(f"got {pair!r}", field="--set", bound="name=value")
         overrides[name] = value
-    provenance = load_settings(profile, config, None, overrides).provenance
+    provenance = load_settings(profile, config, None, overrides, beside=PROCESS_GROUPS).provenance
     if json:
         print_json({name: {"value": value, "source": source} for name, (value, source) in provenance.items()})
         return
@@ -40,7 +55,7 @@ def show(profile: Profile = None, config: ConfigFile = None, set_: Overrides = N
 @reported
 def example() -> None:
     """Print the sample file: every setting with its bound, its reason and its default."""
-    typer.echo(example_yaml(), nl=False)
+    typer.echo(example_yaml(ALL_GROUPS), nl=False)
 
 
-__all__ = ["app", "example", "show"]
+__all__ = ["ALL_GROUPS", "PROCESS_GROUPS", "app", "example", "show"]

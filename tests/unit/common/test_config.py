@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from omendb.cli.config import ALL_GROUPS, PROCESS_GROUPS
 from omendb_common.config import (
     FIELDS,
     GIB,
-    GROUPS,
     MIB,
     PROFILES,
     SEARCH_PROFILES,
@@ -21,10 +21,12 @@ from omendb_common.config import (
     StorageSettings,
     available_memory_bytes,
     find_setting,
+    load_groups,
     load_settings,
 )
 from omendb_common.config_manual import example_yaml
 from omendb_common.errors import InvalidArgumentError, NotFoundError
+from omendb_common.settings import OTHER_GROUPS, fields_of, setting
 
 ROOT = Path(__file__).parents[3]
 
@@ -169,22 +171,80 @@ def test_groups_check_themselves() -> None:
         EngineSettings().index.hnsw_m = 3  # type: ignore[misc]
 
 
+@dataclasses.dataclass(frozen=True)
+class Beside:
+    """A group of some process."""
+
+    pause_s: float = setting(1.0, "how long it pauses between two looks", low=0.1, high=10.0)
+    drain_bytes_max: int = setting(1 << 20, "how much is drained at a time", low=1, high=1 << 40)
+    interval_ms: int = setting(5, "named as a setting of another group is", low=1, high=10)
+    inner: str = setting("a", "not for people", choices=("a", "b"), told=False)
+
+
+def test_a_process_reads_its_own_groups_from_the_same_sources(tmp_path: Path) -> None:
+    file = tmp_path / "omendb.yaml"
+    file.write_text("profile: cloud\nrouter: {pause_s: 2, drain_bytes_max: 2MiB}\nstorage: {interval_ms: 7}\n")
+    groups = {"router": Beside}
+    env = {"OMENDB_ROUTER_PAUSE_S": "3", "OMENDB_ROUTER_PORT": "tcp://10.0.0.1:80", "OMENDB_FACES_NOTHING": "1"}
+    assert load_groups(groups, file, {})["router"] == Beside(2.0, 2 * MIB)
+    assert load_groups(groups, None, {"OMENDB_CONFIG": str(file)})["router"].pause_s == 2
+    assert load_groups(groups, file, env)["router"] == Beside(3.0, 2 * MIB)
+    assert load_groups(groups, file, env, {"pause_s": "4", "router.interval_ms": 6})["router"] == Beside(4, 2 * MIB, 6)
+    both = load_settings(None, file, env, {"router_pause_s": "4"}, beside=groups)
+    assert both.beside["router"] == Beside(4.0, 2 * MIB) and both.settings.storage.interval_ms == 7
+    assert both.provenance["router.pause_s"] == (4.0, "flag")
+    assert both.provenance["router.drain_bytes_max"] == (2 * MIB, f"file {file}")
+    # The same file serves a process that has no such group.
+    assert load_settings(None, file, env).settings.storage.interval_ms == 7
+    assert load_groups({"datanode": Beside}, file, env)["datanode"] == Beside()
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "overrides", "field"),
+    [
+        ("router: {pause: 1}", {}, {}, "router.pause"),
+        ("router: {inner: b}", {}, {}, "router.inner"),
+        ("router: {pause_s: 11}", {}, {}, "router.pause_s"),
+        ("routers: {}", {}, {}, "routers"),
+        ("", {"OMENDB_ROUTER_PAUSES_S": "1"}, {}, "OMENDB_ROUTER_PAUSES_S"),
+        ("", {"OMENDB_ROUTER_PAUSE_S": "0"}, {}, "OMENDB_ROUTER_PAUSE_S"),
+        ("", {"OMENDB_ROUTER_INNER": "b"}, {}, "OMENDB_ROUTER_INNER"),
+        ("", {}, {"storage.interval_ms": "1"}, "storage.interval_ms"),
+        ("", {}, {"pause_s": "x"}, "router.pause_s"),
+    ],
+)
+def test_what_is_wrong_in_a_group_of_a_process_is_named(
+    tmp_path: Path, text: str, env: dict[str, str], overrides: dict[str, str], field: str
+) -> None:
+    file = tmp_path / "omendb.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidArgumentError) as caught:
+        load_groups({"router": Beside}, file, env, overrides)
+    assert caught.value.field == field
+
+
+def test_a_short_name_that_two_groups_have_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match=r"storage\.interval_ms or router\.interval_ms|router.*storage"):
+        load_settings(env={}, overrides={"interval_ms": 3}, beside={"router": Beside})
+
+
 def test_the_sample_file_is_the_manual() -> None:
-    assert (ROOT / "docs" / "omendb.example.yaml").read_text() == example_yaml()
+    assert (ROOT / "docs" / "omendb.example.yaml").read_text() == example_yaml(ALL_GROUPS)
+    assert set(PROCESS_GROUPS) == set(OTHER_GROUPS)
 
 
 def test_the_sample_file_without_its_hashes_is_the_default_configuration() -> None:
-    lines = [line.removeprefix("# ") for line in example_yaml().splitlines() if line.startswith("# ")]
+    lines = [line.removeprefix("# ") for line in example_yaml(ALL_GROUPS).splitlines() if line.startswith("# ")]
     start = next(i for i, line in enumerate(lines) if line.startswith("profile:"))
     document = yaml.safe_load(
         "\n".join(line for line in lines[start:] if ":" in line and not line.strip().startswith("#"))
     )
-    flat = {f"{group}.{name}": value for group in GROUPS for name, value in document[group].items()}
-    assert flat == {name: field.default for name, field in FIELDS.items()}
+    flat = {f"{group}.{name}": value for group in ALL_GROUPS for name, value in document[group].items()}
+    assert flat == {name: field.default for name, field in fields_of(ALL_GROUPS).items()}
 
 
 def test_every_setting_has_a_reason_and_its_unit_in_its_name() -> None:
-    for name, field in FIELDS.items():
+    for name, field in fields_of(ALL_GROUPS).items():
         assert len(field.metadata["reason"]) > 15, name
         if isinstance(field.default, str):
             assert field.metadata["choices"], name

@@ -8,14 +8,22 @@ from pathlib import Path
 import pytest
 
 import omendb_coordinator
+from omendb_common.config import load_groups
 from omendb_common.errors import InvalidArgumentError
-from omendb_coordinator.config import CoordinatorSettings, settings_from
+from omendb_coordinator.__main__ import GROUPS
+from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.process import parse_address, parse_peers, written
 
 
 def test_settings_come_from_the_environment_and_keep_their_order() -> None:
+    def settings_from(environment: dict[str, str]) -> CoordinatorSettings:
+        found: CoordinatorSettings = load_groups(GROUPS, None, environment)["coordinator"]
+        return found
+
     assert settings_from({"OMENDB_COORDINATOR_DOWN_S": "9", "PATH": "x"}).down_s == 9.0
     assert settings_from({"OMENDB_COORDINATOR_PROPOSALS_MAX": "9"}).proposals_max == 9
+    # What Kubernetes puts into every pod beside a service called omendb-coordinator.
+    assert settings_from({"OMENDB_COORDINATOR_PORT": "tcp://10.0.0.1:8490", "OMENDB_COORDINATOR_SERVICE_HOST": "x"})
     for wrong in ({"DOWN_S": "x"}, {"DOWN_S": "2"}, {"NOTHING": "1"}, {"DECIDE_S": "nan"}, {"WATCHERS_MAX": "1.5"}):
         with pytest.raises(InvalidArgumentError):
             settings_from({f"OMENDB_COORDINATOR_{name}": text for name, text in wrong.items()})

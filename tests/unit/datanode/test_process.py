@@ -212,7 +212,11 @@ def test_from_the_first_start_to_a_clean_end(node: NodeProcess) -> None:
         (["--coordinators", ","], {}, "coordinators"),
         ([], {"OMENDB_DATANODE_READS_MAX": "many"}, "READS_MAX"),
         ([], {"OMENDB_DATANODE_NONSENSE": "1"}, "NONSENSE"),
-        ([], {"OMENDB_DATANODE_DRAIN_S": "-1"}, "drain_s"),
+        ([], {"OMENDB_DATANODE_DRAIN_S": "-1"}, "DRAIN_S"),
+        ([], {"OMENDB_FRAMES_IN_FLIGHT_MAX": "0"}, "IN_FLIGHT_MAX"),
+        ([], {"OMENDB_LOG_LEVEL": "loud"}, "log_level"),
+        (["--set", "datanode.drain_s"], {}, "--set"),
+        (["--set", "router.queue_max=1"], {}, "router.queue_max"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(

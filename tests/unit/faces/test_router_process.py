@@ -69,9 +69,26 @@ def test_flags_become_options() -> None:
     assert options.tls is None and not options.shared
 
 
+def test_settings_reach_the_faces_the_router_and_its_connections(tmp_path: Path) -> None:
+    file = tmp_path / "omendb.yaml"
+    file.write_text(
+        "faces: {timeout_s: 7, body_bytes_max: 1MiB}\nframes: {frame_bytes_max: 2MiB}\nindex: {hnsw_m: 8}\n"
+    )
+    flags = ["--node-id", "r1", "--coordinators", "a:1", "--config", str(file), "--set", "router.queue_max=3"]
+    options = options_from(parser().parse_args(flags))
+    assert (options.face_settings.timeout_s, options.face_settings.body_bytes_max) == (7.0, 1 << 20)
+    assert (options.settings.queue_max, options.frames.frame_bytes_max) == (3, 2 << 20)
+    worker = ["--node-id", "r1.0", "--worker", *worker_arguments(parser().parse_args(flags))]
+    told = options_from(parser().parse_args(worker))
+    assert (told.settings, told.face_settings, told.frames) == (options.settings, options.face_settings, options.frames)
+
+
 @pytest.mark.parametrize(
     ("flags", "field"),
     [
+        (["--set", "faces.body_bytes_max=256MiB"], "frames.frame_bytes_max"),
+        (["--set", "auto_ids=replica"], "auto_ids"),
+        (["--set", "storage.durability=os"], "storage.durability"),
         (["--coordinators", ","], "--coordinators"),
         (["--workers", "0"], "--workers"),
         (["--workers", "257"], "--workers"),

@@ -17,8 +17,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import omendb
+from omendb.cli.config import ALL_GROUPS
 from omendb.cli.main import app
-from omendb_common.config import FIELDS
+from omendb_common.settings import fields_of
 
 N, D = 30, 4
 VECTORS = np.random.default_rng(5).random((N, D), np.float32)
@@ -176,7 +177,7 @@ def test_stats_check_and_config(stored: Path) -> None:
     assert ok_json("check", stored) == {"sound": True, "findings": []}
     assert ok("check", stored) == "sound\n"
     shown = json.loads(ok("config", "show", "--json", "--set", "hnsw_m=24", "--profile", "quality"))
-    assert shown["index.hnsw_m"] == {"value": 24, "source": "flag"} and set(shown) == set(FIELDS)
+    assert shown["index.hnsw_m"] == {"value": 24, "source": "flag"} and set(shown) == set(fields_of(ALL_GROUPS))
     assert shown["index.recall_target"]["source"] == "profile quality"
     assert "storage.durability" in ok("config", "show") and "durability: fsync" in ok("config", "example")
     assert omendb.__version__ in ok("--version")
