@@ -29,6 +29,7 @@ ROWS: Mapping[str, str] = {
     "R23": "fuzzed_requests",
     "R30": "mutants",
     "R-coordinators": "no_coordinators",
+    "R-leaders": "leaders",
 }
 
 
