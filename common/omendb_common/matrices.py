@@ -28,6 +28,7 @@ Matrix = npt.NDArray[Any]
 Float32 = npt.NDArray[np.float32]
 
 _SHAPE = "an array of shape (n, dimension)"
+_FLOAT32 = np.dtype(np.float32)
 
 
 def as_matrix(value: Any, field: VectorField, *, name: str = "vectors") -> Matrix:
@@ -73,9 +74,10 @@ def as_queries(value: Any, field: VectorField | None, *, name: str = "vector") -
 
     An empty list of queries gives m = 0. Without a ``field`` any dimension will do.
     """
-    if type(value) is np.ndarray and value.dtype == np.float32 and value.ndim == 1 and value.flags.c_contiguous:
-        _check_dimension(value.shape[0], field, name)
-        if not np.isfinite(value).all():
+    if type(value) is np.ndarray and value.dtype == _FLOAT32 and value.ndim == 1 and value.flags.c_contiguous:
+        if field is not None and len(value) != field.dimension:
+            _check_dimension(len(value), field, name)
+        if not few_finite(value):
             _refuse_non_finite(value.reshape(1, -1), name)
         return value.reshape(1, -1), True
     single = _is_single(value)
@@ -85,6 +87,14 @@ def as_queries(value: Any, field: VectorField | None, *, name: str = "vector") -
     if array.shape[0]:
         _check_dimension(array.shape[1], field, name)
     return _cast(array, np.dtype(np.float32), name), single
+
+
+def few_finite(array: Matrix) -> bool:
+    """Whether no element of a small float array is NaN or infinite: the look of a single query at itself.
+
+    Bytes are searched for a zero several times faster than NumPy starts a reduction.
+    """
+    return b"\0" not in np.isfinite(array).tobytes()
 
 
 def infer_dimension(value: Any) -> int:
@@ -276,4 +286,4 @@ def _first(bad: npt.NDArray[np.bool_]) -> tuple[int, int]:
     return row, column
 
 
-__all__ = ["Matrix", "as_matrix", "as_queries", "as_vectors", "infer_dimension"]
+__all__ = ["Matrix", "as_matrix", "as_queries", "as_vectors", "few_finite", "infer_dimension"]

@@ -17,6 +17,7 @@ VectorDType = Literal["float32", "float16", "int8", "uint8"]
 
 METRICS: tuple[Metric, ...] = ("l2", "cosine", "dot")
 VECTOR_DTYPES: tuple[VectorDType, ...] = ("float32", "float16", "int8", "uint8")
+_ITEM_BYTES = {dtype: np.dtype(dtype).itemsize for dtype in VECTOR_DTYPES}
 
 # Limits. Each is tested at L and at L+1.
 DIMENSION_MAX = 65_536
@@ -58,7 +59,7 @@ class VectorField:
     @property
     def row_bytes(self) -> int:
         """Bytes of one stored vector."""
-        return self.dimension * self.numpy_dtype.itemsize
+        return self.dimension * _ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ writers publish a new snapshot that shares everything it did not change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -218,11 +219,15 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything a reader needs, as of log position ``lsn``. Parts are oldest first; buffers come last."""
+    """Everything a reader needs, as of log position ``lsn``. Parts are oldest first; buffers come last.
+
+    ``routes``: what :mod:`omendb_engine.query.search` found out about the way through these parts.
+    """
 
     parts: tuple[AnyPart, ...]
     lsn: int
     live: int
+    routes: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, ids: IdColumn) -> Located:
         """Find the live row of each id; parts that can hold none of them are not asked."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from omendb_common.matrices import few_finite
 from omendb_common.schema import CollectionSchema, Float32Array, VectorField
 from omendb_engine.index.metric import normalise
 
@@ -55,7 +56,7 @@ def all_finite(array: npt.NDArray[Any]) -> bool:
     if array.dtype.kind != "f":
         return True
     if array.size <= _FEW_ELEMENTS:
-        return bool(np.isfinite(array).all())
+        return few_finite(array)
     flat = array.ravel() if array.dtype != np.float16 else array.astype(np.float32).ravel()
     # Whether a BLAS call sets the floating-point flags that make NumPy warn differs from build to build.
     with np.errstate(over="ignore", invalid="ignore"):

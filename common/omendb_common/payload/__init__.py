@@ -24,7 +24,9 @@ from omendb_common.payload.names import (
 )
 from omendb_common.payload.overlay import concat_batches, concat_column, key_masks, overlay
 from omendb_common.payload.rows import (
+    FEW_ROWS,
     columns_from_rows,
+    put_column,
     put_value,
     rows_from_columns,
     scalar_value,
@@ -33,6 +35,7 @@ from omendb_common.payload.rows import (
 
 __all__ = [
     "DEPTH_MAX",
+    "FEW_ROWS",
     "FIELDS_MAX",
     "KINDS",
     "PATH_BYTES_MAX",
@@ -47,6 +50,7 @@ __all__ = [
     "join_name",
     "key_masks",
     "overlay",
+    "put_column",
     "put_value",
     "rows_from_columns",
     "scalar_value",

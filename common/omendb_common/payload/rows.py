@@ -17,7 +17,7 @@ from omendb_common.payload.names import Kind, split_name
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 # Rows up to which one scalar at a time beats Arrow's take.
-_FEW = 16
+FEW_ROWS = 16
 
 
 def columns_from_rows(rows: Sequence[Mapping[str, Any] | None]) -> pa.RecordBatch:
@@ -62,10 +62,7 @@ def rows_from_columns(
     out: list[dict[str, Any]] = [{} for _ in range(count)]
     columns_by_path = [(*split_name(name), array) for name, array in named.items()]
     for path, kind, array in sorted(columns_by_path, key=_by_depth):
-        keys = path.split(".")
-        for target, value in zip(out, values_of(array, kind, rows), strict=True):
-            if value is not None:
-                put_value(target, keys, value)
+        put_column(out, path.split("."), values_of(array, kind, rows))
     return out
 
 
@@ -85,6 +82,19 @@ def put_value(target: dict[str, Any], keys: list[str], value: Any) -> None:
     target[keys[-1]] = value
 
 
+def put_column(targets: Sequence[dict[str, Any]], keys: list[str], values: Sequence[Any]) -> None:
+    """:func:`put_value` for one column: a value for each target, None where it has none."""
+    if len(keys) > 1:
+        for target, value in zip(targets, values, strict=True):
+            if value is not None:
+                put_value(target, keys, value)
+        return
+    key = keys[0]
+    for target, value in zip(targets, values, strict=True):
+        if value is not None:
+            target[key] = value
+
+
 def values_of(array: Any, kind: Kind, rows: npt.NDArray[np.integer[Any]] | Sequence[int] | None = None) -> list[Any]:
     """Python values of one column at ``rows`` (None: all); None where absent."""
     if kind == "t":
@@ -101,7 +111,7 @@ def _plain(
 ) -> list[Any]:
     if rows is None:
         values: list[Any] = array.to_pylist()
-    elif len(rows) <= _FEW:
+    elif len(rows) <= FEW_ROWS:
         values = [read(array[row]) for row in (rows.tolist() if isinstance(rows, np.ndarray) else rows)]
     else:
         taken = array.take(pa.array(rows))
@@ -136,4 +146,4 @@ def _decoded(kind: Kind, value: Any) -> Any:
     return [None if moment is None else moment.replace(tzinfo=dt.UTC) for moment in value]
 
 
-__all__ = ["columns_from_rows", "put_value", "rows_from_columns", "scalar_value", "values_of"]
+__all__ = ["FEW_ROWS", "columns_from_rows", "put_column", "put_value", "rows_from_columns", "scalar_value", "values_of"]

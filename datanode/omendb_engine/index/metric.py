@@ -13,12 +13,16 @@ A smaller distance is always nearer; a greater score is always better.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from omendb_common.schema import Float32Array, Metric, VectorDType
+
+_ZERO = np.float32(0)
+_SQUARE_MIN = 1e-36
 
 
 def is_l2(metric: Metric) -> bool:
@@ -32,6 +36,11 @@ def normalise(vectors: npt.NDArray[Any]) -> tuple[Float32Array, Float32Array]:
     A zero row stays zero: its inner product with anything is 0, its cosine distance 1.
     """
     rows = np.ascontiguousarray(vectors, np.float32)
+    if len(rows) == 1:
+        square = float(np.einsum("j,j->", rows[0], rows[0]))
+        if _SQUARE_MIN < square < math.inf:  # else the square left float32's range
+            norm = np.float32(math.sqrt(square))
+            return rows / norm, np.full(1, norm, np.float32)
     squares: Float32Array = np.einsum("ij,ij->i", rows, rows)
     norms = np.sqrt(squares)
     odd = ~np.isfinite(norms) | (norms < 1e-18)
@@ -72,7 +81,7 @@ def to_index_space(
 def native_to_distance(native: Float32Array, metric: Metric) -> Float32Array:
     """Distances of native values, any shape; a new float32 array, smaller is nearer."""
     if metric == "l2":
-        clamped = np.maximum(native, np.float32(0))  # rounding may leave a square a little below zero
+        clamped = np.maximum(native, _ZERO)  # rounding may leave a square a little below zero
         return np.sqrt(clamped, out=clamped)
     if metric == "cosine":
         return np.float32(1) - native

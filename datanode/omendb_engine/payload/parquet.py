@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omendb_common.errors import CorruptionError
-from omendb_common.payload import TYPES, Kind, join_name, rows_from_columns, split_name
+from omendb_common.payload import FEW_ROWS, TYPES, Kind, join_name, put_column, rows_from_columns, split_name
 from omendb_engine.payload.cache import ColumnCache
+from omendb_engine.payload.decoded import DecodedColumn
 from omendb_engine.payload.sorted_index import SortedIndex
 from omendb_engine.payload.store import Catalog, Rows, gather_chunks
 
@@ -157,24 +158,29 @@ class ParquetColumns:
     def payloads(self, rows: Rows) -> list[dict[str, Any]]:
         """The payloads of ``rows``, as dicts."""
         file = self._file()
-        columns = {}
-        places: Rows | None = rows
-        for name in file.catalog.names:
-            if file.sizes[name] <= _WHOLE_BYTES_MAX:
-                columns[name] = self._whole(name)
-            else:
-                places = None
-        if places is None:
+        if not file.all_small:
             columns = {name: self.gather(*split_name(name), rows) for name in file.catalog.names}
-        return rows_from_columns(columns, places, n=len(rows))
+            return rows_from_columns(columns, n=len(rows))
+        if len(rows) > FEW_ROWS:
+            return rows_from_columns({name: self._whole(name) for name in file.catalog.names}, rows)
+        out: list[dict[str, Any]] = [{} for _ in range(len(rows))]
+        for name, keys in file.by_depth:
+            put_column(out, keys, self._decoded(name).few(rows))
+        return out
 
     def close(self) -> None:
         """Drop what the cache holds; a reader still at work may go on."""
         self._cache.drop(self._owner)
 
     def _whole(self, name: str) -> pa.Array:
-        key = (self._owner, name)
-        return self._cache.get_or_load(key, lambda: self._read(name, None), lambda array: array.nbytes)
+        return self._decoded(name).array
+
+    def _decoded(self, name: str) -> DecodedColumn:
+        found: DecodedColumn | None = self._cache.get((self._owner, name))
+        if found is None:
+            found = DecodedColumn(self._read(name, None), split_name(name)[1])
+            self._cache.put((self._owner, name), found, found.array.nbytes)
+        return found
 
     def _group(self, name: str, group: int) -> pa.Array:
         key = (self._owner, name, group)
@@ -212,6 +218,10 @@ class _File:
         self.counts = np.array([footer.row_group(g).num_rows for g in range(self.groups)], np.int64)
         self.ends = np.cumsum(self.counts)
         self.sizes = self._decoded_sizes()
+        self.all_small = all(size <= _WHOLE_BYTES_MAX for size in self.sizes.values())
+        # A value at "a" must be there before "a.b" tries to nest.
+        addresses = [(name, split_name(name)[0].split(".")) for name in self.catalog.names]
+        self.by_depth = tuple(sorted(addresses, key=lambda address: len(address[1])))
 
     def _decoded_sizes(self) -> dict[str, int]:
         """How many bytes each column takes decoded."""

@@ -140,9 +140,9 @@ class SearchAnswer:
 
     def picked(self, query: int) -> Picked:
         """The hits of one query, best first."""
-        count = self.counts[query]
+        count, row = int(self.counts[query]), self._row[query]
         part = self._part if isinstance(self._part, int) else self._part[query, :count]
-        return Picked(self._snapshot, part, self._row[query, :count])
+        return Picked(self._snapshot, part, row if count == len(row) else row[:count])
 
 
 __all__ = ["Performance", "Picked", "SearchAnswer"]

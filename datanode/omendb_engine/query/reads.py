@@ -209,7 +209,8 @@ class Reader(ABC):
 def _check_search(
     queries: npt.NDArray[Any], k: int, spec: VectorField, ef: int | None, recall_target: float | None
 ) -> None:
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= K_MAX:
+    # bool and NumPy's integers take the longer way.
+    if (type(k) is not int and (isinstance(k, bool) or not isinstance(k, np.integer))) or not 1 <= k <= K_MAX:
         raise InvalidArgumentError(f"got {k!r}", field="k", bound=f"1..{K_MAX}")
     if queries.ndim != 2 or queries.shape[1] != spec.dimension:
         raise InvalidArgumentError(

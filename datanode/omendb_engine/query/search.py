@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from omendb_common.filters import Filter, canonical_key
 from omendb_common.schema import Float32Array, VectorField
+from omendb_engine.index.base import U8Array, VectorIndex
 from omendb_engine.index.flat import scan
 from omendb_engine.index.metric import native_to_distance
 from omendb_engine.index.native import faiss
@@ -21,6 +24,8 @@ from omendb_engine.resources import Resources
 # Few queries end sooner on one thread: a team of threads waits for its slowest member, and on a busy machine
 # that is a time slice (measured on two loaded cores: 0.5 ms against 50 ms for one scan of 10,000 rows).
 _ONE_THREAD_QUERIES_MAX = 4
+# Callers ask for few different k and efforts; more than this are not remembered.
+_ROUTES_MAX = 64
 
 
 @dataclass(slots=True)
@@ -102,68 +107,120 @@ def allowed_rows(part: AnyPart, condition: Filter | None, resources: Resources, 
     return rows & part.alive()
 
 
+class _Step(NamedTuple):
+    """How one part is searched: ``graph`` with ``plan.ef`` where there is one, else exactly.
+
+    ``allowed``: the rows that may be returned, None for all; ``bits``: the same packed, for an index.
+    ``wanted``: hits that every query must have.
+    """
+
+    number: int
+    part: AnyPart
+    plan: Plan
+    graph: VectorIndex | None
+    allowed: RowSet | None
+    bits: U8Array | None
+    wanted: int
+
+
+class _Route(NamedTuple):
+    """How a snapshot is searched: a step for each part that is, and how many are not.
+
+    ``walks``: whether every step walks an index.
+    """
+
+    steps: tuple[_Step, ...]
+    skipped: int
+    comparisons: int
+    walks: bool
+
+
 def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> Nearest:
     """The ``k`` nearest live rows of each query over all parts."""
-    if len(request.queries) > _ONE_THREAD_QUERIES_MAX:
-        return _nearest(snapshot, request, resources, work)
+    route = _route(snapshot, request, resources, work)
+    m = len(request.queries)
+    work.searched += len(route.steps)
+    work.skipped += route.skipped
+    work.scanned += route.comparisons * m
+    if m > _ONE_THREAD_QUERIES_MAX or (m == 1 and route.walks):
+        # A walk with one query never starts a team of threads.
+        return _search(route.steps, request, work)
     # A thread count is per calling thread, so this touches nobody else; the caller gets back what it had.
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        return _nearest(snapshot, request, resources, work)
+        return _search(route.steps, request, work)
     finally:
         faiss.omp_set_num_threads(before)
 
 
-def _nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> Nearest:
-    found: list[tuple[int, Float32Array, I64Array]] = []
+def _route(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> _Route:
+    if request.condition is not None:
+        return _plan(snapshot, request, resources, work)
+    # Without a filter the way depends on nothing but the snapshot and these, so it is found once.
+    key = (request.field.name, request.k, request.ef, request.recall_target, request.exact)
+    route: _Route | None = snapshot.routes.get(key)
+    if route is None:
+        if len(snapshot.routes) >= _ROUTES_MAX:
+            snapshot.routes.clear()
+        route = snapshot.routes[key] = _plan(snapshot, request, resources, work)
+    return route
+
+
+def _plan(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> _Route:
+    steps: list[_Step] = []
+    skipped = 0
     for number, part in enumerate(snapshot.parts):
-        hits = _search_part(part, request, resources, work)
-        if hits is not None:
-            found.append((number, *hits))
-    return _merge(found, len(request.queries), request.k, request.field.metric == "l2")
+        if part.n == part.dead.count:
+            continue
+        step = _step(number, part, request, resources, work)
+        if step is None:
+            skipped += 1
+        else:
+            steps.append(step)
+    comparisons = sum(step.plan.comparisons for step in steps)
+    return _Route(tuple(steps), skipped, comparisons, all(step.graph is not None for step in steps))
 
 
-def _search_part(
-    part: AnyPart, request: SearchRequest, resources: Resources, work: Work
-) -> tuple[Float32Array, I64Array] | None:
-    if part.n == part.dead.count:
-        return None
+def _step(number: int, part: AnyPart, request: SearchRequest, resources: Resources, work: Work) -> _Step | None:
     allowed = None
     if request.condition is not None or part.dead.count:
         allowed = allowed_rows(part, request.condition, resources, work)
-    index = part.index_of(request.field.name) if isinstance(part, SegmentPart) else None
+    count = part.n if allowed is None else allowed.count
+    k = request.k
+    index = part.index_of(request.field.name) if count and isinstance(part, SegmentPart) else None
     ef = 0
     if index is not None and not request.exact:
-        ef = max(request.ef or index.effort_for(request.recall_target, request.k), request.k)
-    count = part.n if allowed is None else allowed.count
-    plan = choose(rows=part.n, allowed=count, k=request.k, ef=ef, has_index=index is not None, exact=request.exact)
+        ef = max(request.ef or index.effort_for(request.recall_target, k), k)
+    plan = choose(rows=part.n, allowed=count, k=k, ef=ef, has_index=index is not None, exact=request.exact)
     if plan.strategy is Strategy.SKIP:
-        work.skipped += 1
         return None
-    work.searched += 1
-    work.scanned += plan.comparisons * len(request.queries)
-    if plan.strategy is Strategy.INDEX:
-        assert isinstance(part, SegmentPart)
-        return _walk(part, plan, allowed, count, request, work)
-    return _scan(part, allowed, request)
-
-
-def _walk(
-    part: SegmentPart, plan: Plan, allowed: RowSet | None, count: int, request: SearchRequest, work: Work
-) -> tuple[Float32Array, I64Array]:
-    index = part.index_of(request.field.name)
-    assert index is not None
+    if plan.strategy is Strategy.EXACT:
+        return _Step(number, part, plan, None, allowed, None, 0)
     bits = None
     if allowed is not None:
+        assert isinstance(part, SegmentPart)
         bits = allowed.bits() if request.condition is not None else part.alive_bits()
-    native, rows = index.search(request.queries, request.k, ef=plan.ef, allowed=bits)
+    return _Step(number, part, plan, index, allowed, bits, min(k, count))
+
+
+def _search(steps: tuple[_Step, ...], request: SearchRequest, work: Work) -> Nearest:
+    if len(steps) == 1:
+        native, rows = _search_part(steps[0], request, work)
+        return Nearest(steps[0].number, rows, native, count_hits(rows))
+    found = [(step.number, *_search_part(step, request, work)) for step in steps]
+    return _merge(found, len(request.queries), request.k, request.field.metric == "l2")
+
+
+def _search_part(step: _Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
+    if step.graph is None:
+        return _scan(step.part, step.allowed, request)
+    native, rows = step.graph.search(request.queries, request.k, ef=step.plan.ef, allowed=step.bits)
     # A graph that a filter has cut to pieces may strand a query. Rather than answer short, look at every row.
-    wanted = min(request.k, count)
-    if not _complete(rows, wanted):
-        short = np.flatnonzero(rows[:, wanted - 1] < 0)
-        work.scanned += count * len(short)
-        exact_native, exact_rows = _scan(part, allowed, request, queries=request.queries[short])
+    if not _complete(rows, step.wanted):
+        short = np.flatnonzero(rows[:, step.wanted - 1] < 0)
+        work.scanned += (step.part.n if step.allowed is None else step.allowed.count) * len(short)
+        exact_native, exact_rows = _scan(step.part, step.allowed, request, queries=request.queries[short])
         native[short], rows[short] = exact_native, exact_rows
     return native, rows
 
@@ -215,9 +272,6 @@ def values_at(part: AnyPart, field: VectorField, query: Float32Array, rows: I64A
 def _merge(found: list[tuple[int, Float32Array, I64Array]], m: int, k: int, ascending: bool) -> Nearest:
     if not found:
         return Nearest(0, np.empty((m, 0), np.int64), np.empty((m, 0), np.float32), np.zeros(m, np.int64))
-    if len(found) == 1:
-        number, native, rows = found[0]
-        return Nearest(number, rows, native, count_hits(rows))
     native = np.concatenate([f[1] for f in found], axis=1)
     rows = np.concatenate([f[2] for f in found], axis=1)
     numbers = np.concatenate([np.full(f[2].shape[1], f[0], np.int32) for f in found])
@@ -235,9 +289,18 @@ def distances_of(native: Float32Array, field: VectorField) -> Float32Array:
 
 def count_hits(rows: I64Array) -> I64Array:
     """How many hits each query has; misses (-1) come last."""
-    if _complete(rows, rows.shape[1]):
-        return np.full(len(rows), rows.shape[1], np.int64)
+    m, k = rows.shape
+    if _complete(rows, k):
+        return _full(k) if m == 1 else np.full(m, k, np.int64)
     return np.asarray(np.count_nonzero(rows >= 0, axis=1), np.int64)
+
+
+@lru_cache(maxsize=256)
+def _full(k: int) -> I64Array:
+    """What :func:`count_hits` says of one query with ``k`` hits; shared, so nobody may write to it."""
+    counts = np.array([k], np.int64)
+    counts.flags.writeable = False
+    return counts
 
 
 __all__ = [

@@ -12,7 +12,7 @@ import pytest
 
 from omendb_common.errors import CorruptionError
 from omendb_common.filters import FilterOp as F
-from omendb_common.payload import columns_from_mapping, columns_from_rows, rows_from_columns, split_name
+from omendb_common.payload import Kind, columns_from_mapping, columns_from_rows, rows_from_columns, split_name
 from omendb_engine.payload import parquet
 from omendb_engine.payload.cache import ByteCache
 from omendb_engine.payload.columns import (
@@ -23,6 +23,7 @@ from omendb_engine.payload.columns import (
     ParquetColumns,
     write_payload_parquet,
 )
+from omendb_engine.payload.decoded import DecodedColumn
 from omendb_engine.query.filter import evaluate
 from omendb_engine.query.filter_cache import FilterCache
 
@@ -63,6 +64,34 @@ def test_parquet_gives_back_what_was_written() -> None:
     assert store.gather("a", "b", np.array([0])) is None
     assert list(store.chunks("a", "b")) == []
     assert store.index("a", "b") is None
+
+
+def test_payloads_of_a_few_rows_are_those_of_many() -> None:
+    """Few rows are read through views of the buffers; text of one to four bytes a character, empty text, nulls."""
+    texts = ["", "x", "\u00e9t\u00e9", "\u4e2d", "\U0001f40d"]
+    n = 40
+    batch = columns_from_rows(
+        [
+            {"s": texts[row % 5], "i": row - 7, "f": row / 3, "b": row % 2 == 0, "deep": {"s": texts[row % 4]},
+             "sparse": None if row % 3 else row, "odd": row if row % 2 else texts[row % 5], "none": ""}
+            for row in range(n)
+        ]
+    )  # fmt: skip
+    store = parquet_of(batch, n)
+    whole = rows_from_columns(batch)
+    assert store.payloads(np.arange(n)) == whole
+    rows = np.array([39, 0, 0, 12, 5])
+    assert store.payloads(rows) == [whole[row] for row in rows]
+    assert store.payloads(rows[:0]) == []
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_decoded_column_reads_slices(start: int) -> None:
+    """An array may begin anywhere in its buffers."""
+    columns: dict[Kind, pa.Array] = {"i": pa.array([1, 2, 3, 4, 5]), "s": pa.array(["a", "bc", "", "d", "ef"])}
+    for kind, values in columns.items():
+        column = DecodedColumn(values.slice(start, 2), kind)
+        assert column.few(np.array([1, 0])) == [values[start + 1].as_py(), values[start].as_py()]
 
 
 def test_catalog() -> None:

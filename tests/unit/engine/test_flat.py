@@ -144,3 +144,15 @@ def test_rows_and_mask_together_are_refused() -> None:
     rows = np.eye(2, dtype=np.float32)
     with pytest.raises(ValueError, match="not both"):
         scan(rows, rows, 1, "l2", rows=np.array([0]), mask=np.array([True, False]))
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-18, 1.0, 1e18, 1e30, 0.0])
+def test_a_row_is_normalised_alone_as_among_others(scale: float) -> None:
+    rows = np.random.default_rng(5).normal(0, 1, (3, 100)).astype(np.float32) * np.float32(scale)
+    with np.errstate(over="ignore"):
+        together, lengths = normalise(rows)
+        for number, row in enumerate(rows):
+            alone, length = normalise(row[None])
+            np.testing.assert_array_equal(alone[0], together[number])
+            assert length.dtype == alone.dtype == np.dtype(np.float32)
+            assert length[0] == lengths[number]
