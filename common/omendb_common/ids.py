@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
 from omendb_common.schema import ID_BYTES_MAX
 
 U64Array = npt.NDArray[np.uint64]
@@ -252,7 +253,7 @@ class IdColumn:
         """The column as named Arrow arrays (``id_int`` and/or ``id_str``)."""
         out = []
         if self.ints is not None:
-            out.append(("id_int", pa.array(self.ints, pa.uint64())))
+            out.append(("id_int", arrow_of_numpy(self.ints)))
         if self.strs is not None:
             out.append(("id_str", self.strs))
         return out
@@ -282,7 +283,7 @@ def _from_numpy(values: npt.NDArray[Any]) -> IdColumn:
             raise InvalidArgumentError(f"got {int(values.min())}", field="ids", bound=f"integers in 0..{_INT_MAX}")
         return IdColumn(values.astype(np.uint64), None)
     if values.dtype.kind == "U":
-        return _checked_strings(pa.array(values.tolist(), pa.string()))
+        return _checked_strings(arrow_of_texts(values.tolist()))
     if values.dtype.kind == "O":
         return _from_sequence(values.tolist())
     raise InvalidArgumentError(f"got dtype {values.dtype}", field="ids", bound="integers or strings")
@@ -319,7 +320,7 @@ def _from_sequence(values: list[Any]) -> IdColumn:
 
 def _string_array(values: list[Any]) -> pa.Array:
     try:
-        return pa.array(values, pa.string())
+        return arrow_of_texts(values)
     except (UnicodeEncodeError, pa.ArrowInvalid) as error:
         raise InvalidArgumentError(f"not UTF-8: {error}", field="ids", bound="valid UTF-8 strings") from None
 

@@ -16,6 +16,7 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.assemble import assemble
 from omendb_common.payload.names import LIST_KINDS, TIME, TYPES, check_key, check_path, field_of
 from omendb_common.payload.values import Cells, Part, refuse
+from omendb_common.plain_arrow import arrow_of_list, arrow_of_numpy, arrow_of_texts
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -114,11 +115,10 @@ def _append_numpy(parts: list[Part], path: str, column: npt.NDArray[Any]) -> Non
     if column.ndim != 1:
         _append_values(parts, path, list(column))
     elif column.dtype.kind in "iub":
-        # Arrow has no foreign byte order; for the native one this is no copy.
-        _append_arrow(parts, path, pa.array(column.astype(column.dtype.newbyteorder("="), copy=False)))
+        _append_arrow(parts, path, arrow_of_numpy(column))
     elif column.dtype.kind == "f":
         # float64 from here: NumPy's long double and float16 have no Arrow or no kernel.
-        _append_arrow(parts, path, pa.array(column.astype(np.float64, copy=False)))
+        _append_arrow(parts, path, arrow_of_numpy(column.astype(np.float64, copy=False)))
     elif column.dtype.kind == "M":
         _append_times(parts, path, column)
     elif column.dtype.kind == "U":
@@ -140,7 +140,7 @@ def _utf8(path: str, column: npt.NDArray[np.str_]) -> pa.Array:
     """A NumPy string array as Arrow text; ASCII without touching one string at a time."""
     width, n = column.dtype.itemsize // 4, len(column)
     if n == 0 or width == 0:
-        return pa.array([""] * n, pa.string())
+        return arrow_of_texts([""] * n)
     if not column.dtype.isnative or width > _WIDE:
         return _text(path, column.tolist())
     codes = np.ascontiguousarray(column).view(np.uint32).reshape(n, width)
@@ -157,7 +157,7 @@ def _utf8(path: str, column: npt.NDArray[np.str_]) -> pa.Array:
 
 def _text(path: str, values: list[Any]) -> pa.Array:
     try:
-        return pa.array(values, pa.string())
+        return arrow_of_texts(values)
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"not UTF-8: {error}", field=field_of(path), bound="valid UTF-8 text") from None
 
@@ -183,20 +183,21 @@ def _append_list(parts: list[Part], path: str, values: list[Any]) -> None:
     The type is never left to Arrow to infer: it turns integers among floats into floats and among datetimes
     into datetimes, cuts datetimes among dates down to dates, and follows nesting of any depth.
     """
+    only: type = type(None)
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {list}:
         elements = set(map(type, chain.from_iterable(v for v in values if v is not None))) - {type(None)}
         known = _ARROW_TYPES.get(elements.pop()) if len(elements) == 1 else None
         target = None if known is None else pa.list_(known)
     else:
-        only = kinds.pop() if len(kinds) == 1 else type(None)
+        only = kinds.pop() if len(kinds) == 1 else only
         if issubclass(only, np.generic) and None not in values:
             _append_numpy(parts, path, np.array(values))
             return
         target = _ARROW_TYPES.get(only)
     if target is not None:
         try:
-            _append_arrow(parts, path, pa.array(values, target))
+            _append_arrow(parts, path, arrow_of_list(values, only, target))
             return
         except (pa.ArrowException, OverflowError, UnicodeEncodeError):
             # Some value does not fit; value by value, the error names its row.

@@ -1,0 +1,92 @@
+"""Arrow arrays made from bytes: what ``pa.array`` would have made, and no look for pandas before a first write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omendb_common.plain_arrow import arrow_of_list, arrow_of_numpy, arrow_of_texts
+
+INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
+
+
+@given(st.lists(st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"])))))
+def test_texts_are_what_arrow_makes_of_them(values: list[str | None]) -> None:
+    made = arrow_of_texts(values)
+    made.validate(full=True)
+    assert made.equals(pa.array(values, pa.string()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "elements"),
+    [
+        (int, pa.int64(), INT64),
+        (float, pa.float64(), st.floats(allow_nan=False)),
+        (bool, pa.bool_(), st.booleans()),
+        (str, pa.string(), st.text(max_size=3)),
+    ],
+)
+def test_lists_are_what_arrow_makes_of_them(kind: type, target: pa.DataType, elements: Any) -> None:
+    @given(st.lists(st.one_of(st.none(), elements)), st.booleans())
+    def holds(values: list[Any], gaps: bool) -> None:
+        values = values if gaps else [value for value in values if value is not None]
+        made = arrow_of_list(values, kind, target)
+        made.validate(full=True)
+        assert made.equals(pa.array(values, target))
+
+    holds()
+
+
+@pytest.mark.parametrize("dtype", ["?", "i1", "u1", ">i2", "i4", "<u8", ">f4", "f8"])
+@pytest.mark.parametrize("step", [1, 3, -1])
+def test_arrays_are_what_arrow_makes_of_them(dtype: str, step: int) -> None:
+    array = np.arange(20).astype(dtype)[::step]
+    made = arrow_of_numpy(array)
+    made.validate(full=True)
+    assert made.equals(pa.array(array.astype(array.dtype.newbyteorder("="))))
+
+
+@pytest.mark.parametrize(("values", "kind"), [([1 << 63], int), ([-(1 << 63) - 1], int), (["\ud800"], str)])
+def test_what_does_not_fit_is_refused(values: list[Any], kind: type) -> None:
+    with pytest.raises((OverflowError, UnicodeEncodeError, pa.ArrowException)):
+        arrow_of_list(values, kind, pa.int64() if kind is int else pa.string())
+
+
+STORY = """
+import sys
+import numpy as np
+import omendb
+from omendb_common.ids import IdColumn
+from omendb_common.payload import columns_from_mapping
+from omendb_common.wire import convert
+
+metadata = {"cat": ["a", "bé"], "n": np.arange(2), "price": [1.5, 2.5], "new": [True, False], "i": [1, 2]}
+convert.columns_to_proto(columns_from_mapping(metadata, 2))
+convert.ids_to_proto(IdColumn.of(["x", "y"]))
+with omendb.open(sys.argv[1]) as database:
+    notes = database.create_collection("notes", dimension=2)
+    notes.upsert(["x", "y"], np.eye(2, dtype=np.float32), metadata)
+    assert len(notes.search([1, 0], k=2)) == 2
+"""
+
+
+def test_a_first_write_does_not_wait_for_pandas(tmp_path: Path) -> None:
+    """pyarrow imports pandas, where there is one, when it is first asked to convert something."""
+    folder = tmp_path / "packages" / "pandas"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise SystemExit('pandas was imported')\n")
+    path = os.pathsep.join([str(folder.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-c", STORY, str(tmp_path / "db")]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
