@@ -37,6 +37,7 @@ from omendb_common.wire.datanode_server import serve_datanode
 from omendb_common.wire.frame_client import split_address
 from omendb_common.wire.frame_connection import FrameIdentity
 from omendb_common.wire.frames import FrameLimits, FrameStats
+from omendb_common.wire.unending import Unending
 from omendb_datanode.config import DataNodeSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting
@@ -171,7 +172,7 @@ class DataNodeProcess:
         )
         health = None
         self.lag.start()
-        census = asyncio.create_task(self._census.run(lambda: Deadline.after(self._clock, _CENSUS_S)), name="census")
+        census = Unending(lambda: self._census.run(lambda: Deadline.after(self._clock, _CENSUS_S)), "census")
         try:
             health = await self._show()
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
@@ -189,8 +190,7 @@ class DataNodeProcess:
             self.lag.stop()
             if health is not None:
                 await health.stop()
-            census.cancel()
-            await asyncio.gather(census, return_exceptions=True)
+            await census.stop()
 
     async def _register(self, member: Member, stop: asyncio.Event) -> bool:
         while not stop.is_set():

@@ -17,6 +17,7 @@ from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn
 from omendb_common.metadata import Metadata, NewCollection
 from omendb_common.topology import CollectionInfo, Member, Topology
+from omendb_common.wire.unending import Unending
 from omendb_router.admission import Admission
 from omendb_router.asked import Asked, StaleMapError
 from omendb_router.care import Care
@@ -83,7 +84,7 @@ class Router:
         self._mutations = Mutations(
             writer, self._leases, self._stamps, self._lookups, self._selections, self._care, self.settings
         )
-        self._sweeper: asyncio.Task[None] | None = None
+        self._sweeper: Unending | None = None
 
     # -- life
 
@@ -93,13 +94,12 @@ class Router:
         self._leases.renew_in_time()
         self._metadata.on_change(self._follow)
         self._follow(self._metadata.topology)
-        self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
+        self._sweeper = Unending(self._sweep, "leases and connections")
 
     async def stop(self, deadline: Deadline) -> None:
         """End the work that was begun, at the latest at the deadline, and close the connections."""
         if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.gather(self._sweeper, return_exceptions=True)
+            await self._sweeper.stop()
         await self._fanout.close(deadline)
         await self._nodes.close()
 

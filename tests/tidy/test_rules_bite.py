@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tidy import rules_code, rules_house, rules_ports
+from tests.tidy import rules_code, rules_house, rules_ports, rules_tasks
 from tests.tidy.rules_house import LOCAL_STRINGS
 from tests.tidy.source_tree import Finding, Rule, Tree
 from tests.tidy.test_rules_hold import RULES
@@ -131,6 +131,17 @@ CASES = (
         rules_ports.blind_except,
         "try:\n    f()\nexcept (OSError, Exception) as error:\n    raise Other\n",
         "try:\n    f()\nexcept (OSError, ValueError) as error:\n    raise Other\n",
+    ),
+    Planted(
+        rules_tasks.owned_tasks,
+        "t = asyncio.create_task(watch())\n",
+        "async with TaskGroup() as group:\n    group.create_task(watch())\n",
+    ),
+    Planted(
+        rules_tasks.owned_tasks,
+        "x = 1\n",
+        "t = loop.create_task(work())\n",
+        path="common/omendb_common/wire/unending.py",
     ),
     *(
         Planted(rules_house.nothing_local, f"see {text}shared\n", "see ./shared\n", path="docs/page.md")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.tidy import rules_code, rules_house, rules_ports
+from tests.tidy import rules_code, rules_house, rules_ports, rules_tasks
 from tests.tidy.source_tree import Rule, Tree, repository
 
 RULES: tuple[Rule, ...] = (
@@ -18,6 +18,7 @@ RULES: tuple[Rule, ...] = (
     rules_ports.ambient_world,
     rules_ports.stale_permissions,
     rules_ports.blind_except,
+    rules_tasks.owned_tasks,
     rules_house.nothing_local,
     rules_house.files_are_small,
     rules_house.components_explain_themselves,

@@ -59,9 +59,10 @@ class LoopLag:
         lag_s = max(0.0, loop.time() - self._due_s)
         self.lag_s = max(lag_s, self.lag_s * _DECAY)
         self.worst_s = max(self.worst_s, lag_s)
+        # First: whatever the observer does, a process must not go by the lag of long ago.
+        self._again(loop)
         if self._observe is not None:
             self._observe(lag_s)
-        self._again(loop)
 
 
 __all__ = ["EVERY_S", "SHED_ABOVE_S", "LoopLag"]

@@ -12,6 +12,7 @@ import logging
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -41,6 +42,7 @@ from omendb_common.topology import (
 )
 from omendb_common.topology_delta import apply_delta
 from omendb_common.wire import status
+from omendb_common.wire.unending import Unending
 from omendb_proto.v1 import coordinator_pb2 as pb
 from omendb_proto.v1 import coordinator_pb2_grpc as rpc
 
@@ -116,7 +118,7 @@ class CoordinatorClient:
         self._topology = Topology("")
         self._newer = asyncio.Event()
         self._callbacks: list[Callable[[Topology], None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work: list[Unending] = []
         self._registered: Member | None = None
         self._beating = asyncio.Lock()
         self._state = ""
@@ -127,27 +129,16 @@ class CoordinatorClient:
 
     async def start(self) -> None:
         """Begin to follow the topology; does not wait for it."""
-        self._own(self._follow(), "watch")
+        self._work.append(Unending(self._follow, f"{self._name}-watch"))
 
     async def close(self) -> None:
         """End every task and connection."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        for work in self._work:
+            await work.stop()
+        self._work.clear()
         coordinators, self._coordinators = self._coordinators, {}
         for coordinator in coordinators.values():
             await coordinator.channel.close()
-
-    def _own(self, work: Any, name: str) -> None:
-        task = asyncio.create_task(work, name=f"{self._name}-{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (problem := task.exception()) is not None:
-            _log.critical("%s ended", task.get_name(), exc_info=problem)
 
     # -- the topology
 
@@ -374,7 +365,7 @@ class CoordinatorClient:
             member: registered when the coordinators do not know it; the one of :meth:`register` when None.
         """
         self._registered = member or self._registered
-        self._own(self._beat(interval_s), "heartbeats")
+        self._work.append(Unending(partial(self._beat, interval_s), f"{self._name}-heartbeats"))
 
     async def leave(self, deadline: Deadline) -> None:
         """Say that this process ends; heartbeats stop counting."""

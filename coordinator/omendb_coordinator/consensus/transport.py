@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from omendb_common.security.tls import peer_name
+from omendb_common.wire.unending import Unending
 from omendb_coordinator.consensus.codec import BadMessageError, decode, encode
 from omendb_coordinator.consensus.frames import GREETING_BYTES_MAX, BadFrameError, Greeting, frame, read_frame
 from omendb_coordinator.consensus.identity import Identity
@@ -119,9 +121,9 @@ class TcpTransport:
         self._outgoing = {peer: _Outgoing() for peer in peers}
         self._connected: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._dialling: list[Unending] = []
         self._incoming: dict[str, asyncio.StreamWriter] = {}
         self._accepted = 0
-        self._stopped = True
         self._server: asyncio.Server | None = None
         self._deliver: Deliver | None = None
 
@@ -135,7 +137,7 @@ class TcpTransport:
 
     async def start(self, deliver: Deliver) -> None:
         """See :class:`Transport`. OSError when the address cannot be listened on."""
-        self._deliver, self._stopped = deliver, False
+        self._deliver = deliver
         tls = self._tls.server if self._tls is not None else None
         self._server = await asyncio.start_server(
             self._on_connection,
@@ -144,8 +146,9 @@ class TcpTransport:
             ssl_handshake_timeout=self._me.timeout_s if tls else None,
             limit=_READ_AHEAD_BYTES,
         )
+        # A member that nobody dials gets no vote: whatever goes wrong, the dialling goes on.
         for peer in self._peers:
-            self._start_dialling(peer)
+            self._dialling.append(Unending(partial(self._keep_connected, peer), f"raft to {peer}"))
 
     def send(self, to: str, message: Message) -> None:
         """See :class:`Transport`."""
@@ -154,9 +157,10 @@ class TcpTransport:
 
     async def stop(self) -> None:
         """See :class:`Transport`."""
-        self._stopped = True
         if self._server is not None:
             self._server.close()
+        for dialling in self._dialling:
+            await dialling.stop()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -164,20 +168,6 @@ class TcpTransport:
         self._tasks.clear()
 
     # -- the connections that this member dials
-
-    def _start_dialling(self, peer: str) -> None:
-        task = asyncio.create_task(self._keep_connected(peer), name=f"raft to {peer}")
-        self._tasks.add(task)
-        task.add_done_callback(lambda done: self._dialling_ended(peer, done))
-
-    def _dialling_ended(self, peer: str, task: asyncio.Task[None]) -> None:
-        """A fault of this code ended a task that never ends. A member that nobody dials gets no vote: begin again."""
-        self._tasks.discard(task)
-        if task.cancelled():
-            return
-        loop = task.get_loop()
-        loop.call_exception_handler({"message": f"the connection to {peer} ended", "exception": task.exception()})
-        loop.call_later(_BACKOFF_S_MAX, lambda: None if self._stopped else self._start_dialling(peer))
 
     async def _keep_connected(self, peer: str) -> None:
         """Dial a member again and again, and send it what waits."""

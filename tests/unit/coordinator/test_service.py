@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -237,6 +239,44 @@ async def test_a_follower_too_far_behind_is_sent_the_whole() -> None:
             event = await call.read()
             assert event.WhichOneof("form") == "delta_json"
             call.cancel()
+
+
+class Babbling(rpc.CoordinatorMembersServicer):
+    """A coordinator whose watch says what is no topology."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchEvent]:
+        self.asked += 1
+        yield pb.WatchEvent(topology_json=b'{"revision": 1')
+        await asyncio.Event().wait()
+
+
+@in_a_loop
+async def test_a_watch_that_cannot_be_understood_is_given_up_for_another() -> None:
+    told: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(repr(context.get("exception"))))
+    async with one_coordinator(_PATIENT) as (server, _):
+        babbling, other = Babbling(), grpc.aio.server()
+        rpc.add_CoordinatorMembersServicer_to_server(babbling, other)
+        port = other.add_insecure_port("127.0.0.1:0")
+        await other.start()
+        # From whichever it begins with, it comes to the other one when the sound one is gone and back.
+        client = CoordinatorClient([f"127.0.0.1:{port}", server.address], None, CLOCK)
+        await client.start()
+        try:
+            await until(lambda: client.topology == server.catalog.topology)
+            await server.stop()
+            await until(lambda: babbling.asked > 0 and bool(told))
+            await server.start()
+            await until(lambda: client.connected)
+            server.group.decree("drain", node_id="d0", draining=True)
+            await until(lambda: client.topology == server.catalog.topology)
+        finally:
+            await client.close()
+            await other.stop(None)
+    assert all(fault.startswith("JSONDecodeError") for fault in told)
 
 
 @in_a_loop

@@ -14,6 +14,7 @@ from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_common.ring import RING
 from omendb_common.topology import ReplicaPlace, Shard
 from omendb_router.face_calls import Question, Seen
+from omendb_router.nodes import NodePool
 from omendb_router.router import Router
 from tests.unit.router.router_cases import MAJORITY, ONE, Cluster, fetch, nearest, play, put, vector
 
@@ -305,6 +306,29 @@ def test_leases_are_renewed_behind_the_writes() -> None:
         assert stamps == sorted(set(stamps))
 
     play(story)
+
+
+def test_a_connection_that_cannot_be_closed_ends_no_housekeeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases are renewed there too."""
+    told: list[str] = []
+    swept = 0
+
+    async def sweep(_: NodePool) -> None:
+        nonlocal swept
+        swept += 1
+        if swept == 1:
+            raise RuntimeError("the handler is closed")
+
+    monkeypatch.setattr(NodePool, "sweep", sweep)
+
+    async def story(c: Cluster) -> None:
+        c.loop.set_exception_handler(lambda _, context: told.append(repr(context["exception"])))
+        await c.collection()
+        await c.router()
+        await sleep(c, 60)
+
+    play(story)
+    assert swept > 2 and told == ["RuntimeError('the handler is closed')"]
 
 
 # -- repair
