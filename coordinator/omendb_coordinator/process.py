@@ -18,6 +18,7 @@ from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.disk import RealDisk
 from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.telemetry.http import HealthServer
 from omendb_common.telemetry.loop_lag import LoopLag
@@ -129,6 +130,8 @@ class CoordinatorProcess:
             self._group, catalog, watch, self._addresses, settings, self._clock, lambda: uuid.uuid4().hex
         )
         self._metrics = Metrics("coordinator", options.node_id, self._clock, release=RELEASE)
+        if options.tls is not None:
+            self._metrics.watch_certificate("cluster", renewed(options.tls).left_s)
         self._figures = Figures(self._control, self._metrics)
         self._lag = LoopLag()
         self._metrics.gauge("omendb_loop_lag_seconds", "How late the event loop is", lambda: self._lag.lag_s)

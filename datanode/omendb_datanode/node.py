@@ -27,6 +27,7 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.telemetry.http import HealthServer
 from omendb_common.telemetry.loop_lag import LoopLag
@@ -107,6 +108,8 @@ class DataNodeProcess:
         self.rules = ShardRules(self.hosting, self._clock, self._threads, write_limits=limits, admit=self._check_lag)
         self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)
+        if options.tls is not None:
+            self.metrics.watch_certificate("cluster", renewed(options.tls).left_s)
         folder = options.folder
         self._census = Census(self.hosting, self._threads, lambda: folder_bytes(self._disk, folder))
         self._census.show(self.metrics)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from omendb_common.errors import InvalidArgumentError
+from omendb_common.security.renewal import RenewedTls, renewed
+from omendb_common.security.tls import TlsFiles
 from omendb_common.settings import MIB, check_value, setting
 
 
@@ -47,6 +50,20 @@ class FaceTls:
 
     cert: str
     key: str
+
+    @property
+    def files(self) -> TlsFiles:
+        """The same, without an authority: clients need no certificate."""
+        return TlsFiles("", self.cert, self.key)
+
+    def renewed(self) -> RenewedTls:
+        """What serves them as they are now; InvalidArgumentError when they cannot be used."""
+        try:
+            return renewed(self.files)
+        except InvalidArgumentError as error:
+            raise InvalidArgumentError(
+                error.message, field="face_tls", bound="PEM files of a certificate and its key"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

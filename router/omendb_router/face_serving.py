@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import ssl
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import grpc
 import pyarrow as pa
 import uvicorn
 
 from omendb_common.clock import Clock
 from omendb_common.errors import InvalidArgumentError, UnavailableError
+from omendb_common.security.grpc_credentials import server_credentials
 from omendb_router.config import About, FaceSettings, FaceTls
 from omendb_router.face_calls import RouterCalls
 from omendb_router.grpc_face import GrpcFace, make_server
@@ -172,19 +170,13 @@ class Faces:
         if self._tls is None:
             port: int = self._grpc.add_insecure_port(str(place))
             return port
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self._tls.cert, self._tls.key)
-            key, cert = Path(self._tls.key).read_bytes(), Path(self._tls.cert).read_bytes()
-        except OSError as error:  # an SSLError is one
-            raise InvalidArgumentError(
-                f"cannot use them: {error}", field="face_tls", bound="PEM files of a certificate and its key"
-            ) from None
-        secure: int = self._grpc.add_secure_port(str(place), grpc.ssl_server_credentials([(key, cert)]))
+        self._tls.renewed()
+        secure: int = self._grpc.add_secure_port(str(place), server_credentials(self._tls.files))
         return secure
 
     def _config(self) -> uvicorn.Config:
         settings = self.settings
-        return uvicorn.Config(
+        config = uvicorn.Config(
             self._rest.app(),
             http="httptools",
             ws="none",
@@ -200,6 +192,11 @@ class Faces:
             ssl_certfile=self._tls.cert if self._tls else None,
             ssl_keyfile=self._tls.key if self._tls else None,
         )
+        config.load()
+        if self._tls is not None:
+            # In the place of the one that uvicorn made, which would keep the files that it began with.
+            config.ssl = self._tls.renewed().server
+        return config
 
     async def stop(self) -> None:
         """Take no more calls, let those that were taken end for ``drain_s`` seconds, and let the ports go."""

@@ -15,6 +15,7 @@ from typing import Any, cast
 from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, OmenDBError, UnavailableError
+from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.shard_calls import DataNode
 from omendb_common.telemetry.http import HealthServer
@@ -65,6 +66,10 @@ class RouterProcess:
         self._metrics.watch_frames(self._frames, "client")
         self._lag = LoopLag()
         self._metrics.gauge("omendb_loop_lag_seconds", "How late the event loop is", lambda: self._lag.lag_s)
+        if options.tls is not None:
+            self._metrics.watch_certificate("cluster", renewed(options.tls).left_s)
+        if options.face_tls is not None:
+            self._metrics.watch_certificate("face", options.face_tls.renewed().left_s)
         self._faces: Faces | None = None
         self._health = HealthServer(self._metrics.render, self._unready)
         # A lease belongs to one start of one process: its name must never come again.

@@ -7,29 +7,52 @@ from typing import Any
 
 import grpc
 
-from omendb_common.security.tls import PeerName, TlsFiles, parse_name, read_files
+from omendb_common.security.renewal import Loaded, renewed
+from omendb_common.security.tls import PeerName, TlsFiles, parse_name
 
 
 def server_credentials(files: TlsFiles) -> Any:
-    """``grpc.ServerCredentials`` that ask every client for a certificate of the same authority.
+    """``grpc.ServerCredentials`` that ask every client for a certificate of the same authority, if there is one.
+
+    Files that are renewed hold for connections made from then on.
 
     Raises:
-        InvalidArgumentError: a file cannot be read.
+        InvalidArgumentError: a file cannot be used.
     """
-    ca, cert, key = read_files(files)
-    return grpc.ssl_server_credentials([(key, cert)], root_certificates=ca, require_client_auth=True)
+    watched = renewed(files)
+    given = watched.current()
+
+    def newer() -> Any:
+        """What gRPC asks for before every handshake; None when it has the newest."""
+        nonlocal given
+        newest = watched.current()
+        if newest.generation == given.generation:
+            return None
+        given = newest
+        return _configuration(newest)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(given), newer, require_client_authentication=bool(files.ca)
+    )
+
+
+def _configuration(loaded: Loaded) -> Any:
+    return grpc.ssl_server_certificate_configuration([(loaded.key, loaded.cert)], root_certificates=loaded.ca or None)
 
 
 def channel_credentials(files: TlsFiles) -> Any:
     """``grpc.ChannelCredentials`` that show this process's certificate and check the server's.
 
-    gRPC checks the host name too: the server's certificate must name the address that is called.
+    gRPC checks the host name too: the server's certificate must name the address that is called. A channel keeps the
+    files that it began with; :class:`RenewedTls` tells when it is time for another one.
 
     Raises:
-        InvalidArgumentError: a file cannot be read.
+        InvalidArgumentError: a file cannot be used.
     """
-    ca, cert, key = read_files(files)
-    return grpc.ssl_channel_credentials(root_certificates=ca, private_key=key, certificate_chain=cert)
+    loaded = renewed(files).current()
+    return grpc.ssl_channel_credentials(
+        root_certificates=loaded.ca, private_key=loaded.key, certificate_chain=loaded.cert
+    )
 
 
 def peer_name_of_call(auth_context: Mapping[str, Sequence[bytes]]) -> PeerName | None:

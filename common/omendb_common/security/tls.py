@@ -21,7 +21,10 @@ SCHEME = "spiffe"
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Paths of PEM files: the authority that both sides trust, this process's certificate, and its key."""
+    """Paths of PEM files: the authority that both sides trust, this process's certificate, and its key.
+
+    Without an authority (``ca`` is empty) they serve a face, whose clients need no certificate.
+    """
 
     ca: str
     cert: str
@@ -48,6 +51,8 @@ class PeerName:
 def server_context(files: TlsFiles) -> ssl.SSLContext:
     """A context that accepts only clients with a certificate of the same authority, over TLS 1.3.
 
+    Without an authority: any client, over TLS 1.2 or 1.3, as those of REST and gRPC speak.
+
     Raises:
         InvalidArgumentError: a file is missing, unreadable, no PEM, or the key is not that of the certificate.
     """
@@ -66,15 +71,16 @@ def client_context(files: TlsFiles) -> ssl.SSLContext:
 def _context(protocol: int, files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(protocol)
     context.check_hostname = False
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_STRICT
-    # A resumed session would be one more thing to revoke; connections here are few and last.
-    context.options |= ssl.OP_NO_TICKET
-    try:
-        context.load_verify_locations(cafile=files.ca)
-    except (OSError, ssl.SSLError) as error:
-        raise _unreadable("tls_ca", files.ca, error) from None
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if files.ca else ssl.TLSVersion.TLSv1_2
+    if files.ca:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        # A resumed session would be one more thing to revoke; connections here are few and last.
+        context.options |= ssl.OP_NO_TICKET
+        try:
+            context.load_verify_locations(cafile=files.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise _unreadable("tls_ca", files.ca, error) from None
     try:
         context.load_cert_chain(files.cert, files.key, password=_refuse_password)
     except (OSError, ssl.SSLError, ValueError) as error:
@@ -132,7 +138,7 @@ def read_files(files: TlsFiles) -> tuple[bytes, bytes, bytes]:
     read = []
     for field, path in (("tls_ca", files.ca), ("tls_cert", files.cert), ("tls_key", files.key)):
         try:
-            read.append(Path(path).read_bytes())
+            read.append(Path(path).read_bytes() if path else b"")
         except OSError as error:
             raise _unreadable(field, path, error) from None
     return read[0], read[1], read[2]

@@ -65,6 +65,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.sample("omendb_memory_usage_bytes", resident_bytes)
         self.registry.register(_Specified(self))
+        self._certificates: Gauge | None = None
         self._frames = _Frames()
         self.registry.register(self._frames)
 
@@ -100,6 +101,17 @@ class Metrics:
     def gauge(self, name: str, told: str, read: Callable[[], float]) -> None:
         """A further gauge, read whenever it is asked for."""
         Gauge(name, told, registry=self.registry).set_function(read)
+
+    def watch_certificate(self, name: str, left_s: Callable[[], float]) -> None:
+        """Show how long a certificate is good for; ``name``: "cluster" or "face"."""
+        if self._certificates is None:
+            self._certificates = Gauge(
+                "omendb_tls_certificate_expiry_seconds",
+                "Seconds until the TLS certificate in use ends; negative: it has",
+                ["certificate"],
+                registry=self.registry,
+            )
+        self._certificates.labels(name).set_function(left_s)
 
     def watch_frames(self, stats: FrameStats, end: str) -> None:
         """Show what the framed connections of ``end`` ("client", "server") have seen."""

@@ -30,6 +30,7 @@ from omendb_common.errors import (
 )
 from omendb_common.metadata import NewCollection, OriginLease
 from omendb_common.security.grpc_credentials import channel_credentials
+from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.topology import (
     CollectionInfo,
@@ -62,6 +63,7 @@ LAG_S = 0.25
 PAUSE_FIRST_S = 0.02
 PAUSE_MAX_S = 0.25
 MESSAGE_BYTES_MAX = 256 << 20
+_HAND_OVER_S = 5.0
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
@@ -108,6 +110,8 @@ class CoordinatorClient:
             raise InvalidArgumentError("is empty", field="coordinators", bound="at least one host:port")
         self._addresses = list(dict.fromkeys(addresses))
         self._tls = tls
+        self._watched = None if tls is None else renewed(tls)
+        self._generation = 0
         self._clock = clock or SystemClock()
         self._name = name
         self._new_id = new_id or (lambda: uuid.uuid4().hex)
@@ -417,6 +421,11 @@ class CoordinatorClient:
         return pb.Proposal(request_id=self._new_id(), client=self._name)
 
     def _at(self, address: str) -> _Coordinator:
+        if self._watched is not None and self._generation != (newest := self._watched.current().generation):
+            # A channel keeps the certificate that it began with; what is under way on one may end.
+            for old in self._coordinators.values():
+                self._own(old.channel.close(_HAND_OVER_S), "hand over")
+            self._coordinators, self._generation = {}, newest
         found = self._coordinators.get(address)
         if found is None:
             found = self._coordinators[address] = _Coordinator(_channel(address, self._tls))

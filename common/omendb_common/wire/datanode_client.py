@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import InvalidArgumentError, UnavailableError
-from omendb_common.security.tls import TlsFiles, client_context
+from omendb_common.security.renewal import renewed
+from omendb_common.security.tls import TlsFiles
 from omendb_common.shard_calls import (
     Applied,
     Apply,
@@ -63,12 +64,11 @@ class RemoteDataNode:
         Raises:
             InvalidArgumentError: a malformed address, or unusable TLS files.
         """
-        context = None if tls is None else client_context(tls)
         self._frames = FrameClient(
             address,
             identity,
             peer_node=node_id,
-            tls=context,
+            tls=None if tls is None else renewed(tls),
             connections=connections,
             limits=limits,
             stats=stats,

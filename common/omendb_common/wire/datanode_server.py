@@ -7,7 +7,8 @@ from typing import Any
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
-from omendb_common.security.tls import TlsFiles, server_context
+from omendb_common.security.renewal import renewed
+from omendb_common.security.tls import TlsFiles
 from omendb_common.shard_calls import DataNode
 from omendb_common.wire.frame_connection import FrameIdentity, Report
 from omendb_common.wire.frame_server import Answer, FrameServer, Request
@@ -45,7 +46,7 @@ async def serve_datanode(
         identity,
         roles=roles,
         cancellable=READS,
-        tls=None if tls is None else server_context(tls),
+        tls=None if tls is None else renewed(tls).server,
         limits=limits,
         stats=stats,
         clock=clock,

@@ -19,6 +19,7 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from omendb_common.security.renewal import RenewedTls
 from omendb_common.wire import status
 from omendb_common.wire.frame_connection import FrameConnection, FrameIdentity, FramePeer
 from omendb_common.wire.frames import Attachment, Frame, FrameError, FrameLimits, FrameStats, Kind
@@ -186,7 +187,7 @@ class FrameClient:
         identity: FrameIdentity,
         *,
         peer_node: str = "",
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | RenewedTls | None = None,
         connections: int = 1,
         limits: FrameLimits | None = None,
         stats: FrameStats | None = None,
@@ -197,7 +198,8 @@ class FrameClient:
             address: ``host:port`` of the peer.
             identity: who this process is.
             peer_node: the node that must answer there; empty: any.
-            tls: a context of :func:`omendb_common.security.tls.client_context`; None speaks in the clear.
+            tls: a context of :func:`omendb_common.security.tls.client_context`, or files that are renewed; None speaks
+                in the clear.
             connections: at most this many, 1..8; a call takes the one with the least to do.
             stats: counted into; shared between clients, it counts for all.
         """
@@ -355,7 +357,8 @@ class FrameClient:
         link = _Link(self)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._loop.create_connection(lambda: link, self.host, self.port, ssl=self._tls)
+                tls = self._tls.client if isinstance(self._tls, RenewedTls) else self._tls
+                await self._loop.create_connection(lambda: link, self.host, self.port, ssl=tls)
                 peer = await link.ready
         except BaseException:
             link.abort("connecting failed")

@@ -5,23 +5,32 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 
-from omendb_common.security.tls import TlsFiles, client_context, peer_name, server_context
+from omendb_common.security.renewal import RenewedTls, renewed
+from omendb_common.security.tls import TlsFiles, peer_name
 
 ROLE = "coordinator"
 
 
 @dataclass(frozen=True, slots=True)
 class RaftTls:
-    """One context for each side of a connection."""
+    """One context for each side of a connection, of the files as they are when it begins."""
 
-    server: ssl.SSLContext
-    client: ssl.SSLContext
+    files: RenewedTls
 
     @staticmethod
     def from_files(ca: str, cert: str, key: str) -> RaftTls:
         """TLS 1.3 only; whoever is not signed by ``ca`` is refused. InvalidArgumentError when a file is bad."""
-        files = TlsFiles(ca, cert, key)
-        return RaftTls(server_context(files), client_context(files))
+        return RaftTls(renewed(TlsFiles(ca, cert, key)))
+
+    @property
+    def server(self) -> ssl.SSLContext:
+        """For a listener."""
+        return self.files.server
+
+    @property
+    def client(self) -> ssl.SSLContext:
+        """For the next connection."""
+        return self.files.client
 
 
 def shows(connection: ssl.SSLObject | ssl.SSLSocket | None, member: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from cryptography import x509
 
 from omendb_common.clock import SystemClock
 from omendb_common.errors import InvalidArgumentError, UnavailableError
@@ -186,6 +187,30 @@ def test_both_faces_speak_tls_when_told_to(faces: Faces, tmp_path: Path) -> None
         with pytest.raises(httpx.HTTPError):
             async with httpx.AsyncClient() as client:
                 await client.get(f"http://{served.http}/livez")
+        await served.stop()
+
+    faces.run(story())
+
+
+def test_both_faces_take_a_renewed_certificate_without_a_restart(faces: Faces, tmp_path: Path) -> None:
+    authority = DevAuthority.open(tmp_path, "dev", SystemClock())
+    files = authority.issue("router", "r1", SystemClock())
+
+    def shown(place: Place) -> int:
+        """The serial number of the certificate that a new connection sees."""
+        pem = ssl.get_server_certificate((place.host, place.port), ca_certs=files.ca, timeout=20)
+        return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+    async def story() -> None:
+        served = Serving(faces.router, ABOUT, tls=FaceTls(files.cert, files.key))
+        await served.start(ANY, ANY)
+        places = (served.http, served.grpc)
+        old = {await asyncio.to_thread(shown, place) for place in places}
+        authority.issue("router", "r1", SystemClock())
+        new = {await asyncio.to_thread(shown, place) for place in places}
+        assert len(old) == len(new) == 1 and old != new
+        (tmp_path / "router-r1.key").write_text("broken")
+        assert {await asyncio.to_thread(shown, place) for place in places} == new
         await served.stop()
 
     faces.run(story())
