@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.security.renewal import RenewedTls, renewed
 from omendb_common.security.tls import TlsFiles
-from omendb_common.settings import MIB, check_value, setting
+from omendb_common.settings import KIB, MIB, check_value, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,15 @@ class FaceSettings:
     )
     grpc_calls_max: int = setting(
         4096, "gRPC calls at work; one more is refused as RESOURCE_EXHAUSTED", low=1, high=1_000_000
+    )
+    head_bytes_max: int = setting(
+        64 * KIB, "line and headers of a REST request; a longer head is answered 431", low=4 * KIB, high=16 * MIB
+    )
+    head_timeout_s: float = setting(
+        10.0,
+        "from a REST connection, or a request's first byte, to the end of its headers: silence holds no place",
+        low=0.01,
+        high=3600.0,
     )
     keep_alive_s: int = setting(30, "how long an idle REST connection is kept", low=1, high=3600)
     drain_s: float = setting(10.0, "how long calls that were taken may go on after SIGTERM", low=0.0, high=600)

@@ -20,6 +20,7 @@ from omendb_router.face_calls import RouterCalls
 from omendb_router.grpc_face import GrpcFace, make_server
 from omendb_router.grpc_standard import add_standard_services
 from omendb_router.rest.app import RestFace, Standing
+from omendb_router.rest.protocol import bounded_http
 
 _BACKLOG = 2048
 
@@ -178,7 +179,7 @@ class Faces:
         settings = self.settings
         config = uvicorn.Config(
             self._rest.app(),
-            http="httptools",
+            http=bounded_http(settings),
             ws="none",
             lifespan="off",
             access_log=False,

@@ -112,10 +112,10 @@ class Mutations:
     async def _check_new(self, info: CollectionInfo, ids: IdColumn, deadline: Deadline) -> None:
         if info.replication > 1:
             raise InvalidArgumentError(
-                f"the collection has {info.replication} replicas",
+                f"the collection has {info.replication} replicas, which cannot decide alone whether an id exists",
                 field="create_only",
-                bound="a collection with one replica",
-                mend="use upsert",
+                bound="a collection made with replication=1",
+                mend="write without it, and give points ids of your own so that a repetition changes nothing",
             )
         if len(info.shards) == 1:
             return  # the replica decides, in one step with the write

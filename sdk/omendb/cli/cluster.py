@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from omendb.cli.terminal import AsJson, Url, err, out, print_json, reported, table
+from omendb.cli.processes import missing_package
+from omendb.cli.terminal import AsJson, Url, err, fail, out, print_json, reported, table
 from omendb.fleet.fleet import GRACE_S, START_S, Fleet, NodeState
 from omendb.fleet.plan import FleetSize
 from omendb_common.errors import InvalidArgumentError, OmenDBError
@@ -36,6 +37,9 @@ def up(
     The first router listens on 8480 (REST) and 8481 (gRPC) when they are free. Run again, it starts what has ended,
     with the data that is there.
     """
+    missing = missing_package()
+    if missing is not None:
+        fail(f"{missing} is not installed: pip install 'omendb[server]'", 2)
     given = {"coordinators": coordinators, "routers": routers, "datanodes": datanodes}
     counts = {name: count for name, count in given.items() if count is not None}
     fleet = Fleet.make(folder, FleetSize(**counts) if counts else None, tls=tls)

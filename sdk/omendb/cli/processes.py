@@ -13,7 +13,10 @@ from omendb.cli.terminal import fail, reported
 
 DEFAULT_FOLDER = "./my.db"
 # What its modules need beyond an embedded database, by what the extra brings.
-_NEEDED = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "starlette", "uvicorn", "msgspec")
+_NEEDED = (
+    *("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "starlette", "uvicorn", "httptools", "msgspec"),
+    *("prometheus_client", "cryptography"),
+)
 FLAGS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": list[str]()}
 
 

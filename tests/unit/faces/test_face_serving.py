@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from omendb_router.config import FaceSettings, FaceTls
 from omendb_router.face_serving import Faces as Serving
 from omendb_router.face_serving import Place, bind
 from omendb_router.grpc_face import SERVICE
+from omendb_router.rest.protocol import BoundedHttp
 from tests.unit.faces.conftest import ABOUT, Faces
 
 ANY = Place("127.0.0.1", 0)
@@ -133,6 +136,85 @@ def test_a_cancelled_grpc_call_is_cancelled_inside(faces: Faces) -> None:
             call.cancel()
             while not slow.cancelled:
                 await asyncio.sleep(0.001)
+        await served.stop()
+
+    faces.run(story())
+
+
+HEAD = b"GET /livez HTTP/1.1\r\nhost: x\r\n"
+
+
+def with_head_of(size: int) -> bytes:
+    """A request whose path, header names and values have so many bytes together."""
+    fixed = len("/livez" + "host" + "x" + "filler")
+    return HEAD + b"filler: " + b"y" * (size - fixed) + b"\r\n\r\n"
+
+
+def test_the_head_of_a_request_has_a_bound(faces: Faces) -> None:
+    async def ask(place: Place, *parts: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection(place.host, place.port)
+        try:
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            return await reader.readuntil(b"\r\n")
+        finally:
+            writer.close()
+
+    async def story() -> None:
+        served = Serving(faces.router, ABOUT, settings=FaceSettings(head_bytes_max=8192))
+        await served.start(ANY, ANY)
+        assert b" 200 " in await ask(served.http, with_head_of(8192))
+        assert b" 431 " in await ask(served.http, with_head_of(8193))
+        # Two requests of one connection have a head each.
+        assert b" 200 " in await ask(served.http, with_head_of(6000), with_head_of(6000))
+        # A header without an end, and headers without an end.
+        assert b" 431 " in await ask(served.http, HEAD + b"x: ", *[b"y" * 65_536] * 5)
+        assert b" 431 " in await ask(served.http, HEAD, *[b"%d: %b\r\n" % (i, b"y" * 100) for i in range(100)])
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"http://{served.http}/livez", headers={"x": "y" * 8192})
+            assert answer.status_code == 431 and answer.json()["error"]["field"] == "headers"
+        await served.stop()
+
+    faces.run(story())
+
+
+@pytest.mark.parametrize("sent", [b"", HEAD, b"\r\n", HEAD + b"\r\n" + HEAD, HEAD + b"\r\n", HEAD + b"\r\n\r\n"])
+def test_who_sends_no_request_holds_no_place(faces: Faces, sent: bytes) -> None:
+    async def story() -> None:
+        served = Serving(faces.router, ABOUT, settings=FaceSettings(head_timeout_s=0.05, keep_alive_s=1))
+        await served.start(ANY, ANY)
+        reader, writer = await asyncio.open_connection(served.http.host, served.http.port)
+        writer.write(sent)
+        with contextlib.suppress(ConnectionError):
+            answer = await asyncio.wait_for(reader.read(), 20)
+            assert (b" 200 " in answer) == (b"\r\n\r\n" in sent)
+        writer.close()
+        await served.stop()
+
+    faces.run(story())
+
+
+def test_a_slow_body_is_not_a_slow_head(faces: Faces) -> None:
+    async def story() -> None:
+        served = Serving(faces.router, ABOUT, settings=FaceSettings(head_timeout_s=20))
+        await served.start(ANY, ANY)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b'{"name":"slow",'
+            assert served._http is not None
+            (connection,) = served._http.server_state.connections
+            assert isinstance(connection, BoundedHttp)
+            while connection._in_head:
+                await asyncio.sleep(0.001)
+            assert connection._timer is None
+            yield b'"dimension":2}'
+
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(
+                f"http://{served.http}/collections", content=body(), headers={"content-type": "application/json"}
+            )
+            assert answer.status_code == 201
         await served.stop()
 
     faces.run(story())

@@ -17,6 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import omendb
+from omendb.cli import processes
 from omendb.cli.config import ALL_GROUPS
 from omendb.cli.main import app
 from omendb_common.settings import fields_of
@@ -273,3 +274,13 @@ def test_the_installed_command_runs() -> None:
         [sys.executable, "-m", "omendb.cli.main", "--help"], capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0 and "Exit codes" in done.stdout
+
+
+@pytest.mark.parametrize("missing", ["grpc_health", "cryptography", "prometheus_client"])
+def test_a_fleet_without_the_servers_packages_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(processes, "_is_there", lambda name: name != missing)
+    told = run("cluster", "up", "--dir", tmp_path / "fleet")
+    assert told.exit_code == 2 and missing in told.output and "omendb[server]" in told.output
+    assert not (tmp_path / "fleet").exists()
