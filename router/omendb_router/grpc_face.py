@@ -26,6 +26,9 @@ from omendb_router.face_inputs import checked_payload, checked_question, delete_
 SERVICE = "omendb.v1.Router"
 # Above our own limit, so that a message that is a little too long is refused with words.
 _SLACK_BYTES = 8 << 20
+WAY_BACK_SHARE = 0.05
+WAY_BACK_S_MAX = 0.25
+"""What is kept of a call's time for its answer."""
 _LOG = logging.getLogger("omendb.router.grpc")
 
 
@@ -290,7 +293,7 @@ class GrpcFace:
         async def serve(data: bytes, context: Any) -> bytes:
             started = self._clock.mono_s()
             left_s = context.time_remaining()
-            deadline = Deadline.after(self._clock, default_s if left_s is None else left_s)
+            deadline = Deadline.after(self._clock, default_s if left_s is None else _time_to_answer(left_s))
             code = "CANCELLED"
             try:
                 answer = self._written(await method(self._read(data, kind), deadline))
@@ -330,6 +333,14 @@ class GrpcFace:
         return data
 
 
+def _time_to_answer(left_s: float) -> float:
+    """What of a caller's time the router may use up: an answer that comes when the caller has hung up tells nothing.
+
+    Who was told only that it is too late would not know which replicas have a write, nor its stamp.
+    """
+    return left_s - min(WAY_BACK_S_MAX, left_s * WAY_BACK_SHARE)
+
+
 def make_server(face: GrpcFace, settings: FaceSettings, *, shared: bool = False) -> Any:
     """A ``grpc.aio`` server of the face, not started, without a port; ``shared``: one of several on the same port."""
     limit = settings.body_bytes_max + _SLACK_BYTES
@@ -351,4 +362,4 @@ def make_server(face: GrpcFace, settings: FaceSettings, *, shared: bool = False)
     return server
 
 
-__all__ = ["SERVICE", "GrpcFace", "make_server"]
+__all__ = ["SERVICE", "WAY_BACK_SHARE", "WAY_BACK_S_MAX", "GrpcFace", "make_server"]

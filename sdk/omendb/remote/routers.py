@@ -25,6 +25,8 @@ COOL_DOWN_S = 2.0
 """How long a router that failed is passed over, while there is another."""
 FIRST_SHARE = 0.4
 """Of the time a read has, what its first router gets while there is another: one that hangs must not take it all."""
+LAST_SHARE = 0.06
+"""With less than this of a call's time left nothing is sent again: the answer would not come back in time."""
 
 
 class Routers:
@@ -82,6 +84,8 @@ class Routers:
             OmenDBError: the last try's. Of a write it is told as unknown when any try may have happened.
         """
         deadline = deadline or Deadline.after(self._clock, self.timeout_s if timeout_s is None else timeout_s)
+        # A router answers a little before the caller's time is up, and what it says is worth more than one more try.
+        least_s = deadline.left_s * LAST_SHARE
         uncertain: OmenDBError | None = None
         stamp: int | None = None
         failed: set[int] = set()
@@ -97,7 +101,7 @@ class Routers:
                 self._keep(number)
                 self._budget.earned()
                 return reply
-            retry = self._retry(error, kind, attempt, stamp, restampable, deadline)
+            retry = self._retry(error, kind, attempt, stamp, restampable, deadline.left_s - least_s)
             if kind is not Kind.READ and getattr(error, "outcome", "none") == "unknown":
                 uncertain = error
             if retry is None:
@@ -122,13 +126,13 @@ class Routers:
         attempt: int,
         stamp: int | None,
         restampable: bool,
-        deadline: Deadline,
+        left_s: float,
     ) -> Retry | None:
         scope = CANCEL_SCOPE.get()
         if self._closed or (scope is not None and scope.cancelled):
             return None
         retry = next_try(error, kind, attempt, stamp=stamp, restampable=restampable, dice=self._dice)
-        if retry is None or retry.wait_s >= deadline.left_s or not self._budget.spend():
+        if retry is None or retry.wait_s >= left_s or not self._budget.spend():
             return None
         return retry
 
@@ -179,4 +183,4 @@ def _told(error: OmenDBError, uncertain: OmenDBError | None) -> OmenDBError:
     return uncertain
 
 
-__all__ = ["COOL_DOWN_S", "FIRST_SHARE", "Routers"]
+__all__ = ["COOL_DOWN_S", "FIRST_SHARE", "LAST_SHARE", "Routers"]

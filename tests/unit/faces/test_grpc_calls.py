@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from omendb_common.deadline import Deadline
 from omendb_common.errors import (
     AlreadyExistsError,
     InvalidArgumentError,
     NotFoundError,
     OmenDBError,
+    UnavailableError,
 )
 from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows, rows_from_columns
@@ -285,6 +288,22 @@ def test_the_calls_deadline_is_the_routers(faces: Faces) -> None:
     assert faces.router.deadline is not None and 3 < faces.router.deadline.left_s <= 5.1
     faces.grpc("Count", pb.CountRequest(collection="c"), timeout=None)
     assert 25 < faces.router.deadline.left_s <= 30.1
+
+
+@pytest.mark.parametrize("timeout", [0.3, 3.0])
+def test_a_router_that_uses_up_its_time_is_heard_in_time(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch, timeout: float
+) -> None:
+    async def wait(deadline: Deadline) -> dict[str, Any]:
+        while not deadline.passed:
+            await asyncio.sleep(deadline.left_s)
+        raise UnavailableError("1 of 2", acked=1, required=2, stamp=77, outcome="unknown")
+
+    monkeypatch.setattr(faces.router, "cluster_status", wait, raising=False)
+    faces.grpc("ServerInfo")
+    with pytest.raises(UnavailableError) as caught:
+        faces.grpc("ClusterStatus", timeout=timeout)
+    assert (caught.value.acked, caught.value.required, caught.value.stamp) == (1, 2, 77)
 
 
 def test_calls_are_observed_by_name_and_status(faces: Faces) -> None:

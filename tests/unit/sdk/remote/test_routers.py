@@ -109,6 +109,18 @@ def test_a_reads_first_router_may_not_use_up_the_time_of_the_second() -> None:
     assert scene.channels[1].asked[0].timeout_s == pytest.approx(10 * (1 - FIRST_SHARE))
 
 
+def test_what_a_router_says_at_the_last_moment_is_told_and_not_lost_by_another_try() -> None:
+    def late(timeout_s: float) -> UnavailableError:
+        scene.clock.now_s += timeout_s - 0.25
+        return too_few()
+
+    scene = Scene([late], [])
+    with pytest.raises(UnavailableError) as caught:
+        scene.write()
+    assert (caught.value.acked, caught.value.required, caught.value.stamp) == (1, 2, 77)
+    assert scene.counts() == [1, 0]
+
+
 def test_a_write_that_was_not_sent_is_sent_anew() -> None:
     scene = Scene([unreachable()], [])
     assert scene.write() == "ok"
