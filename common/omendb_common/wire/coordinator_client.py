@@ -112,6 +112,7 @@ class CoordinatorClient:
         self._tls = tls
         self._watched = None if tls is None else renewed(tls)
         self._generation = 0
+        self._closing: set[asyncio.Future[None]] = set()
         self._clock = clock or SystemClock()
         self._name = name
         self._new_id = new_id or (lambda: uuid.uuid4().hex)
@@ -140,6 +141,9 @@ class CoordinatorClient:
         for work in self._work:
             await work.stop()
         self._work.clear()
+        for closing in self._closing:
+            closing.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
         coordinators, self._coordinators = self._coordinators, {}
         for coordinator in coordinators.values():
             await coordinator.channel.close()
@@ -424,7 +428,9 @@ class CoordinatorClient:
         if self._watched is not None and self._generation != (newest := self._watched.current().generation):
             # A channel keeps the certificate that it began with; what is under way on one may end.
             for old in self._coordinators.values():
-                self._own(old.channel.close(_HAND_OVER_S), "hand over")
+                closing = asyncio.ensure_future(old.channel.close(_HAND_OVER_S))
+                self._closing.add(closing)
+                closing.add_done_callback(self._closing.discard)
             self._coordinators, self._generation = {}, newest
         found = self._coordinators.get(address)
         if found is None:
