@@ -18,6 +18,7 @@ ROOTS = ("common/", "coordinator/", "datanode/", "router/", "sdk/", "server/")
 # Who begins tasks: who ends them, and what becomes of an exception that nobody expected.
 OWNED: Mapping[str, str] = {
     "common/omendb_common/wire/coalesce.py": "the coalescer, in its set; a fault reaches those who wait for the batch",
+    "common/omendb_common/wire/coordinator_client.py": "the client, in its set; a channel that does not close is left",
     "common/omendb_common/wire/frame_client.py": "the client; a fault counts as unreachable, and is told to the loop",
     "common/omendb_common/wire/frame_server.py": "the server, in its set; a fault is the caller's internal error",
     "common/omendb_common/wire/unending.py": "whoever made it; a fault is told to the loop, and the work begins anew",

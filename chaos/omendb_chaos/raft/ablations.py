@@ -124,6 +124,16 @@ class _CountsItselfUnsaved(Leading):
         super().advance_commit()
 
 
+class _CommitsOldTerms(Leading):
+    def advance_commit(self) -> None:
+        state = self._state
+        have = [state.durable_index, *(0 if peer.incarnation else peer.match for peer in self.peers.values())]
+        index = sorted(have, reverse=True)[state.majority - 1]
+        if index > state.commit_index and state.log.term_at(index) != state.term:
+            state.commit_to(index)
+        super().advance_commit()
+
+
 class _ReadsAtOnce(Leading):
     def read(self, tokens: list[int]) -> None:
         self._state.effects.reads += [(token, self._state.commit_index) for token in tokens]
@@ -158,6 +168,7 @@ _ALL = (
     Ablation("the vote lasts", "elect", Parts(storage=_ForgetsTheVoteOnly)),
     Ablation("entries are synced before they count", "power", Parts(storage=_Unsynced)),
     Ablation("a leader's own entries count when saved", "power", Parts(core=_core(leading=_CountsItselfUnsaved)), 89),
+    Ablation("a leader counts entries of its own term", "crash", Parts(core=_core(leading=_CommitsOldTerms)), 40),
     Ablation("a read is confirmed by a round", "net", Parts(core=_core(leading=_ReadsAtOnce))),
     Ablation("a member without its disk does not vote", "rejoin", Parts(storage=_VotesAtOnce)),
 )

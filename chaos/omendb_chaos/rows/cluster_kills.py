@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -34,6 +35,7 @@ _IDS = 60
 _BATCH_MAX = 8
 _KILLS = {"small": 4, "full": 150}
 _SIZE = {"small": FleetSize(1, 2, 3), "full": FleetSize(3, 2, 3)}
+_TOLD_EVERY = 10
 _TIMEOUT_S = 3.0
 _LONGEST_S = 1.2
 _NAME = "points"
@@ -89,6 +91,8 @@ def run(seed: int, budget: Budget) -> Outcome:
             _verify(outcome, fleet, client.collection(_NAME), writers, f"kill {kill} of {'+'.join(names)}")
             if not outcome.passed:
                 break
+            if not (kill + 1) % _TOLD_EVERY:
+                sys.stderr.write(f"R2: {kill + 1} of {_KILLS[budget]} kills\n")
     told = sum((writer.told for writer in writers), Counter[Told]())
     outcome.notes.append(f"killed: {', '.join(f'{what} ({n})' for what, n in sorted(victims.items()))}")
     outcome.notes.append(f"back, up and readable after {slowest_s:.1f} s at most")
@@ -184,7 +188,8 @@ def _verify(outcome: Outcome, fleet: Fleet, collection: Collection, writers: lis
         if not possible[point_id].show(point):
             what = "absent" if point is None else point
             outcome.violated(f"after {when}: point {point_id} is {what}, not {shown(expected)}")
-    strangers = {r.id for r in collection.iterate(include=[], consistency="majority", page_rows=1000)} - set(possible)
+    stored = collection.iterate(include=[], consistency="majority", page_rows=1000, timeout=START_S)
+    strangers = {record.id for record in stored} - set(possible)
     if strangers:
         outcome.violated(f"after {when}: points that nobody wrote: {sorted(strangers)[:5]}")
 

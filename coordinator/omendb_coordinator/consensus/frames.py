@@ -48,7 +48,7 @@ class Greeting:
             if fields["protocol"] != PROTOCOL:
                 raise BadFrameError(f"protocol {fields['protocol']}, not {PROTOCOL}")
             greeting = Greeting(**fields)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadFrameError(f"no greeting: {error!r}") from error
         texts = (greeting.cluster_id, greeting.sender, greeting.receiver, greeting.birth, greeting.origin)
         if not all(isinstance(text, str) for text in texts):

@@ -265,6 +265,7 @@ HOSTILE = {
     "odd types": greeting(birth=7),
     "odd fields": greeting(surplus=7),
     "a list": framed(b"[]"),
+    "deep nesting": framed(b"[" * 4000),
     "a greeting, then garbage": greeting() + random.Random(4).randbytes(5000),
     "a greeting, then pickle": greeting() + framed(pickle.dumps({"type": "append_entries"})),
     "a greeting, then 33 MiB": greeting() + struct.pack("<II", FRAME_BYTES_MAX + 1, 0),
@@ -274,6 +275,8 @@ HOSTILE = {
 @pytest.mark.parametrize("what", HOSTILE)
 def test_hostile_bytes_close_the_connection_and_nothing_else(what: str) -> None:
     async def story() -> None:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(str(context)))
         async with ends(None) as both:
             await until(lambda: both.connected("a"))
             reader, writer = await asyncio.open_connection(*both.addresses["b"])
@@ -291,6 +294,7 @@ def test_hostile_bytes_close_the_connection_and_nothing_else(what: str) -> None:
                     both.transports["a"].send("b", Stand(1))
                     await asyncio.sleep(0.01)
             assert set(map(str, both.heard["b"])) == {str(("a", Stand(1)))}
+        assert not told
 
     tell(story)
 
