@@ -229,8 +229,10 @@ class CoordinatorClient:
     async def _follow_one(self, address: str) -> None:
         have = self._topology
         call = self._at(address).members.Watch(pb.WatchRequest(cluster_id=have.cluster_id, revision=have.revision))
+        generation = self._generation
         try:
-            while True:
+            # Until the certificate is renewed: then the channel is closed soon, and there is a new one to follow on.
+            while self._generation == generation:
                 async with asyncio.timeout(SILENCE_S):
                     event = await call.read()
                 if event is grpc.aio.EOF:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from omendb_common.security.renewal import RenewedTls, renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.telemetry.metrics import Metrics
 from omendb_common.wire.coordinator_client import CoordinatorClient
-from tests.unit.wire.frame_cases import CLOCK, calling, serving, soon
+from omendb_proto.v1 import coordinator_pb2 as pb
+from tests.unit.wire.frame_cases import CLOCK, calling, serving, soon, until
 
 LOOPS = pytest.mark.parametrize("runner", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 
@@ -116,16 +118,25 @@ def test_a_metric_tells_how_long_a_certificate_is_good_for(authority: DevAuthori
 
 
 class Coordinator:
-    """Answers one call, over TLS."""
+    """Answers one call and lets itself be watched, over TLS."""
 
     def __init__(self, files: TlsFiles) -> None:
-        async def state(request: bytes, context: Any) -> bytes:
+        self.watches: list[Any] = []
+
+        async def echo(request: bytes, context: Any) -> bytes:
             return request
 
+        async def watch(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            self.watches.append(context)
+            while True:
+                yield pb.WatchEvent().SerializeToString()
+                await asyncio.sleep(0.01)
+
         self.server = grpc.aio.server()
-        method = grpc.unary_unary_rpc_method_handler(state)
-        service = grpc.method_handlers_generic_handler("t.T", {"Do": method})
-        self.server.add_generic_rpc_handlers((service,))
+        do = grpc.method_handlers_generic_handler("t.T", {"Do": grpc.unary_unary_rpc_method_handler(echo)})
+        methods = {"Watch": grpc.unary_stream_rpc_method_handler(watch)}
+        members = grpc.method_handlers_generic_handler("omendb.v1.CoordinatorMembers", methods)
+        self.server.add_generic_rpc_handlers((do, members))
         self.port = self.server.add_secure_port("127.0.0.1:0", server_credentials(files))
 
 
@@ -156,24 +167,31 @@ def test_grpc_servers_take_new_certificates_and_another_authority(authority: Dev
     asyncio.run(scene())
 
 
-def test_a_coordinators_client_calls_on_with_new_certificates(authority: DevAuthority, tmp_path: Path) -> None:
+def test_a_coordinators_client_goes_on_with_new_certificates(
+    authority: DevAuthority, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ours, theirs = authority.issue("router", "r1", CLOCK), authority.issue("coordinator", "k1", CLOCK)
 
     async def scene() -> None:
         served = Coordinator(theirs)
         await served.server.start()
-        client = CoordinatorClient([f"127.0.0.1:{served.port}"], tls=ours, clock=CLOCK)
         address = f"127.0.0.1:{served.port}"
+        client = CoordinatorClient([address], tls=ours, clock=CLOCK)
+        await client.start()
+        await until(lambda: len(served.watches) == 1)
         first = client._at(address).channel
         assert client._at(address).channel is first
-        await first.unary_unary("/t.T/Do")(b"x", timeout=20)
         again = other_authority(authority, tmp_path)
         again.issue("router", "r1", CLOCK)
         again.issue("coordinator", "k1", CLOCK)
         second = client._at(address).channel
         assert second is not first
         await second.unary_unary("/t.T/Do")(b"x", timeout=20)
+        # The watch ends by itself and begins on the new channel, before the old one is cut.
+        await until(lambda: len(served.watches) == 2)
+        await until(lambda: not client._closing)
         await client.close()
         await served.server.stop(None)
 
     asyncio.run(scene())
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
