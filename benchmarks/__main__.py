@@ -1,4 +1,4 @@
-"""Run a benchmark: `python -m benchmarks compare | ingest | search | filters | footprint | transport`."""
+"""Run a benchmark: `python -m benchmarks compare | servers | ingest | search | …`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 
 COMMANDS = {
     "compare": "OmenDB beside its peers",
+    "servers": "OmenDB as a server and as a fleet, beside other servers",
     "ingest": "durable ingest against a bare append loop, and how even it is",
     "search": "what OmenDB adds to the bare index call",
     "filters": "recall and latency under the filters of the WordNet set",

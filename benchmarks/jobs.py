@@ -21,8 +21,11 @@ SYNC_CALLS = ("fsync", "fdatasync", "msync", "sync_file_range", "syncfs")
 _SYNC = re.compile(r"\b(" + "|".join(SYNC_CALLS) + r")\(")
 
 
-def run_job(job: Job, timeout_s: float, *, wrapper: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run `job` in a fresh process; gives its result, with `failed` saying why when it is not whole.
+def run_job(
+    job: Any, timeout_s: float, *, wrapper: tuple[str, ...] = (), module: str = "benchmarks.worker"
+) -> dict[str, Any]:
+    """Run `job`, a dataclass with `peer`, `folder` and `out`, by `module` in a fresh process; gives its result, with
+    `failed` saying why when it is not whole.
 
     `peak_memory` and `peak_anonymous` (bytes) are the peaks of the process and its children together.
     """
@@ -33,7 +36,7 @@ def run_job(job: Job, timeout_s: float, *, wrapper: tuple[str, ...] = ()) -> dic
     log_path = out.with_suffix(".log")
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [*wrapper, str(interpreter(job.peer)), "-m", "benchmarks.worker", str(told)],
+            [*wrapper, str(interpreter(job.peer)), "-m", module, str(told)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -10,7 +10,7 @@ from typing import Any
 from benchmarks import plots
 from benchmarks.benchset import SELECTIVITIES
 from benchmarks.measure import MIB
-from benchmarks.worker import RECALL_WANTED
+from benchmarks.passes import RECALL_WANTED
 
 NONE = "–"
 REFERENCE = "omendb"

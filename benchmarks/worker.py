@@ -21,14 +21,8 @@ import numpy as np
 from benchmarks import measure
 from benchmarks.adapters.adapter import Adapter, load_adapter
 from benchmarks.benchset import SELECTIVITIES, BenchSet
+from benchmarks.passes import RECALL_WANTED, K, point, write_all
 
-K = 10
-# The recall that a search must reach before its latency counts.
-RECALL_WANTED = 0.95
-WARM_UP_QUERIES = 20
-# One point of a curve takes about this long at most, all repeats together, but at least so many queries.
-POINT_LIMIT_S = 30.0
-QUERIES_MIN = 50
 WARM_UP_ROWS = 200
 SEARCHABLE_LIMIT_S = 60.0
 # strace is told what to count by these failing calls around the writes.
@@ -118,34 +112,11 @@ class Run:
         adapter, job = self._adapter, self._job
         self._warm_up()
         adapter.create(Path(job.folder), self._set.space, job.mode)
-        prepared_s, insert_s, rows, last = 0.0, [], 0, None
         _mark(MARK_BEGIN)
-        for batch in self._set.batches(job.batch, job.rows):
-            start = time.perf_counter()
-            prepared = adapter.prepare(batch)
-            ready = time.perf_counter()
-            adapter.insert(prepared)
-            insert_s.append(time.perf_counter() - ready)
-            prepared_s += ready - start
-            rows, last = rows + batch.n, batch
-            if prepared_s + sum(insert_s) > job.budget_s:
-                break
+        written = write_all(adapter, self._set.batches(job.batch, job.rows), job.budget_s)
         _mark(MARK_END)
-        if last is None:
-            raise ValueError("the set is empty")
-        searchable_s = self._until_found(last.vectors[-1], rows - 1)
-        total = sum(insert_s)
-        return {
-            "rows": rows,
-            "whole": rows == min(job.rows, self._set.n),
-            "batches": len(insert_s),
-            "call_s": total,
-            "prepare_s": prepared_s,
-            "rows_per_s": rows / (total + prepared_s),
-            "rows_per_s_call": rows / total,
-            "batch_ms": measure.Spread.of(insert_s).to_json(),
-            "searchable_s": searchable_s,
-        }
+        searchable_s = self._until_found(written.last.vectors[-1], written.rows - 1)
+        return {**written.to_json(min(job.rows, self._set.n)), "searchable_s": searchable_s}
 
     def _until_found(self, vector: np.ndarray[Any, Any], row: int) -> float | None:
         """Time from the last acknowledgement until a search finds the last row; None if it never does."""
@@ -191,33 +162,14 @@ class Run:
 
     def _point(self, effort: int, below: int | None) -> dict[str, Any]:
         """Measure one effort: recall, and the median over the repeats of queries/s, p50 and p99."""
-        queries, truth = self._set.queries(self._job.queries), self._set.truth(below)
-        for query in queries[:WARM_UP_QUERIES]:
-            self._adapter.search(query, K, effort, below)
-        spreads, found = [], []
-        limit_s = POINT_LIMIT_S / self._job.repeats
-        for repeat in range(self._job.repeats):
-            times, answers, spent_s = [], [], 0.0
-            for query in queries:
-                start = time.perf_counter()
-                answer = self._adapter.search(query, K, effort, below)
-                times.append(time.perf_counter() - start)
-                answers.append(answer)
-                spent_s += times[-1]
-                # A slow database answers fewer queries, so that a large set does not take hours.
-                if spent_s > limit_s and len(times) >= QUERIES_MIN:
-                    break
-            if repeat == 0:
-                found = [self._adapter.rows(answer) for answer in answers]
-            spreads.append(measure.Spread.of(times))
-        return {
-            "effort": effort,
-            "queries": len(found),
-            "recall": measure.recall(found, truth[: len(found)], K),
-            "qps": 1000 / measure.median([spread.mean_ms for spread in spreads]),
-            "p50_ms": measure.median([spread.p50_ms for spread in spreads]),
-            "p99_ms": measure.median([spread.p99_ms for spread in spreads]),
-        }
+        found = point(
+            lambda query: self._adapter.search(query, K, effort, below),
+            self._adapter.rows,
+            self._set.queries(self._job.queries),
+            self._set.truth(below),
+            self._job.repeats,
+        )
+        return {"effort": effort, **found}
 
     def _reopen(self) -> dict[str, Any]:
         self._warm_up()
