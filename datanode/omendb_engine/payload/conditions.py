@@ -93,7 +93,7 @@ def condition_for(leaf: Leaf, kind: Kind) -> Condition | None:
     if isinstance(leaf, In):
         return _members(leaf.values, element)
     if isinstance(leaf, Compare):
-        return _interval(leaf.op, leaf.value, element)
+        return _interval("eq" if leaf.op == "ne" else leaf.op, leaf.value, element)
     if isinstance(leaf, StartsWith):
         return _prefix(leaf.prefix) if element == "s" else None
     if kind == "s":

@@ -71,6 +71,10 @@ def stores(rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[ColumnStore
         ([True, False, None, 1], F.in_("a", [True, False]), [0, 1]),
         # Absent.
         ([1, None, 2], F.ne("a", 1), [1, 2]),
+        ([-1.5, 0.0, 2.5, None], F.ne("a", 0.0), [0, 2, 3]),
+        ([-1.5, 0.0, 2.5, -0.0], F.ne("a", 0), [0, 2]),
+        ([-1, 0.5, 2, 2.5], F.ne("a", 2), [0, 1, 3]),
+        ([-1, 0.5, 2, 2.5], F.ne("a", 2.5), [0, 1, 2]),
         ([1, None, 2], F.nin("a", [1]), [1, 2]),
         ([1, None, 2], F.NOT(F.gt("a", 1)), [0, 1]),
         ([1, None, 2], F.in_("a", [None, 2]), [1, 2]),
@@ -110,6 +114,8 @@ def stores(rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> list[ColumnStore
         # Lists: any element.
         ([[1, 5], [3], [], None, 5], F.eq("a", 5), [0, 4]),
         ([[1, 5], [3], [], None], F.ne("a", 5), [1, 2, 3]),
+        ([[1.5, 5.5], [3.5], [], None], F.ne("a", 5.5), [1, 2, 3]),
+        ([[1.5, "x"], [3.5, True], [], None], F.ne("a", 3.5), [0, 2, 3]),
         ([[1, 9], [3], [5]], F.AND(F.gt("a", 2), F.lt("a", 4)), [0, 1]),
         ([[1, 9], [3], [5]], F.AND(F.gt("a", 4), F.lt("a", 4)), [0]),
         ([[1, 5], [3], []], F.contains("a", 5), [0]),
