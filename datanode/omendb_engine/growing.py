@@ -20,7 +20,7 @@ import pyarrow as pa
 from omendb_common.ids import NO_IDS, IdColumn, U64Array
 from omendb_common.schema import CollectionSchema
 from omendb_engine.buffer_memory import BufferMemory, BufferPool
-from omendb_engine.overrides import FieldStamps
+from omendb_engine.overrides import FieldStamps, StampLog
 from omendb_engine.payload.columns import ColumnStore, GrowingColumns
 from omendb_engine.segment.deletes import Deletes
 from omendb_engine.tombstones import Tombstones
@@ -72,7 +72,7 @@ class GrowingBuffer:
         self._columns = GrowingColumns()
         self._ids: list[IdColumn] = []
         self._starts: list[int] = []
-        self._overrides: list[FieldStamps] = []
+        self._overrides = StampLog()
 
     def room(self) -> int:
         """Rows that still fit."""
@@ -100,7 +100,7 @@ class GrowingBuffer:
         self._starts.append(first)
         if overrides is not None and len(overrides):
             moved = FieldStamps((overrides.rows + first).astype(np.int32), overrides.fields, overrides.stamps)
-            self._overrides.append(moved)
+            self._overrides.add(moved)
         self._index.insert(first, count)
         self.span = self.span.joined(ids.span())
         self.n = stop
@@ -146,8 +146,8 @@ class GrowingBuffer:
         return batch if batch.num_columns else None
 
     def overrides(self) -> FieldStamps:
-        """Per-field stamps of all rows."""
-        return FieldStamps.concat(self._overrides)
+        """Per-field stamps of all rows, sorted by row."""
+        return self._overrides.all()
 
 
 __all__ = ["GrowingBuffer", "row_bytes"]

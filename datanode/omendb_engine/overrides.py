@@ -82,6 +82,26 @@ class FieldStamps:
         hit = rows[order[at]] == self.rows
         return FieldStamps(order[at[hit]].astype(np.int32), self.fields[hit], self.stamps[hit])
 
+    def at(self, rows: npt.NDArray[Any]) -> FieldStamps:
+        """The entries of ``rows``, renumbered to their positions in ``rows``; for entries sorted by row.
+
+        What it costs goes by what is asked for and not, as in :meth:`remap`, by what is there.
+        """
+        wanted = rows.astype(np.int32, copy=False)  # of one type, or all that is there would be converted
+        first = np.searchsorted(self.rows, wanted, side="left")
+        counts = np.searchsorted(self.rows, wanted, side="right") - first
+        total = int(counts.sum())
+        entries = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(total)
+        positions = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+        return FieldStamps(positions, self.fields[entries], self.stamps[entries])
+
+    def by_row(self) -> FieldStamps:
+        """The same entries, sorted by row."""
+        if (self.rows[1:] >= self.rows[:-1]).all():
+            return self
+        order = np.argsort(self.rows, kind="stable")
+        return FieldStamps(self.rows[order], self.fields[order], self.stamps[order])
+
     def shifted(self, by: int) -> FieldStamps:
         """The same entries with ``by`` added to every row."""
         return FieldStamps((self.rows + by).astype(np.int32), self.fields, self.stamps)
@@ -111,4 +131,31 @@ class FieldStamps:
         return FieldStamps(self.rows[keep], self.fields[keep], self.stamps[keep])
 
 
-__all__ = ["BASE", "FieldStamps", "payload_field", "payload_key", "vector_field"]
+class StampLog:
+    """Field stamps of rows that are only ever added behind the last, in arrays that double.
+
+    One writer adds; readers look at the same time without a lock, at what was there when they looked.
+    """
+
+    def __init__(self) -> None:
+        self._room = FieldStamps.empty()
+        self._seen = self._room
+
+    def add(self, entries: FieldStamps) -> None:
+        """Add the entries of rows behind all that are there."""
+        entries = entries.by_row()
+        n, stop = len(self._seen), len(self._seen) + len(entries)
+        if stop > len(self._room):
+            more = FieldStamps(*(np.empty(2 * stop, a.dtype) for a in (entries.rows, entries.fields, entries.stamps)))
+            more.rows[:n], more.fields[:n], more.stamps[:n] = self._seen.rows, self._seen.fields, self._seen.stamps
+            self._room = more
+        room = self._room
+        room.rows[n:stop], room.fields[n:stop], room.stamps[n:stop] = entries.rows, entries.fields, entries.stamps
+        self._seen = FieldStamps(room.rows[:stop], room.fields[:stop], room.stamps[:stop])
+
+    def all(self) -> FieldStamps:
+        """All entries, sorted by row; nothing is copied."""
+        return self._seen
+
+
+__all__ = ["BASE", "FieldStamps", "StampLog", "payload_field", "payload_key", "vector_field"]

@@ -86,7 +86,7 @@ class BufferPart:
         return self._columns
 
     def overrides(self) -> FieldStamps:
-        """Per-field stamps."""
+        """Per-field stamps, sorted by row."""
         return self.buffer.overrides()
 
     @cached_property
@@ -192,7 +192,7 @@ class SegmentPart:
         return self.segment.columns
 
     def overrides(self) -> FieldStamps:
-        """Per-field stamps."""
+        """Per-field stamps, sorted by row."""
         stored = self.segment.overrides()
         return FieldStamps.empty() if stored is None else stored
 

@@ -49,7 +49,7 @@ def base_stamps(part: AnyPart, rows: I64Array) -> U64Array:
     stamps = np.array(part.stamps_at(rows), np.uint64)
     known = part.overrides()
     if len(known):
-        known = known.remap(rows).of_field(BASE)
+        known = known.at(rows).of_field(BASE)
         stamps[known.rows] = known.stamps
     return stamps
 
@@ -103,7 +103,7 @@ def keep_newer_fields(new: Points, stamps: U64Array, sources: Sources, where: I6
         stamps: of the upsert, u64 (n), above the base stamps of what is stored.
         sources, where: the stored versions, and which points of ``new`` they are.
     """
-    known = FieldStamps.concat([part.overrides().remap(rows).shifted(at) for part, rows, at in _starts(sources)])
+    known = FieldStamps.concat([part.overrides().at(rows).shifted(at) for part, rows, at in _starts(sources)])
     known = FieldStamps(where[known.rows].astype(np.int32), known.fields, known.stamps)
     newer = known.where((known.fields != BASE) & (known.stamps > stamps[known.rows]))
     if not len(newer):
@@ -146,7 +146,7 @@ def known_stamps(sources: Sources) -> FieldStamps:
     """The overrides of stored points, with a base entry for every point."""
     kept: list[FieldStamps] = []
     for part, rows, first in _starts(sources):
-        known = part.overrides().remap(rows)
+        known = part.overrides().at(rows)
         has_base = np.zeros(len(rows), np.bool_)
         has_base[known.of_field(BASE).rows] = True
         bare = np.flatnonzero(~has_base)

@@ -297,7 +297,7 @@ class Segment:
         return ids, stamps
 
     def overrides(self) -> Overrides | None:
-        """Per-field stamps, None when there are none."""
+        """Per-field stamps, sorted by row; None when there are none."""
         found = self._overrides.get(self._read_overrides)
         return found if len(found) else None
 
@@ -316,7 +316,7 @@ class Segment:
         rows, fields, stamps = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("row", "field", "stamp"))
         if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.n):
             raise CorruptionError("a row outside the segment", path=path, bound=f"0..{self.n - 1}")
-        return FieldStamps(rows, fields, stamps)
+        return FieldStamps(rows, fields, stamps).by_row()
 
     # Index
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omendb_engine.overrides import BASE, FieldStamps, payload_field, payload_key, vector_field
+from omendb_common.ids import IdColumn
+from omendb_common.schema import CollectionSchema, VectorField
+from omendb_engine.growing import GrowingBuffer
+from omendb_engine.overrides import BASE, FieldStamps, StampLog, payload_field, payload_key, vector_field
+from omendb_engine.vectors import prepare
 
 FIELDS = ("", "payload:a", "vector:")
 Entries = dict[tuple[int, str], int]
@@ -34,6 +40,8 @@ def test_rows_are_picked_renumbered_and_moved(entries: Entries, rows: list[int],
     place = {row: at for at, row in enumerate(rows)}
     picked = stamps.remap(np.array(rows, np.int64))
     assert shown(picked) == {(place[r], f): s for (r, f), s in entries.items() if r in place}
+    found = stamps.at(np.array(rows, np.int64))
+    assert shown(found) == shown(picked) and found.rows.dtype == np.int32
     assert shown(stamps.shifted(by)) == {(r + by, f): s for (r, f), s in entries.items()}
 
 
@@ -47,6 +55,47 @@ def test_sets_of_entries(entries: Entries, other: Entries, field: str) -> None:
     assert stamps.of_field(field).dense(10).tolist() == [mine.get((row, field), 0) for row in range(10)]
     late = {k: s for k, s in entries.items() if s > 7}
     assert shown(stamps.where(stamps.stamps > 7)) == late
+
+
+@QUICK
+@given(st.lists(ENTRIES, max_size=6))
+def test_a_log_shows_what_was_added_and_keeps_what_was_seen(added: list[Entries]) -> None:
+    log, expected, first = StampLog(), Entries(), 0
+    seen = [(log.all(), Entries())]
+    for entries in added:
+        backwards = dict(reversed(entries.items()))
+        log.add(made(backwards).shifted(first))
+        expected |= {(row + first, field): stamp for (row, field), stamp in entries.items()}
+        first += 10
+        seen.append((log.all(), dict(expected)))
+    for stamps, then in seen:
+        assert shown(stamps) == then and (np.diff(stamps.rows) >= 0).all()
+
+
+def test_what_a_look_costs_does_not_grow_with_the_log() -> None:
+    """Every update looks at the stamps of its points: going through all of them made a stream of updates quadratic."""
+    buffer = GrowingBuffer(-1, CollectionSchema("u", (VectorField(2),)), 1 << 15, 0)
+
+    def update(first: int, n: int) -> None:
+        ids = IdColumn(np.arange(first, first + n, dtype=np.uint64), None)
+        vectors = {"": prepare(VectorField(2), np.ones((n, 2), np.float32))}
+        buffer.append(ids, 7, vectors, None, FieldStamps.constant(np.arange(n), payload_field("a"), 9))
+
+    def bytes_of_a_look() -> int:
+        rows = np.array([3, buffer.n - 1])
+        tracemalloc.start()
+        try:
+            assert shown(buffer.overrides().at(rows)) == {(0, "payload:a"): 9, (1, "payload:a"): 9}
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    update(0, 100)
+    bytes_of_a_look()  # the first one makes what is made once
+    before = bytes_of_a_look()
+    for start in range(100, 30_000, 1300):
+        update(start, 1300)
+    assert bytes_of_a_look() < before + 4096
 
 
 def test_nothing_is_nothing() -> None:
