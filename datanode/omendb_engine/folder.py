@@ -215,9 +215,11 @@ class Folder:
             return cast(Replica, self._open(name) if found is None else found)
 
     def by_uuid(self, collection_uuid: str) -> Replica | None:
-        """The open replica of the collection with that uuid, None when there is none (any more)."""
-        with self._guard:
-            found = self._replicas.get(collection_uuid)
+        """The open replica of the collection with that uuid, None when there is none (any more).
+
+        Never waits: a server's event loop asks, and whoever makes or drops a collection meanwhile waits for the disk.
+        """
+        found = self._replicas.get(collection_uuid)  # one step, which needs no lock
         return found if isinstance(found, Replica) else None
 
     def create(self, name: str, schema: CollectionSchema) -> Replica:
