@@ -15,6 +15,7 @@ COMMANDS = {
     "filters": "recall and latency under the filters of the WordNet set",
     "footprint": "memory, disk and reopening",
     "transport": "what a call between a router and a data node costs",
+    "fleet-ingest": "bulk ingest through a real local fleet, and where its processor time goes",
 }
 
 
@@ -23,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, told in COMMANDS.items():
-        module = importlib.import_module(f"benchmarks.{name}")
+        module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
         command = commands.add_parser(
             name, help=told, description=module.__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
         )
