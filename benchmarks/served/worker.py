@@ -31,7 +31,7 @@ SEARCHABLE_LIMIT_S = 60.0
 # A pass of concurrent searches, and how many passes a median is taken of.
 CONCURRENT_S = 4.0
 CONCURRENT_PASSES = 3
-CLIENT_START_LIMIT_S = 120.0
+CLIENT_START_LIMIT_S = 300.0
 LOOKUP_ROWS = 500
 
 
