@@ -33,6 +33,7 @@ _COMBINING = ("$and", "$or", "$not")
 # Longer keys are hashed: a cache must not hold the text of 65,536 values.
 _KEY_LENGTH_MAX = 512
 _FLOAT_IS_INT_MAX = float(1 << 63)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
 def parse_filter(value: Filter | Mapping[str, Any] | None) -> Filter | None:
@@ -228,7 +229,7 @@ def canonical_key(node: Filter) -> str:
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    return _ENCODER.encode(value)
 
 
 def _canonical(node: Filter) -> list[Any]:

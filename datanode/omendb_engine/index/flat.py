@@ -142,20 +142,21 @@ def _scan_rows(
 ) -> tuple[Float32Array, I64Array]:
     if len(q) > _BY_LIST_QUERIES_MAX:
         return _scan_gathered(x, q, k, metric, rows)
-    values, found = empty_result(len(q), k, metric)
-    take = min(k, len(rows))
+    m, take = len(q), min(k, len(rows))
+    values, found = np.empty((m, take), np.float32), np.empty((m, take), np.int64)
     by_list = faiss.knn_L2sqr_by_idx if is_l2(metric) else faiss.knn_inner_products_by_idx
-    for i in range(len(q)):
-        v, r = np.empty(take, np.float32), np.empty(take, np.int64)
-        ask = np.ascontiguousarray(q[i])
-        # fmt: off
-        by_list(
-            faiss.swig_ptr(ask), faiss.swig_ptr(x), faiss.swig_ptr(rows), x.shape[1], 1, len(x), len(rows), take,
-            faiss.swig_ptr(v), faiss.swig_ptr(r), 0,
-        )
-        # fmt: on
-        values[i, :take], found[i, :take] = v, r
-    return values, found
+    # The last argument makes one list serve all queries.
+    # fmt: off
+    by_list(
+        faiss.swig_ptr(q), faiss.swig_ptr(x), faiss.swig_ptr(rows), x.shape[1], m, len(x), len(rows), take,
+        faiss.swig_ptr(values), faiss.swig_ptr(found), 0,
+    )
+    # fmt: on
+    if take == k:
+        return values, found
+    padded = empty_result(m, k, metric)
+    padded[0][:, :take], padded[1][:, :take] = values, found
+    return padded
 
 
 def _scan_gathered(

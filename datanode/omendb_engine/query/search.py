@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from omendb_engine.index.native import faiss
 from omendb_engine.parts import AnyPart, BufferPart, I32Array, I64Array, SegmentPart, Snapshot
 from omendb_engine.payload.statistics import may_match
 from omendb_engine.query.filter import evaluate
-from omendb_engine.query.plan import Plan, Strategy, choose
+from omendb_engine.query.plan import SPARE_FACTOR, SPARE_ROWS, Plan, Strategy, choose, choose_wide
 from omendb_engine.query.rowset import RowSet
 from omendb_engine.resources import Resources
 
@@ -81,13 +82,12 @@ def matching(part: AnyPart, condition: Filter | None, resources: Resources, work
         return evaluate(condition, part.columns())
     work = work if work is not None else Work()
     segment = part.segment
-    if not may_match(condition, segment.stats):
-        return RowSet.none(part.n)
     key = (segment.uid, canonical_key(condition))
     work.lookups += 1
     rows = resources.filters.get(key)
     if rows is None:
-        rows = evaluate(condition, segment.columns)
+        may = may_match(condition, segment.stats)
+        rows = evaluate(condition, segment.columns) if may else RowSet.none(part.n)
         resources.filters.put(key, rows, rows.nbytes)
     else:
         work.cached += 1
@@ -187,11 +187,19 @@ def _step(number: int, part: AnyPart, request: SearchRequest, resources: Resourc
     if request.condition is not None or part.dead.count:
         allowed = allowed_rows(part, request.condition, resources, work)
     count = part.n if allowed is None else allowed.count
+    if count == part.n:
+        allowed = None
     k = request.k
     index = part.index_of(request.field.name) if count and isinstance(part, SegmentPart) else None
     ef = 0
     if index is not None and not request.exact:
         ef = max(request.ef or index.effort_for(request.recall_target, k), k)
+    plan = None
+    if index is not None and allowed is not None and count and request.condition is not None and not request.exact:
+        share = count / part.n
+        plan = choose_wide(rows=part.n, allowed=count, k=k, ef=_wide_effort(index, share, request), share=share)
+        if plan is not None:
+            return _Step(number, part, plan, index, allowed, None, k)
     plan = choose(rows=part.n, allowed=count, k=k, ef=ef, has_index=index is not None, exact=request.exact)
     if plan.strategy is Strategy.SKIP:
         return None
@@ -202,6 +210,13 @@ def _step(number: int, part: AnyPart, request: SearchRequest, resources: Resourc
         assert isinstance(part, SegmentPart)
         bits = allowed.bits() if request.condition is not None else part.alive_bits()
     return _Step(number, part, plan, index, allowed, bits, min(k, count))
+
+
+def _wide_effort(index: VectorIndex, share: float, request: SearchRequest) -> int:
+    """The effort that finds ``k / share`` neighbours as surely as it would find ``k``."""
+    target, k = request.recall_target, request.k
+    effort = index.effort_for(target, math.ceil(k / share))
+    return effort if request.ef is None else math.ceil(request.ef * effort / index.effort_for(target, k))
 
 
 def _search(steps: tuple[_Step, ...], request: SearchRequest, work: Work) -> Nearest:
@@ -215,6 +230,8 @@ def _search(steps: tuple[_Step, ...], request: SearchRequest, work: Work) -> Nea
 def _search_part(step: _Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
     if step.graph is None:
         return _scan(step.part, step.allowed, request)
+    if step.plan.wide:
+        return _search_wide(step, request, work)
     native, rows = step.graph.search(request.queries, request.k, ef=step.plan.ef, allowed=step.bits)
     # A graph that a filter has cut to pieces may strand a query. Rather than answer short, look at every row.
     if not _complete(rows, step.wanted):
@@ -223,6 +240,47 @@ def _search_part(step: _Step, request: SearchRequest, work: Work) -> tuple[Float
         exact_native, exact_rows = _scan(step.part, step.allowed, request, queries=request.queries[short])
         native[short], rows[short] = exact_native, exact_rows
     return native, rows
+
+
+def _search_wide(step: _Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
+    """Ask the index for more rows, without the filter, and take those that pass."""
+    assert step.graph is not None and step.allowed is not None
+    m, k = len(request.queries), request.k
+    near, candidates = step.graph.search(request.queries, step.plan.wide, ef=step.plan.ef)
+    passing = step.allowed.contains(candidates)
+    if not _complete(candidates, candidates.shape[1]):
+        passing &= candidates >= 0
+    native, rows = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
+    short: list[int] = []
+    fewest = k
+    for query in range(m):
+        hits = passing[query].nonzero()[0]
+        if len(hits) < k:
+            short.append(query)
+            fewest = min(fewest, len(hits))
+        else:
+            native[query], rows[query] = near[query, hits[:k]], candidates[query, hits[:k]]
+    if short:
+        native[short], rows[short] = _search_thin(step, request, short, fewest, work)
+    return native, rows
+
+
+def _search_thin(
+    step: _Step, request: SearchRequest, queries: list[int], fewest: int, work: Work
+) -> tuple[Float32Array, I64Array]:
+    """Search again for ``queries``, of whose nearest rows only ``fewest`` or a few more pass."""
+    part, allowed, graph = step.part, step.allowed, step.graph
+    assert allowed is not None and graph is not None
+    request = replace(request, queries=request.queries[queries])
+    # At least four times as wide: however often it comes to this, the last time costs most of it.
+    share = min((fewest + 1) / step.plan.wide, (SPARE_FACTOR * request.k + SPARE_ROWS) / (4 * step.plan.wide))
+    ef = _wide_effort(graph, share, request)
+    plan = choose_wide(rows=part.n, allowed=allowed.count, k=request.k, ef=ef, share=share)
+    if plan is None:
+        work.scanned += allowed.count * len(queries)
+        return _scan(part, allowed, request)
+    work.scanned += plan.comparisons * len(queries)
+    return _search_wide(step._replace(plan=plan), request, work)
 
 
 def _complete(rows: I64Array, wanted: int) -> bool:
