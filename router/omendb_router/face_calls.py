@@ -83,8 +83,8 @@ class Hits:
 
     def flat_distances(self) -> Float32:
         """The distances of all hits, query by query."""
-        if not self.distances.size:
-            return np.empty(0, np.float32)
+        if self.distances.size == len(self.ids):
+            return self.distances.reshape(-1)
         held = np.arange(self.distances.shape[1]) < self.counts[:, None]
         flat: Float32 = self.distances[held]
         return flat

@@ -73,6 +73,8 @@ def checked_question(
     target = schema.vectors[0] if field is None else schema.vector(field)
     inputs.check_k(k)
     inputs.check_effort(ef, recall_target, score_threshold)
+    if isinstance(queries, np.ndarray) and queries.ndim == 2 and len(queries) == 1:
+        queries = queries[0]  # a single query has a shorter way through the same checks
     matrix, _ = as_queries(queries, target, name=name)
     if len(matrix) * k > HITS_PER_CALL_MAX:
         raise InvalidArgumentError(

@@ -183,6 +183,8 @@ class Faces:
             ws="none",
             lifespan="off",
             access_log=False,
+            # Nobody here asks who the client is.
+            proxy_headers=False,
             log_config=None,
             log_level="warning",
             server_header=False,

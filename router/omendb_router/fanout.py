@@ -246,7 +246,7 @@ class Fanout:
         try:
             for _ in range(min(need, len(waiting))):
                 asking.start(waiting.popleft(), make)
-            while asking.pending and len(good) < need:
+            while asking.busy and len(good) < need:
                 hedging = waiting and self.budget.full_enough
                 reply = await asking.next(self._patience_s(asking.pending, kind) if hedging else None)
                 if reply is None:
@@ -282,9 +282,14 @@ class Asking(Generic[A]):
         self._waiter: asyncio.Future[None] | None = None
 
     @property
+    def busy(self) -> bool:
+        """Whether a reply is there or may come."""
+        return bool(self._calls or self._replies)
+
+    @property
     def pending(self) -> list[str]:
         """Nodes whose reply was not handed out yet."""
-        return [*self._calls, *(reply.node_id for reply in self._replies)]
+        return [*self._calls, *[reply.node_id for reply in self._replies]]
 
     def start(self, node_id: str, make: Make[A], size_bytes: int = 0) -> None:
         """Call one more node."""

@@ -22,8 +22,9 @@ from omendb_common.wire.convert import filter_to_text
 
 QUERIES_MAX = 256
 """Queries of one call; more wait for the next."""
-CALLS_MAX = 4
-"""Calls of one kind that are under way at a time."""
+CALLS_MAX = 2
+"""Calls of one kind that are under way at a time: one is worked on, the next one is there when it ends. With more,
+each holds fewer searches, and a call costs a data node as much as several of these."""
 WAITING_MAX = 4096
 """Searches of one kind that may wait; the next one is told to come back later."""
 
@@ -102,15 +103,15 @@ class Coalescer:
         if not lane.due and lane.sending < self._calls_max:
             lane.due = True
             self._loop.call_soon(self._flush, key, lane)
+        # A timer of the loop's: a timeout scope around every search costs three times as much.
+        timer = self._loop.call_later(deadline.left_s, self._late, waiting)
         try:
-            async with asyncio.timeout(deadline.left_s):
-                return await waiting.future
-        except TimeoutError:
-            self._leave(waiting)
-            raise DeadlineExceededError("no answer in time", field="timeout", mend="allow more time") from None
+            return await waiting.future
         except asyncio.CancelledError:
             self._leave(waiting)
             raise
+        finally:
+            timer.cancel()
 
     async def close(self) -> None:
         """End what is under way and what waits."""
@@ -122,6 +123,12 @@ class Coalescer:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def _late(self, waiting: _Waiting) -> None:
+        if not waiting.future.done():
+            late = DeadlineExceededError("no answer in time", field="timeout", mend="allow more time")
+            waiting.future.set_exception(late)
+            self._leave(waiting)
 
     def _leave(self, waiting: _Waiting) -> None:
         waiting.future.cancel()
@@ -241,8 +248,12 @@ def split_hits(hits: ShardHits, rows: list[int]) -> list[ShardHits]:
 
 
 def _share(work: Work, count: int, total: int) -> Work:
-    return replace(
-        work, vectors_scanned=work.vectors_scanned * count // total, cost_estimate=work.cost_estimate * count / total
+    return Work(
+        work.vectors_scanned * count // total,
+        work.segments_searched,
+        work.segments_skipped,
+        work.cache_hit_rate,
+        work.cost_estimate * count / total,
     )
 
 

@@ -1,4 +1,8 @@
-"""The REST face as an ASGI application."""
+"""The REST face as an ASGI application.
+
+Operations on one collection are found and answered here, without a framework in between, which takes longer for a
+request than the router for a search; everything else, and whatever is wrong with a path, is Starlette's.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from starlette.applications import Starlette
@@ -15,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route as Path
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.errors import InvalidArgumentError, NotFoundError, OmenDBError, ResourceExhaustedError
@@ -23,13 +28,14 @@ from omendb_router.config import About, FaceSettings
 from omendb_router.face_calls import RouterCalls
 from omendb_router.rest import care, collections, reading, writing
 from omendb_router.rest.bodies import Health, Info
-from omendb_router.rest.calls import ARROW, JSON, Call, Reading, Route
+from omendb_router.rest.calls import ARROW, JSON, Call, Incoming, Reading, Route
 from omendb_router.rest.openapi import openapi
 
 ROUTES: tuple[Route, ...] = (*collections.ROUTES, *writing.ROUTES, *reading.ROUTES, *care.ROUTES)
 _LOG = logging.getLogger("omendb.router.rest")
 _ENCODER = msgspec.json.Encoder()
 Endpoint = Callable[[Request], Awaitable[Response]]
+_OF_ONE = "/collections/{name}/"
 
 
 @dataclass(slots=True)
@@ -68,8 +74,29 @@ class RestFace:
         self._observe = observe
         self._document = _ENCODER.encode(openapi(ROUTES, about.version))
 
-    def app(self) -> Starlette:
+    def app(self) -> ASGIApp:
         """The ASGI application."""
+        others = self._others()
+        direct = {(r.method, r.path[len(_OF_ONE) :]): r for r in ROUTES if r.path.startswith(_OF_ONE)}
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "http" and not scope.get("root_path"):
+                parts = scope["path"].split("/", 3)
+                if len(parts) == 4 and parts[1] == "collections" and parts[2]:
+                    route = direct.get((scope["method"], parts[3]))
+                    if route is not None:
+                        try:
+                            answer = await self._answer(route, Incoming(scope, receive), {"name": parts[2]})
+                        except Exception as error:
+                            await _send(_refused(_bug(error)), send)
+                            raise
+                        await _send(answer, send)
+                        return
+            await others(scope, receive, send)
+
+        return app
+
+    def _others(self) -> Starlette:
         by_path: dict[str, dict[str, Endpoint]] = {}
         for route in ROUTES:
             by_path.setdefault(_pattern(route.path), {})[route.method] = self._endpoint(route)
@@ -92,35 +119,40 @@ class RestFace:
 
     def _endpoint(self, route: Route) -> Endpoint:
         async def answer(request: Request) -> Response:
-            started = self._clock.mono_s()
-            code = 500
-            try:
-                response = await self._answer(route, request)
-                code = response.status_code
-                return response
-            except OmenDBError as error:
-                code = error.http_status
-                return _error(error)
-            finally:
-                self._observe(route.name, code, self._clock.mono_s() - started)
+            told = await self._answer(route, Incoming(request.scope, request.receive), request.path_params)
+            return Response(told.body, told.code, told.headers, told.media)
 
         return answer
 
-    async def _answer(self, route: Route, request: Request) -> Response:
+    async def _answer(self, route: Route, request: Incoming, path: Mapping[str, str]) -> Answer:
+        """What a request is answered with, be it a refusal."""
+        started = self._clock.mono_s()
+        code = 500
+        try:
+            answer = await self._handled(route, request, path)
+            code = answer.code
+            return answer
+        except OmenDBError as error:
+            code = error.http_status
+            return _refused(error)
+        finally:
+            self._observe(route.name, code, self._clock.mono_s() - started)
+
+    async def _handled(self, route: Route, request: Incoming, path: Mapping[str, str]) -> Answer:
         media = self._reading.media(request, route)
         params = self._reading.params(request, route.media.get(media, route.params))
         deadline = self._reading.deadline(params.timeout, route)
-        arrow = route.arrow_answer and ARROW in request.headers.get("accept", "")
+        arrow = route.arrow_answer and ARROW in request.header(b"accept")
         data = await self._reading.body(request, deadline) if route.body is not None else b""
         try:
             body = self._reading.decoded(data, route) if media == JSON and route.body is not None else data
-            call = Call(self._router, self._about, deadline, request.path_params, params, body, media, arrow)
+            call = Call(self._router, self._about, deadline, path, params, body, media, arrow)
             answer = await route.handler(call)
         finally:
             self._reading.budget.give(len(data))
         if isinstance(answer, bytes):
-            return Response(answer, media_type=ARROW)
-        return Response(_ENCODER.encode(answer), status_code=route.status, media_type=JSON)
+            return Answer(answer, 200, ARROW)
+        return Answer(_ENCODER.encode(answer), route.status, JSON)
 
     @property
     def bodies_bytes(self) -> int:
@@ -171,8 +203,7 @@ class RestFace:
         return _error(refusal, error.status_code, dict(error.headers or {}))
 
     async def _broken(self, request: Request, error: Exception) -> Response:
-        """A bug: the caller learns nothing of it, the log everything."""
-        return _error(status.of_exception(error, lambda told: _LOG.error("a request failed", exc_info=told)))
+        return _error(_bug(error))
 
 
 def _by_method(endpoints: Mapping[str, Endpoint]) -> Endpoint:
@@ -194,12 +225,38 @@ def _json(value: Any, code: int = 200) -> Response:
     return Response(_ENCODER.encode(value), status_code=code, media_type=JSON)
 
 
-def _error(error: OmenDBError, code: int | None = None, headers: dict[str, str] | None = None) -> Response:
-    headers = headers or {}
+class Answer(NamedTuple):
+    """A whole answer, ready to be sent."""
+
+    body: bytes
+    code: int
+    media: str
+    headers: dict[str, str] | None = None
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    headers = [(b"content-length", b"%d" % len(answer.body)), (b"content-type", answer.media.encode("latin-1"))]
+    if answer.headers:
+        headers += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    await send({"type": "http.response.start", "status": answer.code, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+def _refused(error: OmenDBError) -> Answer:
+    headers = None
     if isinstance(error, ResourceExhaustedError):
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
-    body = _ENCODER.encode(status.to_json(error))
-    return Response(body, status_code=code or error.http_status, headers=headers, media_type=JSON)
+        headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    return Answer(_ENCODER.encode(status.to_json(error)), error.http_status, JSON, headers)
 
 
-__all__ = ["ROUTES", "RestFace", "Standing"]
+def _error(error: OmenDBError, code: int | None = None, headers: dict[str, str] | None = None) -> Response:
+    told = _refused(error)
+    return Response(told.body, code or told.code, {**(headers or {}), **(told.headers or {})}, JSON)
+
+
+def _bug(error: Exception) -> OmenDBError:
+    """A bug: the caller learns nothing of it, the log everything."""
+    return status.of_exception(error, lambda told: _LOG.error("a request failed", exc_info=told))
+
+
+__all__ = ["ROUTES", "Answer", "RestFace", "Standing"]

@@ -1,4 +1,7 @@
-"""One REST request: its route, and its body, parameters and deadline, read under limits."""
+"""One REST request: its route, and its body, parameters and deadline, read under limits.
+
+A request is read out of ASGI's own scope and messages: a framework's request objects cost more than a small search.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import QueryParams
+from starlette.types import Receive, Scope
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import TIMEOUT_S_MAX, Deadline
@@ -19,6 +23,9 @@ from omendb_router.config import About, FaceSettings
 from omendb_router.face_calls import RouterCalls
 
 TIMEOUT_S_MIN = 0.001
+# Clients say the same parameters over and over; long ones, with filters or tokens, are seldom the same twice.
+_CACHED_QUERIES_MAX = 1024
+_CACHED_QUERY_BYTES_MAX = 256
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
@@ -81,6 +88,20 @@ class Route:
     tag: str = "points"
 
 
+class Incoming(NamedTuple):
+    """A request as ASGI gives it."""
+
+    scope: Scope
+    receive: Receive
+
+    def header(self, name: bytes, otherwise: str = "") -> str:
+        """The first header of that name, which is in small letters."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                return str(value, "latin-1")
+        return otherwise
+
+
 class BodyBudget:
     """Bytes of request bodies in memory, bounded: what does not fit is told when to come back."""
 
@@ -109,27 +130,41 @@ class Reading:
         self.budget = BodyBudget(settings.bodies_bytes_max)
         self._clock = clock
         self._decoders: dict[type[Struct], msgspec.json.Decoder[Any]] = {}
+        self._params: dict[tuple[bytes, type[Params]], Params] = {}
 
-    def media(self, request: Request, route: Route) -> str:
+    def media(self, request: Incoming, route: Route) -> str:
         """The type of the body; InvalidArgumentError for one that the route does not take."""
-        given = request.headers.get("content-type", JSON).partition(";")[0].strip().lower() or JSON
-        if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        given = request.header(b"content-type", JSON)
+        if given not in route.media:
+            given = given.partition(";")[0].strip().lower() or JSON
+        if request.header(b"content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise InvalidArgumentError("the body is compressed", field="Content-Encoding", bound="none")
-        taken = [JSON, *route.media]
-        if route.body is not None and given not in taken:
+        if given in route.media or given == JSON:
+            return given
+        if route.body is not None:
+            taken = [JSON, *route.media]
             raise InvalidArgumentError(f"got {given[:100]!r}", field="Content-Type", bound=" or ".join(taken))
-        return given if given in taken else JSON
+        return JSON
 
-    def params(self, request: Request, kind: type[Params]) -> Any:
-        """The query parameters as ``kind``; InvalidArgumentError for an unknown or a bad one."""
-        pairs = request.query_params.multi_items()
+    def params(self, request: Incoming, kind: type[Params]) -> Any:
+        """The query parameters as ``kind``, not to be changed; InvalidArgumentError for an unknown or a bad one."""
+        text: bytes = request.scope["query_string"]
+        known = self._params.get((text, kind))
+        if known is not None:
+            return known
+        pairs = QueryParams(text).multi_items()
         given = dict(pairs)
         if len(given) != len(pairs):
             raise InvalidArgumentError("a parameter is given twice", field="query", bound="each once")
         try:
-            return msgspec.convert(given, kind, strict=False)
+            params = msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
             raise _refusal(error, "query") from None
+        if len(text) <= _CACHED_QUERY_BYTES_MAX:
+            if len(self._params) >= _CACHED_QUERIES_MAX:
+                self._params.clear()
+            self._params[text, kind] = params
+        return params
 
     def deadline(self, timeout_s: float | None, route: Route) -> Deadline:
         """When the answer must be there."""
@@ -140,7 +175,7 @@ class Reading:
             timeout_s = self.settings.care_timeout_s if route.care else self.settings.timeout_s
         return Deadline.after(self._clock, timeout_s)
 
-    async def body(self, request: Request, deadline: Deadline) -> bytes:
+    async def body(self, request: Incoming, deadline: Deadline) -> bytes:
         """The whole body, of which :meth:`BodyBudget.take` has the length; give it back when it is let go.
 
         Raises:
@@ -148,14 +183,22 @@ class Reading:
             ResourceExhaustedError: too many are at work.
         """
         limit = self.settings.body_bytes_max
-        announced = request.headers.get("content-length", "")
+        announced = request.header(b"content-length")
         if announced.isdecimal() and int(announced[:20]) > limit:
             raise _too_long(int(announced[:20]), limit)
         chunks: list[bytes] = []
         taken = 0
+        more = True
         try:
             async with asyncio.timeout(deadline.left_s):
-                async for chunk in request.stream():
+                while more:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise InvalidArgumentError("the body broke off", field="body", bound="a whole body")
+                    more = message.get("more_body", False)
+                    chunk = message.get("body", b"")
+                    if not chunk:
+                        continue
                     if taken + len(chunk) > limit:
                         raise _too_long(taken + len(chunk), limit)
                     self.budget.take(len(chunk))
@@ -163,8 +206,6 @@ class Reading:
                     chunks.append(chunk)
         except BaseException as error:
             self.budget.give(taken)
-            if isinstance(error, ClientDisconnect):
-                raise InvalidArgumentError("the body broke off", field="body", bound="a whole body") from error
             if isinstance(error, TimeoutError):
                 raise DeadlineExceededError("the body did not come in time", field="timeout", outcome="none") from error
             raise
@@ -204,4 +245,4 @@ def _refusal(error: msgspec.ValidationError, whole: str) -> InvalidArgumentError
     return InvalidArgumentError(what, field=field_name)
 
 
-__all__ = ["ARROW", "JSON", "OCTETS", "BodyBudget", "Call", "Handler", "Params", "Reading", "Route"]
+__all__ = ["ARROW", "JSON", "OCTETS", "BodyBudget", "Call", "Handler", "Incoming", "Params", "Reading", "Route"]

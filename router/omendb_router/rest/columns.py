@@ -52,6 +52,8 @@ def hit_bodies(hits: Hits, target: VectorField, include: frozenset[str]) -> list
         hits.vectors.tolist() if "vector" in include and hits.vectors is not None else none,
     )
     flat = [HitBody(id=i, distance=d, score=s, metadata=m, vector=v) for i, d, s, m, v in zip(*columns, strict=True)]
+    if len(hits.counts) == 1:
+        return [flat]
     ends = np.cumsum(hits.counts).tolist()
     return [flat[end - count : end] for end, count in zip(ends, hits.counts.tolist(), strict=True)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import cast
 
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -15,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.wire import status
 from omendb_router.config import FaceSettings
+from omendb_router.rest.one_write import GatheringTransport
 
 _LOG = logging.getLogger("omendb.router.rest")
 
@@ -37,7 +39,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request."""
-        super().connection_made(transport)  # type: ignore[arg-type]  # as uvicorn has it
+        super().connection_made(cast(asyncio.Transport, GatheringTransport(cast(asyncio.Transport, transport))))
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
