@@ -113,7 +113,7 @@ class Hosting:
         self._closers = ThreadPoolExecutor(2, "omendb-close")
         # By the replica's name: what closes it, and removes it if it is to go.
         self._endings: dict[str, asyncio.Task[None]] = {}
-        self._prepare = ThreadPoolExecutor(1, "omendb-wal") if settings.workers.background_threads else None
+        self._prepare = ThreadPoolExecutor(2, "omendb-wal") if settings.workers.background_threads else None
         self._workers = Workers(self.replicas, settings)
 
     # -- life

@@ -16,6 +16,7 @@ import numpy as np
 from omendb_common.ids import U64Array
 from omendb_common.schema import CollectionSchema
 from omendb_engine.hash_index import HashIndex
+from omendb_engine.prefault import populate
 from omendb_engine.vectors import VectorColumns
 
 # One being filled, one being sealed: the next one needed is the one sealed before.
@@ -25,7 +26,7 @@ _SPARE_MAX = 2
 class BufferMemory:
     """Columns for ``capacity`` rows, and the id index over them."""
 
-    __slots__ = ("capacity", "hi", "index", "lo", "stamps", "vectors")
+    __slots__ = ("asked_rows", "capacity", "hi", "index", "lo", "stamps", "vectors")
 
     def __init__(self, schema: CollectionSchema, capacity: int) -> None:
         self.capacity = capacity
@@ -34,6 +35,14 @@ class BufferMemory:
         self.stamps: U64Array = np.empty(capacity, np.uint64)
         self.vectors = VectorColumns(schema, capacity)
         self.index = HashIndex(self.hi, self.lo, capacity)
+        # Rows whose memory the kernel has provided, or was asked for.
+        self.asked_rows = 0
+
+    def provide(self, first: int, stop: int) -> None:
+        """Have the kernel provide the memory of some rows' vectors; any thread, beside the writer."""
+        columns = self.vectors
+        for array in (*columns.space.values(), *columns.raw.values()):
+            populate(array[first:stop])
 
 
 class BufferPool:

@@ -129,7 +129,7 @@ class Folder:
     def _start(self) -> None:
         self._remove_orphans()
         if self.settings.workers.background_threads:
-            self._prepare = ThreadPoolExecutor(1, thread_name_prefix="omendb-wal")
+            self._prepare = ThreadPoolExecutor(2, thread_name_prefix="omendb-wal")
         self._workers = Workers(self._open_replicas, self.settings)
         try:
             for name in self._catalog.collections:

@@ -29,6 +29,9 @@ from omendb_engine.vectors import Prepared, VectorColumns, vector_row_bytes
 # id hash (16), stamp (8), index slots (4 bytes, four to eight a row) and chain (4)
 _KEY_ROW_BYTES = 16 + 8 + 24 + 4
 
+# Below so much a buffer's own writes have soon touched what there is.
+_COLD_BYTES_MIN = 256 << 10
+
 
 def row_bytes(schema: CollectionSchema) -> int:
     """Memory one row of a growing buffer takes, without its payload."""
@@ -68,11 +71,26 @@ class GrowingBuffer:
         self.tombstones = Tombstones()
         self.dead_at_freeze = Deletes.none(0)
         self.reserved_bytes = capacity * row_bytes(schema)
+        self.memory = memory
         self._index = memory.index
         self._columns = GrowingColumns()
         self._ids: list[IdColumn] = []
         self._starts: list[int] = []
         self._overrides = StampLog()
+
+    def cold_rows(self, *, whole: bool) -> tuple[int, int]:
+        """The rows whose memory should be asked for now, so that they are never waited for; each is named once.
+
+        Twice as many as there are, or, where the buffer is sure to be filled, ``whole``, all of them.
+        """
+        memory = self.memory
+        if self.n * row_bytes(self.schema) < _COLD_BYTES_MIN:
+            return 0, 0
+        if memory.asked_rows >= self.capacity or (self.n <= memory.asked_rows // 2 and not whole):
+            return 0, 0
+        first = max(memory.asked_rows, self.n)
+        memory.asked_rows = self.capacity if whole else min(self.capacity, 4 * self.n)
+        return first, memory.asked_rows
 
     def room(self) -> int:
         """Rows that still fit."""

@@ -20,6 +20,9 @@ from omendb_common.ids import U64Array
 I32Array = npt.NDArray[np.int32]
 I64Array = npt.NDArray[np.int64]
 
+# Keys from which on a pass over arrays costs no more than a loop over the keys.
+_FEW = 24
+
 
 class HashIndex:
     """Rows by id hash for at most ``capacity`` rows of the columns ``hi`` and ``lo``."""
@@ -55,45 +58,60 @@ class HashIndex:
 
     def _probe(self, hi: U64Array, lo: U64Array) -> I32Array:
         out = np.full(len(hi), -1, np.int32)
-        pending: I64Array = np.arange(len(hi))
-        slots = (hi & self._mask).astype(np.int64)
+        pending: I64Array | None = None  # None: all of them
+        slots = (hi & self._mask).view(np.int64)
         limit = int(self._mask)
-        while len(pending):
-            rows = self._slots[slots]
-            occupied = rows >= 0
-            if not occupied.all():
-                pending, slots, rows = pending[occupied], slots[occupied], rows[occupied]
-            equal = (self._hi[rows] == hi[pending]) & (self._lo[rows] == lo[pending])
-            if equal.any():
-                out[pending[equal]] = rows[equal]
-                rest = ~equal
-                pending, slots = pending[rest], slots[rest]
-            slots = (slots + 1) & limit
+        while len(slots) > _FEW:
+            rows = self._slots.take(slots)
+            occupied = np.flatnonzero(rows >= 0)
+            if not len(occupied):
+                return out
+            pending = occupied if pending is None else pending.take(occupied)
+            slots, rows = slots.take(occupied), rows.take(occupied)
+            equal = self._hi.take(rows) == hi.take(pending)
+            equal &= self._lo.take(rows) == lo.take(pending)
+            out[pending[equal]] = rows[equal]
+            rest = np.flatnonzero(~equal)
+            pending = pending.take(rest)
+            slots = (slots.take(rest) + 1) & limit
+        for place, slot in zip(range(len(slots)) if pending is None else pending.tolist(), slots.tolist(), strict=True):
+            out[place] = self._walk(int(hi[place]), int(lo[place]), slot)[0]
         return out
+
+    def _walk(self, hi: int, lo: int, slot: int) -> tuple[int, int]:
+        """From ``slot`` on, the row that holds a key, -1 when none does, and the slot where that showed."""
+        rows, his, los, limit = self._slots, self._hi, self._lo, int(self._mask)
+        while (row := rows.item(slot)) >= 0 and not (his.item(row) == hi and los.item(row) == lo):
+            slot = (slot + 1) & limit
+        return row, slot
 
     def insert(self, first: int, count: int) -> None:
         """Index rows ``first .. first+count-1``, whose keys are already in the columns and all differ."""
         rows = np.arange(first, first + count, dtype=np.int32)
-        slots = (self._hi[first : first + count] & self._mask).astype(np.int64)
+        slots = (self._hi[first : first + count] & self._mask).view(np.int64)
         limit = int(self._mask)
-        while len(rows):
-            holders = self._slots[slots]
-            same = np.zeros(len(rows), np.bool_)
+        while len(rows) > _FEW:
+            holders = self._slots.take(slots)
             taken = np.flatnonzero(holders >= 0)
             if len(taken):
-                held, mine = holders[taken], rows[taken]
-                same[taken] = (self._hi[held] == self._hi[mine]) & (self._lo[held] == self._lo[mine])
-            free = holders < 0
+                held, mine = holders.take(taken), rows.take(taken)
+                same = self._hi.take(held) == self._hi.take(mine)
+                same &= self._lo.take(held) == self._lo.take(mine)
+                if same.any():
+                    # The chain before the slot: a reader may come by at any moment.
+                    self.previous[mine[same]] = held[same]
+                    self._slots[slots[taken[same]]] = mine[same]
             # Several rows may want one free slot: all write, the last one stays, the others go on.
-            self._slots[slots[free]] = rows[free]
-            placed = free & (self._slots[slots] == rows)
-            if same.any():
-                self.previous[rows[same]] = holders[same]
-                self._slots[slots[same]] = rows[same]
-                placed |= same
-            rest = ~placed
-            rows = rows[rest]
-            slots = (slots[rest] + 1) & limit
+            free = np.flatnonzero(holders < 0)
+            self._slots[slots.take(free)] = rows.take(free)
+            rest = np.flatnonzero(self._slots.take(slots) != rows)
+            rows = rows.take(rest)
+            slots = (slots.take(rest) + 1) & limit
+        for row, slot in zip(rows.tolist(), slots.tolist(), strict=True):
+            holder, at = self._walk(self._hi.item(row), self._lo.item(row), slot)
+            if holder >= 0:
+                self.previous[row] = holder
+            self._slots[at] = row
 
 
 __all__ = ["HashIndex"]

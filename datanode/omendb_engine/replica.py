@@ -98,6 +98,7 @@ class Replica(Reader):
         # Where there are no threads, as in a simulation, there is none for this either.
         self._beside = Beside() if prepare is not None and self.durability == "fsync" else None
         self._beside_bytes_min = _BESIDE_BYTES_MIN
+        self._ahead = prepare
         self._failure: BaseException | None = None
         self._closed = False
         self._next_auto_id = self._store.next_auto_id
@@ -344,6 +345,7 @@ class Replica(Reader):
             self._stage(ready, first)
         self._store.publish()
         self._acknowledge(ready, first)
+        self._provide_ahead()
 
     def _deletes_alone(self, ready: Sequence[Operation], error: ResourceExhaustedError) -> list[Operation]:
         """On a full disk throw off the ballast, and let only those have the space who free some in the end."""
@@ -460,6 +462,16 @@ class Replica(Reader):
             operation.result = WriteResult(operation.batch.ids, count, operation.stamp, lsn, self.durability)
             operation.done = True
         self._last_write_s = self._clock.mono_s()
+
+    def _provide_ahead(self) -> None:
+        """Have memory for the rows to come provided in the background."""
+        if self._ahead is None:
+            return
+        buffer = self._store.active
+        # After a first full buffer more will come.
+        first, stop = buffer.cold_rows(whole=buffer.part_id < -1)
+        if stop > first:
+            self._ahead.submit(buffer.memory.provide, first, stop)
 
     def _draw_ids(self, ids: IdColumn) -> None:
         """Fill in automatic ids: above every integer id of the operations before."""

@@ -16,6 +16,8 @@ from omendb_common.errors import DiskFullError, ReplicaFailedError
 from omendb_engine.wal.record import HEADER_PAGE_BYTES, segment_name
 
 _PAGE_BYTES = 4096
+# Groups that a segment made ahead has room for, however small the one before it was.
+_GROUPS_AHEAD = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -93,9 +95,12 @@ class SegmentPreparer:
         self._next_size = self._first_size
         self._ready: Future[BlankSegment] | None = None
 
-    def prepare_ahead(self) -> None:
-        """Start making the next segment in the background, unless that was done."""
+    def prepare_ahead(self, group_bytes: int) -> None:
+        """Start making the next segment, for groups of about this size, in the background, unless that was done."""
         if self._executor is not None and self._ready is None:
+            # One that held a single group would be waited for by every group.
+            several = min(_round_up(HEADER_PAGE_BYTES + _GROUPS_AHEAD * group_bytes), self._size_max)
+            self._next_size = max(self._next_size, several)
             self._ready = self._executor.submit(self._make, *self._plan(0))
 
     def background_failure(self) -> WalFailedError | None:

@@ -47,9 +47,8 @@ from omendb_engine.wal.record import (
 _MARK_BYTES = record_bytes(0)
 # How finely ``bytes_since`` remembers where an lsn lies.
 _MILESTONE_BYTES = 64 << 10
-# The next segment is begun when this one is half full, so that a small database stays small, or after this much,
-# because writing zeros takes as long as writing records.
-_AHEAD_BYTES = 4 << 20
+# What nobody asked to be synced is synced behind the writes after so much of it: a new segment waits for the rest.
+_BEHIND_BYTES = 4 << 20
 
 
 class WalWriter:
@@ -60,9 +59,10 @@ class WalWriter:
         resume: where the log ends, from ``read_wal(...).end`` (``WalEnd()`` for a new log). Good records that
             no mark says were fsynced are written again and fsynced first, because the process that wrote them
             may have died of a failed fsync.
-        prepare: runs the making of the next segment in the background; None makes it when it is needed.
+        prepare: runs the making of the next segment in the background, and the syncs that nobody waits for; None
+            makes segments when they are needed, and syncs when it is told to.
 
-    ``append`` and ``drop_through`` may be called by any thread, and ``sync`` beside them.
+    ``append`` and ``drop_through`` may be called by any thread, ``sync`` and ``publish`` beside them.
 
     Raises:
         WalFailedError: a write or fsync failed; see ``failed``.
@@ -81,10 +81,12 @@ class WalWriter:
         self._disk = disk
         self._folder = folder
         self._identity = identity
-        # Lock order: append, then sync. The sync lock is held over every fsync, so that of two threads that
-        # sync one file, none can miss the other's failure (the kernel reports it only once).
+        # Lock order: append, then sync, then publish. The sync lock is held over every fsync, so that of two threads
+        # that sync one file, none can miss the other's failure (the kernel reports it only once).
         self._append_lock = threading.Lock()
         self._sync_lock = threading.Lock()
+        self._publish_lock = threading.Lock()
+        self._behind = prepare
         self._failure: WalFailedError | None = None
         self._closed = False
         self._file: DiskFile | None = None
@@ -97,6 +99,8 @@ class WalWriter:
         self._durable_lsn = resume.last_lsn
         self._spans = list(resume.segments)
         self._total_bytes = sum(span.used_bytes for span in self._spans)
+        # How far a sync was begun, roughly.
+        self._asked_bytes = self._total_bytes
         self._milestones = _milestones(self._spans)
         self._first_of_run = True
         self._rotations = 0
@@ -156,8 +160,10 @@ class WalWriter:
             if file is None or self._used + total + _MARK_BYTES > self._size:
                 file = self._rotate(total)
             self._write(file, entries, total)
-            if self._used > min(self._size // 2, _AHEAD_BYTES):
-                self._preparer.prepare_ahead()
+            # From the first segment's second half on, so that a small database stays small; then at once, because
+            # writing zeros takes as long as writing records.
+            if self._rotations or self._used > self._size // 2:
+                self._preparer.prepare_ahead(total)
             return self._last_lsn
 
     def sync(self) -> int:
@@ -169,20 +175,34 @@ class WalWriter:
         """
         with self._sync_lock:
             self._check_usable()
-            # The lsn before the file: a rotation between the two has synced the file that held the lsn.
-            target = self._last_lsn
-            file = self._file
-            if file is not None and target > self._durable_lsn:
-                self._datasync(file)
-                self._durable_lsn = target
-            self._publish_or_fail(self._durable_lsn)
+            self._sync_file()
+            with self._publish_lock:
+                self._publish_or_fail(self._durable_lsn)
             return self._durable_lsn
+
+    def _sync_file(self) -> None:
+        # The lsn before the file: a rotation between the two has synced the file that held the lsn.
+        target = self._last_lsn
+        self._asked_bytes = self._total_bytes
+        file = self._file
+        if file is not None and target > self._durable_lsn:
+            self._datasync(file)
+            self._durable_lsn = target
 
     def publish(self) -> None:
         """Let reader processes see everything appended, without a sync (durability "interval" and "os")."""
-        with self._sync_lock:
+        with self._publish_lock:
             self._check_usable()
             self._publish_or_fail(self._last_lsn)
+            if self._behind is not None and self._total_bytes - self._asked_bytes > _BEHIND_BYTES:
+                self._asked_bytes = self._total_bytes
+                self._behind.submit(self._sync_behind)
+
+    def _sync_behind(self) -> None:
+        """Sync what there is, so that the next segment need not wait for it; whoever comes next is told if it fails."""
+        with self._sync_lock, suppress(WalFailedError):
+            if not self._closed and self._failure is None:
+                self._sync_file()
 
     def bytes_since(self, lsn: int) -> int:
         """Log bytes after ``lsn``; up to 64 KiB (or one group) too many."""
@@ -224,7 +244,7 @@ class WalWriter:
         Raises:
             WalFailedError: what was appended since the last ``sync`` has an unknown outcome.
         """
-        with self._append_lock, self._sync_lock:
+        with self._append_lock, self._sync_lock, self._publish_lock:
             if self._closed:
                 return
             self._closed = True
@@ -299,9 +319,8 @@ class WalWriter:
             raise self._fail(error) from error.__cause__
         with self._sync_lock:
             old = self._file
-            if old is not None and self._last_lsn > self._durable_lsn:
-                self._datasync(old)
-                self._durable_lsn = self._last_lsn
+            if old is not None:
+                self._sync_file()
             header = self._write_header(blank)
             self._file, self._size, self._used = blank.file, blank.size, HEADER_PAGE_BYTES
             self._salt, self._last_seq, self._first_of_run = header.salt, blank.seq, False
@@ -348,8 +367,9 @@ class WalWriter:
 
     def _publish(self, committed_lsn: int) -> None:
         """Publish after the fact: never before the sync that makes ``durable_lsn`` true."""
-        published = self._published
-        point = CommitPoint(max(committed_lsn, published.committed_lsn if published else 0), self._durable_lsn)
+        published, durable = self._published, self._durable_lsn
+        # A sync beside this may have got further than the caller saw.
+        point = CommitPoint(max(committed_lsn, durable, published.committed_lsn if published else 0), durable)
         if self._commit_file is not None and point != published:
             self._commit_file.pwrite([encode_commit(point, self._identity)], 0)
             self._published = point

@@ -12,7 +12,7 @@ from omendb_chaos.sim.disk import SimDisk
 from omendb_chaos.sim.faults import SYNC_KINDS, WRITE_KINDS
 from omendb_chaos.sim.oplog import SyncFile, SyncFolder
 from omendb_common.errors import DatabaseClosedError, DiskFullError, ReplicaFailedError
-from omendb_engine.wal.prepare import WalFailedError
+from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.writer import WalWriter
 from tests.unit.engine.wal_cases import append, check, new_disk, open_writer, scan, segment_paths
 
@@ -202,3 +202,35 @@ def test_a_segment_that_cannot_be_removed_is_tried_again() -> None:
     assert not writer.failed
     writer.drop_through(4)
     assert len(segment_paths(disk)) == 1
+
+
+def test_what_nobody_synced_is_synced_behind_the_writes() -> None:
+    disk = new_disk()
+    with ThreadPoolExecutor(1) as behind:
+        writer = open_writer(
+            disk, settings=WalSettings(segment_bytes=16 << 20, first_segment_bytes=16 << 20), prepare=behind
+        )
+        for _ in range(6):
+            append(writer, 1 << 20)
+            writer.publish()
+    assert 4 <= writer.durable_lsn <= writer.last_lsn
+    writer.close()
+
+
+def test_a_sync_behind_the_writes_that_fails_stops_the_log() -> None:
+    disk = new_disk()
+    with ThreadPoolExecutor(1) as behind:
+        writer = open_writer(
+            disk, settings=WalSettings(segment_bytes=16 << 20, first_segment_bytes=16 << 20), prepare=behind
+        )
+        append(writer, 8 << 20)
+        # The next sync of the only segment with records is one that nobody asked for.
+        disk.faults.fail("datasync", path_part=segment_paths(disk)[0])
+        writer.publish()
+    assert writer.failed
+    with pytest.raises(WalFailedError) as refused:
+        append(writer, 100)
+    assert refused.value.outcome == "none"
+    assert writer.durable_lsn == 0
+    writer.close()
+    assert not any(isinstance(op, SyncFile) for op in disk.log[failed_syncs(disk)[0] + 1 :])
