@@ -92,8 +92,7 @@ class Applied:
     partial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(NamedTuple):
     """What a search cost on one replica; the meaning of each is that of the engine's ``Performance``."""
 
     vectors_scanned: int = 0
@@ -103,8 +102,7 @@ class Work:
     cost_estimate: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(NamedTuple):
     """The ``k`` nearest of every row of ``queries`` (m, dimension) in one shard."""
 
     shard: ShardRef
@@ -135,7 +133,7 @@ class ShardHits:
     stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
     payload: pa.RecordBatch | None = None
     vectors: npt.NDArray[Any] | None = None
-    work: Work = Work()
+    work: Work = field(default_factory=Work)
     hlc: int = 0
     error: OmenDBError | None = None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from omendb_common.config import load_groups
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
+from omendb_common.wire.process_loop import run_loop
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.process import Options, parse_address, parse_peers, serve
 
@@ -51,15 +51,6 @@ def options_from(given: argparse.Namespace) -> Options:
     )
 
 
-def _run(options: Options) -> None:
-    try:
-        import uvloop  # a faster loop where it is installed
-    except ImportError:
-        asyncio.run(serve(options))
-    else:
-        uvloop.run(serve(options))
-
-
 def main() -> int:
     """Run; 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     try:
@@ -67,7 +58,7 @@ def main() -> int:
         options = options_from(given)
         log_as_told(given, "coordinator", options.node_id)
         os.makedirs(options.folder, exist_ok=True)
-        _run(options)
+        run_loop(serve(options))
     except InvalidArgumentError as problem:
         sys.stderr.write(f"omendb coordinator: {problem}\n")
         return 2

@@ -13,6 +13,7 @@ from omendb_common.config import load_settings
 from omendb_common.errors import InvalidArgumentError, OmenDBError, ReplicaFailedError
 from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
 from omendb_common.wire.frames import FrameLimits
+from omendb_common.wire.process_loop import run_loop
 from omendb_datanode.config import DataNodeSettings
 from omendb_datanode.node import DataNodeProcess, Options
 
@@ -73,7 +74,7 @@ def main() -> int:
         options = options_from(given)
         log_as_told(given, "datanode", options.node_id)
         os.makedirs(options.folder, exist_ok=True)
-        _run(options)
+        run_loop(serve(options))
     except InvalidArgumentError as problem:
         sys.stderr.write(f"omendb datanode: {problem}\n")
         return EXIT_USAGE
@@ -84,15 +85,6 @@ def main() -> int:
         sys.stderr.write(f"omendb datanode: {problem}\n")
         return 1
     return 0
-
-
-def _run(options: Options) -> None:
-    try:
-        import uvloop  # a faster loop where it is installed
-    except ImportError:
-        asyncio.run(serve(options))
-    else:
-        uvloop.run(serve(options))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
 from typing import Any
 
 from omendb_common.config import load_groups
@@ -21,6 +20,7 @@ from omendb_common.process_flags import (
 )
 from omendb_common.settings import MIB
 from omendb_common.wire.frames import FrameLimits
+from omendb_common.wire.process_loop import run_loop
 from omendb_router.config import FaceSettings, FaceTls
 from omendb_router.face_serving import Place
 from omendb_router.process import Options, RouterProcess
@@ -130,23 +130,12 @@ async def _stop_at_end_of_input(stop: asyncio.Event) -> None:
     await asyncio.get_running_loop().connect_read_pipe(Input, sys.stdin)
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where it is installed, else on asyncio's own loop."""
-    try:
-        import uvloop  # here, because Windows has none
-    except ImportError:
-        asyncio.run(work)
-        return
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     given = parser().parse_args(arguments)
     try:
         log_as_told(given, "router", given.node_id)
-        run(serve(given))
+        run_loop(serve(given))
     except InvalidArgumentError as error:
         sys.stderr.write(f"omendb router: {error}\n")
         return 2

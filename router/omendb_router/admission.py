@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
@@ -23,8 +24,7 @@ class _Gate:
     waiting: deque[tuple[asyncio.Future[None], int]] = field(default_factory=deque)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A place among the requests at work; as a context it leaves by itself."""
 
     admission: Admission

@@ -63,7 +63,12 @@ async def hear(
     """The answers of as many replicas as the read takes, or of the one named ``only``; an error when too few come."""
     if only is not None:
         asked = asked._replace(need=1)
-    nodes = fanout.by_promise(asked.readers) if only is None else [only]
+    if only is not None:
+        nodes = [only]
+    elif kind == "search" and asked.need == 1:
+        nodes = fanout.by_company(asked.readers)
+    else:
+        nodes = fanout.by_promise(asked.readers)
     good, bad = await fanout.ask(nodes, asked.need, kind, make, deadline)
     check_enough(asked, good, bad, deadline)
     return good

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,7 @@ from omendb_common.topology import CollectionInfo, Topology
 Consistency = Literal["one", "majority", "session"]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """Which state a read must show. ``consistency`` None: the operation's own; with a token, ``session``."""
 
     consistency: Consistency | None = None
@@ -45,8 +44,7 @@ class Written:
     superseded: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """The ``k`` nearest of every row of ``queries`` (m, dimension), float32 and finite.
 
     ``payload`` and ``vectors`` (of the searched field): what to answer beside ids and distances.
@@ -64,8 +62,7 @@ class Question:
     vectors: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hits:
+class Hits(NamedTuple):
     """Row i of ``distances`` (m, k) has ``counts[i]`` hits, nearest first; the other columns are flat, query by query.
 
     ``stale_possible``: fewer replicas answered than prove that nothing newer was acknowledged.

@@ -11,7 +11,7 @@ import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
@@ -35,12 +35,15 @@ class Answer(Protocol):
         """Why it refused."""
 
 
+_COMPANY_MAX = 16
+_FAULTS = ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError
+"""What a client raises by a fault of its own code or of the event loop's, instead of an error of ours."""
+
 A = TypeVar("A", bound=Answer)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Heard(Generic[A]):
+class Heard(NamedTuple, Generic[A]):
     """A node's answer, whatever its verdict."""
 
     node_id: str
@@ -77,6 +80,7 @@ class Fanout:
         self._health: dict[str, NodeHealth] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closing = False
+        self._companies: dict[tuple[str, ...], _Company] = {}
         self.counts: Counter[str] = Counter()
 
     # -- tasks
@@ -159,10 +163,36 @@ class Fanout:
 
         return sorted(node_ids, key=promise)
 
+    def by_company(self, node_ids: tuple[str, ...]) -> list[str]:
+        """As :meth:`by_promise`, but the same for what is asked at one moment, so that it can travel together.
+
+        A call costs a data node as much as several small searches: spread over the replicas, those of one turn of the
+        loop would cost all replicas a call. After ``_COMPANY_MAX`` the next replica has its turn.
+        """
+        company = self._companies.get(node_ids)
+        if company is None or company.left == 0:
+            if not self._companies:
+                asyncio.get_running_loop().call_soon(self._companies.clear)
+            company = self._companies[node_ids] = _Company(self.by_promise(node_ids))
+        company.left -= 1
+        return company.order
+
     async def call(
-        self, node_id: str, kind: str, make: Make[A], deadline: Deadline, size_bytes: int = 0
+        self,
+        node_id: str,
+        kind: str,
+        make: Make[A],
+        deadline: Deadline,
+        size_bytes: int = 0,
+        *,
+        late: Callable[[], bool] | None = None,
     ) -> Heard[A] | Unheard:
-        """One call to one node; ``size_bytes``: what it keeps in memory until it ends."""
+        """One call to one node.
+
+        Args:
+            size_bytes: what it keeps in memory until it ends.
+            late: given by a caller that cancels the call at the deadline itself: whether that is why it was cancelled.
+        """
         health = self.health(node_id)
         node = self.nodes.find(node_id)
         refusal = self.refusal(node_id, size_bytes)
@@ -175,19 +205,24 @@ class Fanout:
         health.in_flight += 1
         health.in_flight_bytes += size_bytes
         try:
-            async with asyncio.timeout(allowed_s):
+            if late is not None:
                 answer = await make(node_id, node)
+            else:
+                async with asyncio.timeout(allowed_s):
+                    answer = await make(node_id, node)
         except (TimeoutError, DeadlineExceededError):
             self._timed_out(health, allowed_s)
-            late = DeadlineExceededError(f"data node {node_id} did not answer in time", field="timeout")
-            return Unheard(node_id, late, sent=True)
+            return _too_late(node_id)
         except OmenDBError as error:
             health.circuit.failed(self.clock.mono_s(), self._dice.random())
             sent = not (isinstance(error, UnavailableError) and error.outcome == "none")
             return Unheard(node_id, error, sent)
         except asyncio.CancelledError:
-            # Another was faster, or the caller went away: no failure, but a node that is asked less from now on.
-            health.gave_up(self.clock.mono_s() - started_s, self.clock.mono_s())
+            if late is not None and late():
+                self._timed_out(health, allowed_s)
+            else:
+                # Another was faster, or the caller went away: no failure, but a node that is asked less from now on.
+                health.gave_up(self.clock.mono_s() - started_s, self.clock.mono_s())
             raise
         finally:
             health.in_flight -= 1
@@ -244,15 +279,19 @@ class Fanout:
         asking: Asking[A] = self.asking(kind, deadline)
         self.budget.earn()
         try:
-            for _ in range(min(need, len(waiting))):
-                asking.start(waiting.popleft(), make)
+            if need == 1 and waiting:
+                reply = await _Alone(asking, waiting, make).answered()
+                if reply is not None:
+                    asking.put(reply)
+            else:
+                for _ in range(min(need, len(waiting))):
+                    asking.start(waiting.popleft(), make)
             while asking.busy and len(good) < need:
                 hedging = waiting and self.budget.full_enough
-                reply = await asking.next(self._patience_s(asking.pending, kind) if hedging else None)
+                reply = await asking.next(self.patience_s(asking.pending, kind) if hedging else None)
                 if reply is None:
                     if self.budget.take():
-                        self.counts["hedges"] += 1
-                        asking.start(waiting.popleft(), make)
+                        asking.hedge(waiting.popleft(), make)
                 elif isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK:
                     good.append(reply)
                 else:
@@ -265,18 +304,31 @@ class Fanout:
             asking.cancel()
         return good, bad
 
-    def _patience_s(self, pending: Sequence[str], kind: str) -> float:
+    def patience_s(self, pending: Sequence[str], kind: str) -> float:
+        """Seconds after which the slowest of some nodes is late."""
         otherwise_s = self.settings.hedge_ms / 1e3
         return max(self.health(node_id).hedge_s(kind, otherwise_s) for node_id in pending)
+
+
+class _Company:
+    """The order in which replicas are asked by those who ask in one turn of the loop, and how many more may join."""
+
+    __slots__ = ("left", "order")
+
+    def __init__(self, order: list[str]) -> None:
+        self.order = order
+        self.left = _COMPANY_MAX
 
 
 class Asking(Generic[A]):
     """Calls on their way, and their replies in the order in which they come."""
 
     def __init__(self, fanout: Fanout, kind: str, deadline: Deadline) -> None:
-        self._fanout = fanout
-        self._kind = kind
-        self._deadline = deadline
+        self.fanout = fanout
+        self.kind = kind
+        self.deadline = deadline
+        self.told: Callable[[Heard[A] | Unheard], None] | None = None
+        """Called with every reply when it comes."""
         self._calls: dict[str, asyncio.Task[Heard[A] | Unheard]] = {}
         self._replies: deque[Heard[A] | Unheard] = deque()
         self._waiter: asyncio.Future[None] | None = None
@@ -293,23 +345,34 @@ class Asking(Generic[A]):
 
     def start(self, node_id: str, make: Make[A], size_bytes: int = 0) -> None:
         """Call one more node."""
-        call = self._fanout.call(node_id, self._kind, make, self._deadline, size_bytes)
+        call = self.fanout.call(node_id, self.kind, make, self.deadline, size_bytes)
         task = asyncio.get_running_loop().create_task(call)
-        self._fanout.own(task)
+        self.fanout.own(task)
         self._calls[node_id] = task
         task.add_done_callback(lambda done: self._arrived(node_id, done))
 
+    def hedge(self, node_id: str, make: Make[A]) -> None:
+        """Call one more node because the others are late."""
+        self.fanout.counts["hedges"] += 1
+        self.start(node_id, make)
+
+    def put(self, reply: Heard[A] | Unheard) -> None:
+        """A reply that is to be handed out first."""
+        self._replies.appendleft(reply)
+
     def _arrived(self, node_id: str, task: asyncio.Task[Heard[A] | Unheard]) -> None:
         self._calls.pop(node_id, None)
+        reply: Heard[A] | Unheard
         if task.cancelled():
             stopped = UnavailableError("the call was cancelled", field=node_id, outcome="unknown")
-            self._replies.append(Unheard(node_id, stopped, sent=True))
+            reply = Unheard(node_id, stopped, sent=True)
         elif (failure := task.exception()) is not None:
-            # A fault of the client's own code. The other replicas' answers still count; this one's is unknown.
-            broken = UnavailableError(f"calling data node {node_id} failed: {failure!r}", field=node_id)
-            self._replies.append(Unheard(node_id, broken, sent=True))
+            reply = _broken(node_id, failure)
         else:
-            self._replies.append(task.result())
+            reply = task.result()
+        self._replies.append(reply)
+        if self.told is not None:
+            self.told(reply)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -330,6 +393,96 @@ class Asking(Generic[A]):
         """Give up what is still on its way."""
         for task in list(self._calls.values()):
             task.cancel()
+
+
+class _Alone(Generic[A]):
+    """The only call of a question, made in the task of whoever asks.
+
+    A task of its own and a timeout's scope cost as much as a small search. The call is ended by cancelling that task,
+    as a timeout's scope does: at the deadline, or when a node that was asked later has a good answer.
+    """
+
+    __slots__ = ("_asking", "_cancelled", "_late", "_loop", "_make", "_node_id", "_over", "_task", "_timer", "_waiting")
+
+    def __init__(self, asking: Asking[A], waiting: deque[str], make: Make[A]) -> None:
+        self._asking = asking
+        self._node_id = waiting.popleft()
+        self._waiting = waiting
+        self._make = make
+        self._cancelled = False
+        self._late = False
+        self._over = False
+
+    async def answered(self) -> Heard[A] | Unheard | None:
+        """Its reply; None when another node's good answer came before."""
+        asking = self._asking
+        fanout, deadline = asking.fanout, asking.deadline
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        before = task.cancelling()
+        self._set_timer()
+        try:
+            return await fanout.call(self._node_id, asking.kind, self._make, deadline, late=self._is_late)
+        except asyncio.CancelledError:
+            if not self._cancelled or task.cancelling() > before + 1:
+                raise
+            return _too_late(self._node_id) if self._late else None
+        except _FAULTS as failure:
+            return _broken(self._node_id, failure)
+        finally:
+            self._over = True
+            asking.told = None
+            self._timer.cancel()
+            if self._cancelled:
+                task.uncancel()
+
+    def _is_late(self) -> bool:
+        return self._late
+
+    def _set_timer(self) -> None:
+        """For the moment when another node is to be asked, or the deadline."""
+        asking = self._asking
+        fanout, left_s = asking.fanout, asking.deadline.left_s
+        if self._waiting and fanout.budget.full_enough:
+            patience_s = fanout.patience_s((self._node_id, *asking.pending), asking.kind)
+            if patience_s < left_s:
+                self._timer = self._loop.call_later(patience_s, self._hedge)
+                return
+        self._timer = self._loop.call_later(left_s, self._deadline)
+
+    def _hedge(self) -> None:
+        """Whoever was asked is late: ask another one as well."""
+        asking = self._asking
+        if asking.fanout.budget.take():
+            asking.told = self._other
+            asking.hedge(self._waiting.popleft(), self._make)
+        self._set_timer()
+
+    def _other(self, reply: Heard[A] | Unheard) -> None:
+        if isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK:
+            self._end()
+
+    def _deadline(self) -> None:
+        self._late = not self._cancelled
+        self._end()
+
+    def _end(self) -> None:
+        if not self._over and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+
+def _too_late(node_id: str) -> Unheard:
+    late = DeadlineExceededError(f"data node {node_id} did not answer in time", field="timeout")
+    return Unheard(node_id, late, sent=True)
+
+
+def _broken(node_id: str, failure: BaseException) -> Unheard:
+    """A fault of the client's own code. The other replicas' answers still count; this one's is unknown."""
+    broken = UnavailableError(f"calling data node {node_id} failed: {failure!r}", field=node_id)
+    return Unheard(node_id, broken, sent=True)
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,8 +48,7 @@ class ShardAnswer:
     holders: Int64 | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+class Merged(NamedTuple):
     """The hits of m queries over all shards; the flat columns are ordered by query."""
 
     distances: Float32
@@ -100,7 +99,7 @@ class Searches:
         done: list[tuple[Int64, Contest, tuple[str, ...]]] = []
         works: list[Work] = []
         while True:
-            part = replace(question, queries=question.queries[rows])
+            part = question._replace(queries=question.queries[rows])
             heard = await self._hits(asked, part, wanted, deadline)
             works += [h.answer.work for h in heard]
             contest = Contest.of([h.answer for h in heard], question.k, wanted)

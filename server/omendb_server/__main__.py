@@ -9,12 +9,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine
 from typing import Any
 
 from omendb_common.config import load_settings
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.process_flags import add_settings_flags, log_as_told, overrides
+from omendb_common.wire.process_loop import run_loop
 from omendb_router.config import FaceSettings
 from omendb_router.face_serving import Place
 from omendb_router.settings import RouterSettings
@@ -66,23 +66,12 @@ async def serve(given: argparse.Namespace) -> None:
         await server.stop()
 
 
-def run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where it is installed, else on asyncio's own loop."""
-    try:
-        import uvloop  # here, because Windows has none
-    except ImportError:
-        asyncio.run(work)
-        return
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(work)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """The command: 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     given = parser().parse_args(arguments)
     try:
         log_as_told(given, "server")
-        run(serve(given))
+        run_loop(serve(given))
     except OmenDBError as error:
         sys.stderr.write(f"omendb serve: {type(error).__name__}: {error}\n")
         return 2 if isinstance(error, InvalidArgumentError) else 1

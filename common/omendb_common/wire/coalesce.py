@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,8 @@ QUERIES_MAX = 256
 CALLS_MAX = 2
 """Calls of one kind that are under way at a time: one is worked on, the next one is there when it ends. With more,
 each holds fewer searches, and a call costs a data node as much as several of these."""
+_TURNS_MAX = 8
+"""Turns of the loop that a call waits for searches to join it, as long as each brings some."""
 WAITING_MAX = 4096
 """Searches of one kind that may wait; the next one is told to come back later."""
 
@@ -102,7 +103,7 @@ class Coalescer:
         lane.waiting.append(waiting)
         if not lane.due and lane.sending < self._calls_max:
             lane.due = True
-            self._loop.call_soon(self._flush, key, lane)
+            self._loop.call_soon(self._gather, key, lane, 0, _TURNS_MAX)
         # A timer of the loop's: a timeout scope around every search costs three times as much.
         timer = self._loop.call_later(deadline.left_s, self._late, waiting)
         try:
@@ -134,6 +135,14 @@ class Coalescer:
         waiting.future.cancel()
         if waiting.batch is not None:
             waiting.batch.leave()
+
+    def _gather(self, key: _Key, lane: _Lane, before: int, turns: int) -> None:
+        """Send in the first turn of the loop that has brought no more; ``before``: how many waited in the last one."""
+        here = len(lane.waiting)
+        if here > before and turns:
+            self._loop.call_soon(self._gather, key, lane, here, turns - 1)
+        else:
+            self._flush(key, lane)
 
     def _flush(self, key: _Key, lane: _Lane) -> None:
         lane.due = False
@@ -206,7 +215,7 @@ def _key(call: Search) -> _Key:
 
 
 def _joined(waiting: list[_Waiting]) -> Search:
-    return replace(waiting[0].call, queries=np.concatenate([one.call.queries for one in waiting]))
+    return waiting[0].call._replace(queries=np.concatenate([one.call.queries for one in waiting]))
 
 
 def split_hits(hits: ShardHits, rows: list[int]) -> list[ShardHits]:

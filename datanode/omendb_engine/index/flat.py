@@ -14,12 +14,13 @@ import numpy.typing as npt
 from omendb_common.schema import Float32Array, Metric, VectorDType
 from omendb_engine.index.metric import is_l2, to_index_space
 from omendb_engine.index.native import faiss
+from omendb_engine.index.product import fits, nearest_by_product
 
 I64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
 BLOCK_ROWS = 8_192
-# Faiss goes over to a matrix product at 20 queries; below, it subtracts and squares.
+# At 20 queries Faiss goes over to a matrix product of its own, slower than ours; below, it subtracts and squares.
 _DIRECT_QUERIES_MAX = 19
 # Few queries over a row list: follow the list for each instead of gathering the rows once.
 _BY_LIST_QUERIES_MAX = 4
@@ -60,7 +61,7 @@ def scan(
             raise ValueError("give rows or mask, not both")
         if mask.all():
             mask = None
-        elif dtype != "float32" or len(queries) > _DIRECT_QUERIES_MAX:
+        elif dtype != "float32" or not (len(queries) <= _DIRECT_QUERIES_MAX or fits(len(vectors), len(queries), k)):
             rows, mask = np.flatnonzero(mask), None
     if (rows is not None and len(rows) == 0) or len(vectors) == 0 or len(queries) == 0:
         return empty_result(len(queries), k, metric)
@@ -80,18 +81,28 @@ def empty_result(m: int, k: int, metric: Metric) -> tuple[Float32Array, I64Array
 def _scan_all(
     x: Float32Array, q: Float32Array, k: int, metric: Metric, mask: BoolArray | None
 ) -> tuple[Float32Array, I64Array]:
-    values, rows = np.empty((len(q), k), np.float32), np.empty((len(q), k), np.int64)
-    bits = np.packbits(mask, bitorder="little") if mask is not None else None
-    selector = faiss.IDSelectorBitmap(len(x), faiss.swig_ptr(bits)) if bits is not None else None
-    _knn(x, q, k, metric, values, rows, selector)
-    if is_l2(metric) and len(q) > _DIRECT_QUERIES_MAX:
-        _mend_l2(x, q, k, values, rows)
+    if fits(len(x), len(q), k):
+        values, rows = nearest_by_product(x, q, k, l2=is_l2(metric), mask=mask)
+        _mend_product(x, q, metric, mask, values, rows)
+    else:
+        values, rows = np.empty((len(q), k), np.float32), np.empty((len(q), k), np.int64)
+        _knn(x, q, k, metric, values, rows, mask)
+        if is_l2(metric) and len(q) > _DIRECT_QUERIES_MAX:
+            _mend_l2(x, q, values, rows, mask)
     return _worst_where_absent(values, rows, metric)
 
 
 def _knn(
-    x: Float32Array, q: Float32Array, k: int, metric: Metric, values: Float32Array, rows: I64Array, selector: Any
+    x: Float32Array,
+    q: Float32Array,
+    k: int,
+    metric: Metric,
+    values: Float32Array,
+    rows: I64Array,
+    mask: BoolArray | None,
 ) -> None:
+    bits = np.packbits(mask, bitorder="little") if mask is not None else None
+    selector = faiss.IDSelectorBitmap(len(x), faiss.swig_ptr(bits)) if bits is not None else None
     arguments = (faiss.swig_ptr(q), faiss.swig_ptr(x), x.shape[1], len(q), len(x), k)
     outputs = (faiss.swig_ptr(values), faiss.swig_ptr(rows))
     if is_l2(metric):
@@ -100,7 +111,36 @@ def _knn(
         faiss.knn_inner_product(*arguments, *outputs, selector)
 
 
-def _mend_l2(x: Float32Array, q: Float32Array, k: int, values: Float32Array, rows: I64Array) -> None:
+def _mend_product(
+    x: Float32Array, q: Float32Array, metric: Metric, mask: BoolArray | None, values: Float32Array, rows: I64Array
+) -> None:
+    """Undo what a matrix product does to huge numbers, of which it makes none, and to small differences."""
+    wanted = min(rows.shape[1], len(x) if mask is None else int(np.count_nonzero(mask)))
+    if wanted and (rows[:, wanted - 1] < 0).any():
+        _again(x, q, metric, np.flatnonzero(rows[:, wanted - 1] < 0), values, rows, mask)
+    if is_l2(metric):
+        _mend_l2(x, q, values, rows, mask)
+
+
+def _again(
+    x: Float32Array,
+    q: Float32Array,
+    metric: Metric,
+    some: I64Array,
+    values: Float32Array,
+    rows: I64Array,
+    mask: BoolArray | None,
+) -> None:
+    """Answer queries ``some`` again, without a matrix product."""
+    k = values.shape[1]
+    for start in range(0, len(some), _DIRECT_QUERIES_MAX):
+        few = some[start : start + _DIRECT_QUERIES_MAX]
+        v, r = np.empty((len(few), k), np.float32), np.empty((len(few), k), np.int64)
+        _knn(x, np.ascontiguousarray(q[few]), k, metric, v, r, mask)
+        values[few], rows[few] = v, r
+
+
+def _mend_l2(x: Float32Array, q: Float32Array, values: Float32Array, rows: I64Array, mask: BoolArray | None) -> None:
     """Undo the cancellation of the matrix product.
 
     Its error is a few epsilon of the squared lengths, however small the distance. Where that could have
@@ -110,14 +150,11 @@ def _mend_l2(x: Float32Array, q: Float32Array, k: int, values: Float32Array, row
     lengths = np.einsum("ij,ij->i", q, q)
     loss = _LOSS * _EPSILON * lengths
     unsafe = np.flatnonzero(~(loss <= _TOLERANCE * values[:, -1]) & (rows[:, 0] >= 0))
-    for start in range(0, len(unsafe), _DIRECT_QUERIES_MAX):
-        some = unsafe[start : start + _DIRECT_QUERIES_MAX]
-        v, r = np.empty((len(some), k), np.float32), np.empty((len(some), k), np.int64)
-        _knn(x, np.ascontiguousarray(q[some]), k, "l2", v, r, None)
-        values[some], rows[some] = v, r
+    if len(unsafe):
+        _again(x, q, "l2", unsafe, values, rows, mask)
     if len(unsafe) < len(q):
         safe = np.setdiff1d(np.arange(len(q)), unsafe, assume_unique=True)
-        step = max(1, _GATHER_ROWS // max(k, 1))
+        step = max(1, _GATHER_ROWS // max(values.shape[1], 1))
         for start in range(0, len(safe), step):
             _recompute(x, q, values, rows, safe[start : start + step])
 

@@ -22,9 +22,14 @@ from omendb_engine.query.plan import SPARE_FACTOR, SPARE_ROWS, Plan, Strategy, c
 from omendb_engine.query.rowset import RowSet
 from omendb_engine.resources import Resources
 
-# Few queries end sooner on one thread: a team of threads waits for its slowest member, and on a busy machine
-# that is a time slice (measured on two loaded cores: 0.5 ms against 50 ms for one scan of 10,000 rows).
+# Little work ends sooner on one thread: a team of threads waits for its slowest member, and on a busy machine
+# that is a time slice (measured on two loaded cores: 0.5 ms against 50 ms for one scan of 10,000 rows). The members
+# wait spinning: where searches come side by side, as in a data node, a team took half as much again of the processor.
 _ONE_THREAD_QUERIES_MAX = 4
+_ONE_THREAD_COST_MAX = 16_000_000
+"""Numbers compared by a scan: about two milliseconds of a core."""
+_WALK_COST = 4.5
+"""What a comparison on a walk costs, in those of a scan of all rows."""
 # Callers ask for few different k and efforts; more than this are not remembered.
 _ROUTES_MAX = 64
 
@@ -126,13 +131,14 @@ class _Step(NamedTuple):
 class _Route(NamedTuple):
     """How a snapshot is searched: a step for each part that is, and how many are not.
 
-    ``walks``: whether every step walks an index.
+    ``walks``: whether every step walks an index. ``cost``: of one query, in comparisons of a scan.
     """
 
     steps: tuple[_Step, ...]
     skipped: int
     comparisons: int
     walks: bool
+    cost: float
 
 
 def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> Nearest:
@@ -142,8 +148,8 @@ def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, wo
     work.searched += len(route.steps)
     work.skipped += route.skipped
     work.scanned += route.comparisons * m
-    if m > _ONE_THREAD_QUERIES_MAX or (m == 1 and route.walks):
-        # A walk with one query never starts a team of threads.
+    # A walk with one query never starts a team of threads.
+    if (m == 1 and route.walks) or (m > _ONE_THREAD_QUERIES_MAX and _for_a_team(route, request)):
         return _search(route.steps, request, work)
     # A thread count is per calling thread, so this touches nobody else; the caller gets back what it had.
     before = faiss.omp_get_max_threads()
@@ -152,6 +158,10 @@ def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, wo
         return _search(route.steps, request, work)
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def _for_a_team(route: _Route, request: SearchRequest) -> bool:
+    return route.cost * request.queries.size > _ONE_THREAD_COST_MAX
 
 
 def _route(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> _Route:
@@ -179,7 +189,8 @@ def _plan(snapshot: Snapshot, request: SearchRequest, resources: Resources, work
         else:
             steps.append(step)
     comparisons = sum(step.plan.comparisons for step in steps)
-    return _Route(tuple(steps), skipped, comparisons, all(step.graph is not None for step in steps))
+    cost = sum(step.plan.comparisons * (1.0 if step.graph is None else _WALK_COST) for step in steps)
+    return _Route(tuple(steps), skipped, comparisons, all(step.graph is not None for step in steps), cost)
 
 
 def _step(number: int, part: AnyPart, request: SearchRequest, resources: Resources, work: Work) -> _Step | None:

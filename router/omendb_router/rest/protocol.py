@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.wire import status
 from omendb_router.config import FaceSettings
+from omendb_router.rest.calls import WHOLE
 from omendb_router.rest.one_write import GatheringTransport
 
 _LOG = logging.getLogger("omendb.router.rest")
@@ -84,6 +85,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """The request is whole; what follows is another head."""
         self._in_head, self._fed = True, 0
+        self.scope[WHOLE] = True  # type: ignore[literal-required]
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:

@@ -154,7 +154,7 @@ def any_answer(draw: st.DrawFn, of: int | None = None) -> tuple[int, Any]:
 
 
 def search(number: float, rows: int = 1, **change: Any) -> calls.Search:
-    return dataclasses.replace(calls.Search(SHARD, np.full((rows, 2), number, np.float32), 3), **change)
+    return calls.Search(SHARD, np.full((rows, 2), number, np.float32), 3)._replace(**change)
 
 
 def answer(call: calls.Search) -> calls.ShardHits:
@@ -166,6 +166,12 @@ def answer(call: calls.Search) -> calls.ShardHits:
     return calls.ShardHits(
         Verdict.OK, distances, counts, IdColumn(ids, None), ids * np.uint64(2), work=Work(len(numbers))
     )
+
+
+def names_of(kind: Any) -> tuple[str, ...]:
+    """The fields of a call or an answer, which is a dataclass or a named tuple."""
+    named: tuple[str, ...] = getattr(kind, "_fields", ()) or tuple(f.name for f in dataclasses.fields(kind))
+    return named
 
 
 def plain(value: Any) -> Any:
@@ -182,10 +188,9 @@ def plain(value: Any) -> Any:
         # With its values' types: in Python True equals 1.
         return repr(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f.name for f in dataclasses.fields(value) if f.name != "body"]
-        return (type(value), {name: plain(getattr(value, name)) for name in fields})
+        return (type(value), {name: plain(getattr(value, name)) for name in names_of(type(value)) if name != "body"})
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, tuple) and type(value) is tuple:
-        return tuple(map(plain, value))
+    if isinstance(value, tuple):
+        return (type(value), *map(plain, value))
     return value

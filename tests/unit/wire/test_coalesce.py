@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -65,12 +64,26 @@ def test_searches_of_one_moment_are_one_call() -> None:
     assert [len(call.queries) for call in play(scene).calls] == [sum(1 + i % 3 for i in range(20))]
 
 
+def test_who_comes_in_the_next_turn_still_joins_and_nobody_waits_for_ever() -> None:
+    async def scene(node: Node, joined: Coalescer) -> None:
+        tasks = []
+        for number in range(40):
+            tasks.append(asyncio.create_task(joined.search(search(number), soon())))
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+        sizes = [len(call.queries) for call in node.calls]
+        assert sum(sizes) == 40
+        assert 2 < sizes[0] < 20
+
+    play(scene)
+
+
 def test_one_that_comes_alone_leaves_alone_and_at_once() -> None:
     async def scene(node: Node, joined: Coalescer) -> None:
         node.ready.clear()
         task = asyncio.create_task(joined.search(search(1), soon()))
-        # The task, what it scheduled, and the call's own task: no timer, no waiting.
-        for _ in range(3):
+        # The task, a turn that brings no other search, and the call's own task: no timer, no waiting.
+        for _ in range(4):
             await asyncio.sleep(0)
         assert len(node.calls) == 1
         node.ready.set()
@@ -189,7 +202,7 @@ def test_an_error_is_everybodys_and_the_next_call_is_made() -> None:
 def test_an_answer_to_other_queries_is_refused() -> None:
     async def scene(node: Node, joined: Coalescer) -> None:
         async def short(call: Search, deadline: Deadline) -> ShardHits:
-            return answer(replace(call, queries=call.queries[:1]))
+            return answer(call._replace(queries=call.queries[:1]))
 
         joined._send = short
         failed = await asyncio.gather(*(joined.search(search(i), soon()) for i in range(3)), return_exceptions=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from omendb_common.shard_calls import ShardRef, Verdict
 from omendb_common.wire.frames import Attachment
 from omendb_common.wire.shard_wire import READS, decode_answer, decode_call, encode_answer, encode_call
 from omendb_proto.v1 import datanode_pb2 as pb
-from tests.unit.wire.shard_cases import any_answer, any_call, plain
+from tests.unit.wire.shard_cases import any_answer, any_call, names_of, plain
 
 SHARD = ShardRef("u", 1, 2, 3)
 
@@ -73,7 +72,7 @@ CARRIED = {
 @pytest.mark.parametrize("kind", CARRIED, ids=lambda kind: kind.__name__)
 def test_no_field_stays_behind(kind: type) -> None:
     """A field that joins a call or an answer joins the wire, the cases above, and this list."""
-    assert " ".join(f.name for f in dataclasses.fields(kind)) == CARRIED[kind]
+    assert " ".join(names_of(kind)) == CARRIED[kind]
 
 
 def test_a_batch_that_is_encoded_already_is_sent_as_it_is() -> None:
