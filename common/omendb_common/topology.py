@@ -17,6 +17,9 @@ TOPOLOGY_FORMAT = 1
 
 Role = Literal["coordinator", "router", "datanode"]
 MemberState = Literal["up", "suspect", "down", "draining", "left"]
+PROBLEMS_MAX = 20
+"""Problems of its own that a member may tell with a heartbeat, of at most so many characters each."""
+PROBLEM_CHARS_MAX = 300
 ReplicaState = Literal["active", "joining", "behind", "corrupt", "lost", "leaving"]
 
 

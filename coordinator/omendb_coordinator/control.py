@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -210,14 +210,14 @@ class Control:
         first, stop = answer["auto_ids"]
         return OriginLease(answer["origin"], answer["stamp_above"], answer["stamp_bound"], (first, stop))
 
-    def heartbeat(self, node_id: str, incarnation: str) -> Member:
-        """A member lives. NotFoundError: it must register (again)."""
+    def heartbeat(self, node_id: str, incarnation: str, problems: Sequence[str] = ()) -> Member:
+        """A member lives, with these problems. NotFoundError: it must register (again)."""
         if not self.leads:
             raise NotLeaderError(self._consensus.status.leader)
         member = self._catalog.topology.members.get(node_id)
         if member is None or member.incarnation != incarnation:
             raise NotFoundError(f"{node_id!r} is not registered like that", field="node_id", mend="register it")
-        self._liveness.heard(node_id, incarnation, self._clock.mono_s())
+        self._liveness.heard(node_id, incarnation, self._clock.mono_s(), problems)
         return member
 
     # -- reads
@@ -245,6 +245,7 @@ class Control:
             told = member_to_json(member)
             if self.leads:
                 told["silent_s"] = round(self._liveness.silent_s(member, now_s), 3)
+                told["problems"] = list(self._liveness.problems(member))
             told["replicas"] = replicas[member.node_id]
             members.append(told)
         return {

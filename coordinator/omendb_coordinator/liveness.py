@@ -6,10 +6,10 @@ of yesterday still believes changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from omendb_common.topology import Member, MemberState
+from omendb_common.topology import PROBLEM_CHARS_MAX, PROBLEMS_MAX, Member, MemberState
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Liveness:
         self._grace_s = grace_s
         self._stall_s = stall_s
         self._heard: dict[tuple[str, str], float] = {}
+        self._problems: dict[tuple[str, str], tuple[str, ...]] = {}
         self._since = 0.0
         self._quiet_until = 0.0
         self._decided: float | None = None
@@ -39,21 +40,32 @@ class Liveness:
     def elected(self, now_s: float) -> None:
         """A new leader knows nobody's heartbeats: nobody gets worse until they had time to find it."""
         self._heard.clear()
+        self._problems.clear()
         self._since = now_s
         self._quiet_until = now_s + self._grace_s
         self._decided = None
 
-    def heard(self, node_id: str, incarnation: str, now_s: float) -> None:
-        """A heartbeat came."""
+    def heard(self, node_id: str, incarnation: str, now_s: float, problems: Sequence[str] = ()) -> None:
+        """A heartbeat came, and with it what the member cannot do as it should; bounded, whoever sends it."""
         self._heard[(node_id, incarnation)] = now_s
+        told = tuple(problem[:PROBLEM_CHARS_MAX] for problem in problems[:PROBLEMS_MAX])
+        if told:
+            self._problems[(node_id, incarnation)] = told
+        else:
+            self._problems.pop((node_id, incarnation), None)
 
     def left(self, node_id: str, incarnation: str) -> None:
         """A member said that it ends: what was heard of it before counts no more."""
         self._heard.pop((node_id, incarnation), None)
+        self._problems.pop((node_id, incarnation), None)
 
     def silent_s(self, member: Member, now_s: float) -> float:
         """How long a member has been silent, counted from the election at the earliest."""
         return max(0.0, now_s - self._heard.get((member.node_id, member.incarnation), self._since))
+
+    def problems(self, member: Member) -> tuple[str, ...]:
+        """What a member told of itself with its last heartbeat."""
+        return self._problems.get((member.node_id, member.incarnation), ())
 
     def decide(self, members: Iterable[Member], now_s: float) -> list[Transition]:
         """The transitions that are due, and forget who is no member any more. Call it about once a second."""
@@ -61,6 +73,7 @@ class Liveness:
         self._forgive_own_stall(now_s)
         known = {(m.node_id, m.incarnation) for m in present}
         self._heard = {key: when for key, when in self._heard.items() if key in known}
+        self._problems = {key: told for key, told in self._problems.items() if key in known}
         due = []
         for member in present:
             to = self._state(member, now_s)

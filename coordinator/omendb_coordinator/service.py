@@ -267,7 +267,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatReply:
         """A member lives."""
         _check_speaks_for(context, request.node_id)
-        member = self._control.heartbeat(request.node_id, request.incarnation)
+        member = self._control.heartbeat(request.node_id, request.incarnation, request.problems)
         return pb.HeartbeatReply(revision=self._control.catalog.topology.revision, state=member.state)
 
     @_told

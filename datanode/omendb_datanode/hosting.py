@@ -41,6 +41,7 @@ from omendb_datanode.node_folder import (
     replica_path,
     write_held,
 )
+from omendb_engine.ballast import SpaceLevel
 from omendb_engine.disk_errors import disk_error
 from omendb_engine.replica import Replica
 from omendb_engine.resources import Resources
@@ -52,6 +53,11 @@ SERVED: tuple[ReplicaState, ...] = ("active", "joining", "behind", "leaving")
 """States in which a replica is kept open; one that the coordinators call lost or corrupt answers nothing."""
 RETRY_S = 5.0
 _BUFFER_BYTES_MIN = 1 << 20
+_WELL = "open", "opening"
+_SPACE: dict[SpaceLevel, str] = {
+    "full": "the volume is full: only deletes and reads are taken",
+    "high": "the volume is nearly full: points are updated and deleted, and no new ones taken",
+}
 
 T = TypeVar("T")
 _FAULTS = (MemoryError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
@@ -201,6 +207,17 @@ class Hosting:
     def report(self) -> dict[str, str]:
         """Every replica of this node by name: ``open``, ``failed``, or what keeps it from being used."""
         return {key.name: _state(place) for key, place in sorted(self._places.items())}
+
+    def problems(self) -> list[str]:
+        """What an operator should know: a volume that refuses writes, and replicas that do not serve."""
+        told = []
+        try:
+            levels = {replica.space_level for replica in self.replicas()}
+        except OSError as error:
+            told.append(f"the volume cannot be asked for its space: {error}")
+        else:
+            told += [what for level, what in _SPACE.items() if level in levels][:1]
+        return told + [f"replica {name}: {state}" for name, state in self.report().items() if state not in _WELL]
 
     # -- following
 

@@ -180,7 +180,7 @@ class DataNodeProcess:
             health = await self._show()
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
             if await self._register(member, stop):
-                self._client.start_heartbeats(member)
+                self._client.start_heartbeats(member, problems=self.hosting.problems)
                 await asyncio.to_thread(_warm_up)
                 await self.hosting.start()
                 self._ready = True

@@ -34,7 +34,7 @@ from omendb_common.ids import IdColumn
 from omendb_common.records import Buffer, Op, WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_engine.apply import take_batch
-from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, WriteKind
+from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, SpaceLevel, WriteKind
 from omendb_engine.beside import Beside
 from omendb_engine.commit import GroupCommit
 from omendb_engine.disk_errors import disk_error, translated
@@ -633,9 +633,14 @@ class Replica(Reader):
         """Seconds since the last write."""
         return self._clock.mono_s() - self._last_write_s
 
+    @property
+    def space_level(self) -> SpaceLevel:
+        """How full the volume is. OSError: it could not be asked."""
+        return self._guard.level()
+
     def disk_is_high(self) -> bool:
         """Whether the volume is past the mark above which nothing may grow."""
-        return self._guard.level() != "ok"
+        return self.space_level != "ok"
 
     def log_bytes_since(self, lsn: int) -> int:
         """Bytes of log after a position: what a start would replay."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,14 @@ def ok(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def until(text: str, *arguments: object) -> str:
+    """What a command prints, once it has a text in it."""
+    ends = time.monotonic() + 30
+    while text not in (told := ok(*arguments)):
+        assert time.monotonic() < ends, told
+    return told
 
 
 @pytest.fixture
@@ -60,6 +70,22 @@ def test_up_status_down_up(folder: Path) -> None:
     with Fleet.open(folder).client() as client:
         assert client.count(collection="kept") == 50
         assert client.search(V[7], k=1, collection="kept")[0].id == 7
+
+
+def test_status_says_which_replica_is_lost(folder: Path) -> None:
+    fleet = Fleet.make(folder, FleetSize(1, 1, 2), tls=False, usual_ports=False)
+    fleet.up()
+    with fleet.client(timeout=10) as client:
+        client.create_collection("c", 4, replication=2, write_quorum=1).upsert([1], V[:1])
+    fleet.kill("d1")
+    (replica,) = (folder / "d1" / "replicas").iterdir()
+    shutil.rmtree(replica)
+    Fleet.open(folder).up()
+    status = json.loads(until("are gone", "cluster", "status", "--dir", folder, "--json"))
+    problems = {m["node_id"]: m["problems"] for m in status["cluster"]["members"]}
+    assert problems["d2"] == [] and replica.name in problems["d1"][0]
+    shown = ok("cluster", "status", "--dir", folder)
+    assert f"d1: replica {replica.name}" in shown
 
 
 def test_one_that_ended_is_started_again_and_the_others_left_alone(folder: Path) -> None:

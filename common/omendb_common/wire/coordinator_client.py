@@ -33,6 +33,8 @@ from omendb_common.security.grpc_credentials import channel_credentials
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.topology import (
+    PROBLEM_CHARS_MAX,
+    PROBLEMS_MAX,
     CollectionInfo,
     Member,
     ReplicaPlace,
@@ -126,6 +128,7 @@ class CoordinatorClient:
         self._work: list[Unending] = []
         self._registered: Member | None = None
         self._beating = asyncio.Lock()
+        self._problems: Callable[[], Sequence[str]] = tuple
         self._state = ""
         self._connected = False
         self._complaints: dict[str, str] = {}
@@ -368,12 +371,19 @@ class CoordinatorClient:
         self._state = found.state
         return found
 
-    def start_heartbeats(self, member: Member | None = None, interval_s: float = HEARTBEAT_S) -> None:
+    def start_heartbeats(
+        self,
+        member: Member | None = None,
+        interval_s: float = HEARTBEAT_S,
+        problems: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
         """Tell the leader every ``interval_s`` that a member lives, until :meth:`close`.
 
         Args:
             member: registered when the coordinators do not know it; the one of :meth:`register` when None.
+            problems: what an operator should know of this process now; ``PROBLEMS_MAX`` of them are told.
         """
+        self._problems = problems
         self._registered = member or self._registered
         self._work.append(Unending(partial(self._beat, interval_s), f"{self._name}-heartbeats"))
 
@@ -403,7 +413,10 @@ class CoordinatorClient:
             await asyncio.sleep(interval_s * (0.9 + 0.2 * self._dice.random()))
 
     async def _beat_once(self, member: Member, deadline: Deadline) -> None:
-        request = pb.HeartbeatRequest(node_id=member.node_id, incarnation=member.incarnation)
+        told = [problem[:PROBLEM_CHARS_MAX] for problem in self._problems()]
+        if len(told) > PROBLEMS_MAX:
+            told = [*told[: PROBLEMS_MAX - 1], f"and {len(told) - PROBLEMS_MAX + 1} more"]
+        request = pb.HeartbeatRequest(node_id=member.node_id, incarnation=member.incarnation, problems=told)
         try:
             reply = await self._call("members.Heartbeat", request, deadline)
         except NotFoundError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from omendb.cli.processes import missing_package
 from omendb.cli.terminal import AsJson, Url, err, fail, out, print_json, reported, table
@@ -133,6 +134,9 @@ def _show_cluster(told: dict[str, Any]) -> None:
             "" if silent is None else f"{silent:.1f} s",
         )
     out.print(members)
+    for member in told.get("members", ()):
+        for problem in member.get("problems", ()):
+            out.print(f"[bold red]{member.get('node_id')}[/]: {escape(str(problem))}", highlight=False)
     collections = table("collection", "shards", "replicas", "write quorum", "read quorum", "revision")
     for found in told.get("collections", ()):
         shards = found.get("shards", ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from omendb_common.topology import Member, MemberState
+from omendb_common.topology import PROBLEM_CHARS_MAX, PROBLEMS_MAX, Member, MemberState
 from omendb_coordinator.liveness import Liveness, Transition
 from tests.unit.coordinator.catalog_cases import node
 
@@ -91,3 +91,33 @@ def test_who_is_no_member_is_forgotten() -> None:
     liveness.heard("d1", "folder of d1", 119.0)
     liveness.decide([], 119.0)
     assert liveness.silent_s(node("d1"), 120.0) == 20.0
+
+
+def test_what_a_member_tells_of_itself_holds_until_its_next_heartbeat() -> None:
+    liveness, member = _liveness(), node("d1")
+    assert liveness.problems(member) == ()
+    liveness.heard("d1", member.incarnation, 101, ["the disk is full"])
+    liveness.decide([member], 102)
+    assert liveness.problems(member) == ("the disk is full",)
+    assert liveness.problems(replace(member, incarnation="another folder")) == ()
+    liveness.heard("d1", member.incarnation, 103)
+    assert liveness.problems(member) == ()
+
+
+def test_of_problems_no_more_is_kept_than_a_good_member_sends() -> None:
+    liveness, member = _liveness(), node("d1")
+    liveness.heard("d1", member.incarnation, 101, ["x" * PROBLEM_CHARS_MAX] * PROBLEMS_MAX)
+    assert liveness.problems(member) == ("x" * PROBLEM_CHARS_MAX,) * PROBLEMS_MAX
+    liveness.heard("d1", member.incarnation, 101, ["x" * (PROBLEM_CHARS_MAX + 1)] * (PROBLEMS_MAX + 1))
+    assert liveness.problems(member) == ("x" * PROBLEM_CHARS_MAX,) * PROBLEMS_MAX
+
+
+def test_problems_go_with_the_member_and_with_the_leader() -> None:
+    member = node("d1")
+    elected, left, forgotten = _liveness(), _liveness(), _liveness()
+    for liveness in (elected, left, forgotten):
+        liveness.heard("d1", member.incarnation, 101, ["tired"])
+    elected.elected(102)
+    left.left("d1", member.incarnation)
+    forgotten.decide([], 102)
+    assert [liveness.problems(member) for liveness in (elected, left, forgotten)] == [(), (), ()]

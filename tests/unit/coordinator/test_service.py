@@ -18,7 +18,7 @@ from omendb_common.errors import (
     UnavailableError,
 )
 from omendb_common.metadata import Metadata
-from omendb_common.topology import ReplicaPlace, Topology, member_to_json
+from omendb_common.topology import PROBLEMS_MAX, ReplicaPlace, Topology, member_to_json
 from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, CoordinatorClient
 from omendb_coordinator.control import Asking
@@ -324,6 +324,28 @@ async def test_silence_is_noticed_and_a_heartbeat_brings_a_member_back() -> None
         # Long enough for rounds of the leader's duties, short enough for the silence to count for nothing.
         await asyncio.sleep(0.1)
         assert server.catalog.topology.revision == revision + 1
+
+
+@in_a_loop
+async def test_what_a_member_tells_of_itself_stands_in_the_report() -> None:
+    async with one_coordinator(QUICK, nodes=1) as (_, client):
+        problems = [f"replica {number} is damaged" for number in range(PROBLEMS_MAX)]
+        client.start_heartbeats(node("d0"), interval_s=0.05, problems=lambda: problems)
+
+        async def told() -> list[str]:
+            (member,) = (await client.status(soon()))["members"]
+            return list(member["problems"])
+
+        async def until_told(expected: list[str]) -> None:
+            async with asyncio.timeout(20):
+                while await told() != expected:
+                    await asyncio.sleep(0.02)
+
+        await until_told(problems)
+        problems.append("and the disk is full")
+        await until_told([*problems[: PROBLEMS_MAX - 1], "and 2 more"])
+        problems.clear()
+        await until_told([])
 
 
 @in_a_loop

@@ -24,6 +24,7 @@ from omendb_common.topology import CollectionInfo, ReplicaPlace, ReplicaState, S
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.node_folder import open_identity, read_held
+from omendb_engine.ballast import DiskGuard
 from omendb_engine.replica import Replica
 from tests.unit.datanode.datanode_cases import upsert
 from tests.unit.engine.engine_cases import UnsyncedDisk, ids_of, settings_of
@@ -276,6 +277,41 @@ def test_a_replica_that_was_lost_is_never_made_anew(tmp_path: Path, damage: str)
         assert found(hosted, U2).replica.writing, "the others serve"
         await hosted.stop()
         assert not (tmp_path / "replicas" / f"{U1}.0" / "CURRENT").exists()
+
+    asyncio.run(story())
+
+
+def test_an_operator_is_told_of_replicas_that_do_not_serve_and_of_full_volumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME, "d2"), collection("b", U2, 3, ME)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        assert hosted.problems() == []
+        await hosted.stop()
+        shutil.rmtree(tmp_path / "replicas" / f"{U1}.0")
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        (lost,) = hosted.problems()
+        assert lost.startswith(f"replica {U1}.0: ") and "gone" in lost
+
+        def level(answer: str) -> object:
+            def told(_: DiskGuard) -> str:
+                if answer == "error":
+                    raise OSError(5, "tired")
+                return answer
+
+            return told
+
+        for answer, expected in (("full", "full"), ("high", "nearly full"), ("error", "cannot be asked")):
+            monkeypatch.setattr(DiskGuard, "level", level(answer))
+            volume, again = hosted.problems()
+            assert expected in volume and again == lost
+        monkeypatch.undo()
+        found(hosted, U2).replica.fail(OSError(5, "tired"))
+        assert hosted.problems() == [lost, f"replica {U2}.0: failed"]
+        await hosted.stop()
 
     asyncio.run(story())
 
