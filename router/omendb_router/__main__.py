@@ -21,7 +21,8 @@ from omendb_common.process_flags import (
 from omendb_common.settings import MIB
 from omendb_common.wire.frames import FrameLimits
 from omendb_common.wire.process_loop import run_loop
-from omendb_router.config import FaceSettings, FaceTls
+from omendb_router.config import FaceSettings
+from omendb_router.face_flags import add_face_tls_flags, face_tls, face_tls_arguments
 from omendb_router.face_serving import Place
 from omendb_router.process import Options, RouterProcess
 from omendb_router.settings import RouterSettings
@@ -49,8 +50,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--zone", default="", help="where it stands, for people")
     add_settings_flags(flags)
     add_tls_flags(flags)
-    for name in ("cert", "key"):
-        flags.add_argument(f"--face-tls-{name}", help=f"PEM file of the {name} for REST and gRPC clients; both or none")
+    add_face_tls_flags(flags)
     return flags
 
 
@@ -63,9 +63,7 @@ def options_from(given: argparse.Namespace) -> Options:
         raise InvalidArgumentError("is empty", field="--node-id", bound="a name")
     if not 1 <= given.workers <= WORKERS_MAX:
         raise InvalidArgumentError(f"got {given.workers}", field="--workers", bound=f"1..{WORKERS_MAX}")
-    outer = [given.face_tls_cert, given.face_tls_key]
-    if any(outer) and not all(outer):
-        raise InvalidArgumentError("got one of them", field="tls", bound="--face-tls-cert and --face-tls-key, or none")
+    outer = face_tls(given)
     found = load_groups(GROUPS, given.config, None, overrides(given))
     frames, faces = found["frames"], found["faces"]
     if frames.frame_bytes_max < faces.body_bytes_max + _FRAME_SLACK_BYTES:
@@ -81,7 +79,7 @@ def options_from(given: argparse.Namespace) -> Options:
         Place.parse(given.grpc, "--grpc"),
         coordinators,
         tls=tls_files(given),
-        face_tls=FaceTls(*outer) if all(outer) else None,
+        face_tls=outer,
         shared=given.worker,
         zone=given.zone,
         metrics=Place.parse(given.metrics_listen, "--metrics-listen") if given.metrics_listen else None,
@@ -94,11 +92,7 @@ def options_from(given: argparse.Namespace) -> Options:
 def worker_arguments(given: argparse.Namespace) -> list[str]:
     """The flags that a worker gets from its parent, beside its name and the ports."""
     arguments = ["--coordinators", given.coordinators, "--zone", given.zone, *settings_arguments(given)]
-    for name in ("face_tls_cert", "face_tls_key"):
-        value = getattr(given, name)
-        if value is not None:
-            arguments += [f"--{name.replace('_', '-')}", value]
-    return arguments
+    return arguments + face_tls_arguments(given)
 
 
 async def serve(given: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.process_flags import add_settings_flags, log_as_told, overrides
 from omendb_common.wire.process_loop import run_loop
 from omendb_router.config import FaceSettings
+from omendb_router.face_flags import add_face_tls_flags, face_tls
 from omendb_router.face_serving import Place
 from omendb_router.settings import RouterSettings
 from omendb_server.serving import Server
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--metrics-listen", help="host:port for health and metrics; port 0 takes any")
     flags.add_argument("--profile", help="developer, production or cloud, and speed, balanced or quality")
     add_settings_flags(flags)
+    add_face_tls_flags(flags)
     return flags
 
 
@@ -42,10 +44,13 @@ async def serve(given: argparse.Namespace) -> None:
     found = load_settings(given.profile, given.config, None, overrides(given), beside=GROUPS)
     http, grpc = Place.parse(given.http, "--http"), Place.parse(given.grpc, "--grpc")
     metrics = Place.parse(given.metrics_listen, "--metrics-listen") if given.metrics_listen else None
+    tls = face_tls(given)
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ending.set)
-    server = Server.open(given.path, found.settings, faces=found.beside["faces"], router=found.beside["router"])
+    server = Server.open(
+        given.path, found.settings, faces=found.beside["faces"], router=found.beside["router"], tls=tls
+    )
     try:
         await server.start(http, grpc, metrics)
         ready = {

@@ -17,7 +17,7 @@ from omendb_datanode.folder_replicas import FolderReplicas
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.catalog import read_catalog
 from omendb_engine.folder import Folder
-from omendb_router.config import About, FaceSettings
+from omendb_router.config import About, FaceSettings, FaceTls
 from omendb_router.counted import CountedRouter
 from omendb_router.face_serving import Faces, Place
 from omendb_router.nodes import NodePool
@@ -43,11 +43,14 @@ class Server:
         *,
         faces: FaceSettings | None = None,
         router: RouterSettings | None = None,
+        tls: FaceTls | None = None,
     ) -> None:
         self.folder = folder
         self._clock = clock
         self.metrics = Metrics("server", NODE_ID, clock, release=RELEASE)
         Figures(folder, clock).show(self.metrics)
+        if tls is not None:
+            self.metrics.watch_certificate("face", tls.renewed().left_s)
         self._lag = LoopLag()
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop is", lambda: self._lag.lag_s)
         self.health = HealthServer(self.metrics.render, self._unready)
@@ -70,6 +73,7 @@ class Server:
             about,
             settings=self.face_settings,
             clock=clock,
+            tls=tls,
             observe=lambda face, name, code, seconds: self.metrics.observe_request(f"{face}.{name}", seconds, code),
         )
 
@@ -80,11 +84,19 @@ class Server:
         *,
         faces: FaceSettings | None = None,
         router: RouterSettings | None = None,
+        tls: FaceTls | None = None,
         clock: Clock | None = None,
     ) -> Server:
-        """Open the folder, making it when there is none; the errors of ``Folder.open``."""
+        """Open the folder, making it when there is none; ``tls``: what clients are shown.
+
+        Raises:
+            InvalidArgumentError: ``tls`` names files that cannot be used; the folder was left alone.
+            OmenDBError: as ``Folder.open``.
+        """
         clock = clock or SystemClock()
-        return Server(Folder.open(path, settings=settings, clock=clock), clock, faces=faces, router=router)
+        if tls is not None:
+            tls.renewed()
+        return Server(Folder.open(path, settings=settings, clock=clock), clock, faces=faces, router=router, tls=tls)
 
     async def start(self, http: Place, grpc: Place, metrics: Place | None = None) -> None:
         """Serve; ``faces.http``, ``faces.grpc`` and ``health.address`` then say where.

@@ -13,6 +13,8 @@ import httpx
 import pytest
 
 import omendb
+from omendb_common.clock import SystemClock
+from omendb_common.security.dev_certificates import DevAuthority
 from tests.unit.server.serving_process import ServingProcess
 
 
@@ -120,6 +122,8 @@ def test_health_and_metrics_have_a_port_of_their_own(path: str) -> None:
         (["--set", "nonsense"], "--set"),
         (["--set", "storage.durability=never"], "durability"),
         (["--set", "no_such_setting=1"], "no_such_setting"),
+        (["--face-tls-cert", "cert.pem"], "--face-tls-key"),
+        (["--face-tls-cert", "no.pem", "--face-tls-key", "no.key"], "face_tls"),
     ],
 )
 def test_flags_that_make_no_sense_are_named(path: str, flags: list[str], word: str) -> None:
@@ -128,6 +132,23 @@ def test_flags_that_make_no_sense_are_named(path: str, flags: list[str], word: s
     )
     assert done.returncode == 2 and word in done.stderr and "Traceback" not in done.stderr
     assert not Path(path).exists()
+
+
+def test_both_faces_speak_tls_when_told_to(path: str, tmp_path: Path) -> None:
+    files = DevAuthority.open(tmp_path / "tls", "dev", SystemClock()).issue("router", "r1", SystemClock())
+    flags = ["--face-tls-cert", files.cert, "--face-tls-key", files.key, "--metrics-listen", "127.0.0.1:0"]
+    with ServingProcess(path, *flags) as served:
+        for url in (f"https://{served.told['http']}", f"grpcs://{served.told['grpc']}"):
+            with omendb.Client(url, tls_ca=files.ca) as client:
+                if "c" not in client.list_collections():
+                    client.create_collection("c", 2)
+                client.collection("c").upsert([1], [[1.0, 2.0]])
+                assert client.collection("c").search([1.0, 2.0], k=1)[0].id == 1
+        with pytest.raises(omendb.OmenDBError), omendb.Client(f"http://{served.told['http']}", timeout=2) as client:
+            client.list_collections()
+        values = httpx.get(f"http://{served.told['metrics']}/metrics").text
+        assert "omendb_tls_certificate_expiry_seconds{" in values
+        assert served.stop() == 0
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
