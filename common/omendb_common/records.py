@@ -159,7 +159,7 @@ def decode_batch(body: memoryview, *, path: str = "write batch", own: bool = Fal
             for name, dtype, shape, offset, size in meta["sections"]
         }
         return _assemble(Op(op), rows, parts, tuple(meta.get("keys", ())))
-    except (struct.error, KeyError, ValueError, TypeError, pa.ArrowException) as error:
+    except (struct.error, KeyError, ValueError, TypeError, RecursionError, pa.ArrowException) as error:
         raise CorruptionError(f"malformed write batch: {error}", path=path) from error
 
 

@@ -63,7 +63,7 @@ class Command:
         """
         try:
             value = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidArgumentError("not JSON", field="command") from None
         if not isinstance(value, dict):
             raise InvalidArgumentError("not a JSON object", field="command")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -99,6 +99,10 @@ class _Face:
         return self._control.settings.proposal_s if left is None else min(float(left), CALL_S_MAX)
 
 
+JSON_DEPTH_MAX = 32
+"""Levels of a schema, of options or of a member's description."""
+
+
 def _asking(proposal: pb.Proposal) -> Asking:
     if not proposal.request_id:
         raise InvalidArgumentError("is missing", field="request_id", bound="a unique text per intention")
@@ -107,9 +111,22 @@ def _asking(proposal: pb.Proposal) -> Asking:
 
 def _json(data: bytes, field: str) -> Any:
     try:
-        return json.loads(data)
-    except ValueError:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
         raise InvalidArgumentError("not JSON", field=field) from None
+    # Every member reads it again out of the log, from stacks of other depths: what one can read, all must.
+    level = [value]
+    for _ in range(JSON_DEPTH_MAX):
+        level = [item for held in level for item in _items(held)]
+        if not level:
+            return value
+    raise InvalidArgumentError("is nested too deeply", field=field, bound=f"at most {JSON_DEPTH_MAX} levels")
+
+
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _optional(request: Any, name: str) -> Any:

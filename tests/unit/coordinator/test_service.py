@@ -22,6 +22,7 @@ from omendb_common.topology import PROBLEMS_MAX, ReplicaPlace, Topology, member_
 from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, CoordinatorClient
 from omendb_coordinator.control import Asking
+from omendb_coordinator.service import JSON_DEPTH_MAX
 from omendb_proto.v1 import coordinator_pb2 as pb
 from omendb_proto.v1 import coordinator_pb2_grpc as rpc
 from tests.unit.coordinator.catalog_cases import node
@@ -401,6 +402,7 @@ async def test_messages_that_make_no_sense_are_refused_by_name() -> None:
             admin.CreateCollection(pb.CatalogCreateRequest(proposal=asked, name="x", schema_json=b"[]")),
             admin.CreateCollection(pb.CatalogCreateRequest(proposal=asked, name="x", schema_json=b"{}")),
             admin.AlterCollection(pb.CatalogAlterRequest(proposal=asked, name="x", options_json=b"[1]")),
+            admin.AlterCollection(pb.CatalogAlterRequest(proposal=asked, name="x", options_json=nested(100_000))),
             admin.DropCollection(pb.CatalogDropRequest(name="x")),
             admin.DropCollection(pb.CatalogDropRequest(proposal=pb.Proposal(request_id="r" * 129), name="x")),
             members.Register(pb.MemberRegisterRequest(proposal=asked)),
@@ -413,3 +415,21 @@ async def test_messages_that_make_no_sense_are_refused_by_name() -> None:
                 await call
             assert type(status.from_rpc(failed.value)) in (InvalidArgumentError, NotFoundError), failed.value
         assert server.catalog.topology.collections == {}
+
+
+@in_a_loop
+async def test_what_is_nested_too_deeply_for_some_member_reaches_no_log() -> None:
+    async with one_coordinator(_PATIENT) as (server, _), grpc.aio.insecure_channel(server.address) as channel:
+        admin, asked = rpc.CoordinatorAdminStub(channel), pb.Proposal(request_id="r")
+        for levels, field in ((JSON_DEPTH_MAX, "collection"), (JSON_DEPTH_MAX + 1, "options"), (900, "options")):
+            options = nested(levels)
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await admin.AlterCollection(pb.CatalogAlterRequest(proposal=asked, name="x", options_json=options))
+            error = status.from_rpc(failed.value)
+            assert isinstance(error, InvalidArgumentError if field == "options" else NotFoundError), error
+        assert server.catalog.topology.collections == {}
+
+
+def nested(levels: int) -> bytes:
+    """A JSON object of so many levels."""
+    return b'{"a":' * (levels - 1) + b"{}" + b"}" * (levels - 1)
