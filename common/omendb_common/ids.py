@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omendb_common.errors import InvalidArgumentError
-from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts, numpy_of_arrow
 from omendb_common.schema import ID_BYTES_MAX
 
 U64Array = npt.NDArray[np.uint64]
@@ -197,7 +197,7 @@ class IdColumn:
             return _hash_strings(self.strs)
         hi, lo = _hash_ints(self.ints)
         rows = np.flatnonzero(self.is_str())
-        s_hi, s_lo = _hash_strings(self.strs.take(pa.array(rows)))
+        s_hi, s_lo = _hash_strings(self.strs.take(arrow_of_numpy(rows)))
         hi[rows], lo[rows] = s_hi, s_lo
         return hi, lo
 
@@ -207,7 +207,7 @@ class IdColumn:
             return np.zeros(len(self), np.bool_)
         if self.ints is None:
             return np.ones(len(self), np.bool_)
-        return np.asarray(self.strs.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+        return np.asarray(numpy_of_arrow(self.strs.is_valid()), np.bool_)
 
     def span(self) -> IdSpan:
         """Bounds of the ids, perhaps a little wide for a mixed column; computed once."""
@@ -230,7 +230,7 @@ class IdColumn:
     def take(self, rows: npt.NDArray[Any]) -> IdColumn:
         """The ids at ``rows``."""
         ints = self.ints[rows] if self.ints is not None else None
-        strs = self.strs.take(pa.array(rows)) if self.strs is not None else None
+        strs = self.strs.take(arrow_of_numpy(rows)) if self.strs is not None else None
         return IdColumn(ints, strs)
 
     def slice(self, start: int, stop: int) -> IdColumn:
@@ -262,7 +262,7 @@ class IdColumn:
     def from_arrow(table: pa.Table | pa.RecordBatch) -> IdColumn:
         """Read what :meth:`to_arrow` wrote as columns of ``table``; zero-copy when contiguous."""
         names = table.schema.names
-        ints = _contiguous(table.column("id_int")).to_numpy(zero_copy_only=False) if "id_int" in names else None
+        ints = numpy_of_arrow(_contiguous(table.column("id_int"))) if "id_int" in names else None
         strs = _contiguous(table.column("id_str")) if "id_str" in names else None
         return IdColumn(ints, strs)
 
@@ -296,7 +296,7 @@ def _from_arrow(values: pa.Array | pa.ChunkedArray) -> IdColumn:
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
     if pa.types.is_integer(array.type):
-        return _from_numpy(array.to_numpy(zero_copy_only=False))
+        return _from_numpy(numpy_of_arrow(array))
     if pa.types.is_large_string(array.type) or pa.types.is_string(array.type) or pa.types.is_string_view(array.type):
         return _checked_strings(array.cast(pa.string()))
     raise InvalidArgumentError(f"got Arrow type {array.type}", field="ids", bound="integers or strings")

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.inputs import is_table
+from omendb_common.plain_arrow import numpy_of_arrow
 from omendb_common.schema import (
     BATCH_BODY_BYTES_MAX,
     DIMENSION_MAX,
@@ -195,7 +196,7 @@ def _from_arrow(value: pa.Array | pa.ChunkedArray, name: str) -> Matrix:
     """List-typed Arrow values without copying them; null vectors and null elements are refused."""
     array = value.combine_chunks() if isinstance(value, pa.ChunkedArray) else value
     if isinstance(array, pa.ChunkedArray):  # an empty chunked array stays chunked
-        array = pa.array([], value.type)
+        array = pa.nulls(0, value.type)
     if isinstance(array, pa.ExtensionArray):
         array = array.storage
     if array.null_count:
@@ -205,19 +206,19 @@ def _from_arrow(value: pa.Array | pa.ChunkedArray, name: str) -> Matrix:
     elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
         width = _uniform_width(array, name)
     else:
-        flat: Matrix = array.to_numpy(zero_copy_only=False)
+        flat: Matrix = numpy_of_arrow(array)
         return flat
     values = array.flatten()
     if values.null_count:
         raise InvalidArgumentError(f"{values.null_count} elements are null", field=name, bound="no nulls")
-    elements: Matrix = values.to_numpy(zero_copy_only=False)
+    elements: Matrix = numpy_of_arrow(values)
     return elements.reshape(len(array), width)
 
 
 def _uniform_width(array: pa.Array, name: str) -> int:
     if not len(array):
         return 0
-    lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
+    lengths = numpy_of_arrow(pc.list_value_length(array))
     odd = int((lengths != lengths[0]).argmax())
     if lengths[odd] != lengths[0]:
         raise InvalidArgumentError(

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from omendb_common.ids import U64Array
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_engine.buffer_memory import BufferPool
@@ -330,7 +330,7 @@ def take_batch(batch: WriteBatch, rows: npt.NDArray[np.int64]) -> WriteBatch:
         batch.op,
         batch.ids.take(rows),
         {name: array[rows] for name, array in batch.vectors.items()},
-        batch.payload.take(pa.array(rows)) if batch.payload is not None else None,
+        batch.payload.take(arrow_of_numpy(rows)) if batch.payload is not None else None,
         batch.stamps[rows] if batch.stamps is not None else None,
         batch.keys,
     )

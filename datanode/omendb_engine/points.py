@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import concat_batches, key_masks, overlay
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.records import WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_engine.overrides import BASE, FieldStamps, payload_field, payload_key, vector_field
@@ -118,7 +119,7 @@ def keep_newer_fields(new: Points, stamps: U64Array, sources: Sources, where: I6
         if mask is not None:
             old = _stored_vectors(name, sources)
             vectors[name] = _choose(given, old.take(back[mask]), np.flatnonzero(mask))
-    stored = _stored_payload(sources).take(pa.array(back, mask=back < 0)) if masks else None
+    stored = _stored_payload(sources).take(arrow_of_numpy(back, back < 0)) if masks else None
     payload = new.payload
     if stored is not None:
         base = stored.select([]) if payload is None else payload
@@ -137,7 +138,7 @@ def _starts(sources: Sources) -> list[tuple[AnyPart, I64Array, int]]:
 
 def _take(points: Points, rows: I64Array) -> Points:
     stamps = points.stamps if isinstance(points.stamps, int) else points.stamps[rows]
-    payload = None if points.payload is None else points.payload.take(pa.array(rows))
+    payload = None if points.payload is None else points.payload.take(arrow_of_numpy(rows))
     vectors = {name: given.take(rows) for name, given in points.vectors.items()}
     return Points(points.ids.take(rows), stamps, vectors, payload, points.overrides.remap(rows))
 

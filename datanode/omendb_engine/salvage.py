@@ -20,6 +20,7 @@ from omendb_common.checksum import block_sums
 from omendb_common.disk import Disk
 from omendb_common.errors import CorruptionError, OmenDBError
 from omendb_common.ids import IdColumn, PointId
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.records import Op, WriteBatch, decode_batch
 from omendb_common.schema import CollectionSchema
 from omendb_engine.segment import layout
@@ -104,7 +105,7 @@ def salvage_segment(
         Op.UPSERT,
         ids.take(rows),
         {name: array[rows] for name, array in vectors.items()},
-        payload.take(pa.array(rows)) if payload is not None else None,
+        payload.take(arrow_of_numpy(rows)) if payload is not None else None,
         stamps[rows],
     )
 

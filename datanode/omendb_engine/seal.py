@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import concat_batches
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import CollectionSchema, Float32Array
 from omendb_engine.growing import GrowingBuffer
 from omendb_engine.overrides import FieldStamps
@@ -47,7 +47,7 @@ def build_from_buffer(buffer: GrowingBuffer, *, tombstones_above: int | None) ->
     payload = buffer.payload_batch(n)
     if not whole:
         ids = ids.take(rows)
-        payload = payload.take(pa.array(rows)) if payload is not None else None
+        payload = payload.take(arrow_of_numpy(rows)) if payload is not None else None
     select = slice(0, n) if whole else rows
     columns = buffer.vectors
     data = SegmentData(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.payload import concat_batches
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import Looked, State
 
@@ -47,7 +48,7 @@ def take_payload(batch: pa.RecordBatch | None, rows: Rows) -> pa.RecordBatch:
     """Rows of a payload, which may have no columns."""
     if batch is None or not batch.num_columns:
         return no_payload()
-    return batch.take(pa.array(rows))
+    return batch.take(arrow_of_numpy(rows))
 
 
 def join_payloads(batches: Sequence[pa.RecordBatch | None], counts: Sequence[int]) -> pa.RecordBatch:

@@ -15,6 +15,7 @@ from omendb_common.filters import And, Compare, Filter, In, Or
 from omendb_common.filters.nodes import Value
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import join_name
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
 from omendb_common.records import WriteBatch
 from omendb_common.topology import CollectionInfo, Shard
 
@@ -48,7 +49,7 @@ def take_rows(batch: WriteBatch, rows: Rows | None) -> WriteBatch:
         batch.op,
         batch.ids.take(rows),
         {name: array[rows] for name, array in batch.vectors.items()},
-        batch.payload.take(pa.array(rows)) if batch.payload is not None and batch.payload.num_columns else None,
+        batch.payload.take(arrow_of_numpy(rows)) if batch.payload is not None and batch.payload.num_columns else None,
         batch.stamps[rows] if batch.stamps is not None else None,
         batch.keys,
     )
@@ -140,7 +141,7 @@ def _routes(value: Value) -> bool:
 
 def _key_column(value: Value) -> IdColumn:
     if isinstance(value, str):
-        return IdColumn(None, pa.array([value], pa.string()))
+        return IdColumn(None, arrow_of_texts([value]))
     assert isinstance(value, (int, float))
     if value != int(value) or not -(1 << 63) <= value < 1 << 63:
         return IdColumn.empty()  # no stored key can equal it

@@ -13,6 +13,7 @@ import pyarrow as pa
 from omendb_common.deadline import Deadline
 from omendb_common.errors import UnavailableError
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import K_MAX
 from omendb_common.scores import distance_to_score
 from omendb_common.shard_calls import Float32, Int64, Score, Search, ShardHits, State, Work
@@ -238,7 +239,7 @@ class Searches:
         at[content.positions] = np.arange(len(content.positions))
         payload = content.payload
         if payload is not None and payload.num_columns:
-            payload = payload.take(pa.array(at, mask=at < 0))
+            payload = payload.take(arrow_of_numpy(at, at < 0))
         vectors = None
         if names:
             spec = answer.asked.info.schema.vector(question.field)

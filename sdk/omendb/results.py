@@ -14,6 +14,7 @@ from omendb.backend import Answer, Float32, Int64, Performance, Points
 from omendb.records import shorten
 from omendb_common.ids import IdColumn, PointId
 from omendb_common.payload import columns_from_rows, split_name
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
 from omendb_common.schema import CollectionSchema, VectorField
 from omendb_common.scores import distance_to_score
 
@@ -162,11 +163,11 @@ class SearchResults(Sequence[Hit]):
         wanted = DEFAULT_COLUMNS if self._columns is None else self._columns
         columns: dict[str, Any] = {"id": _id_array(self._id_column())}
         if "distance" in wanted:
-            columns["distance"] = pa.array(self.distances, pa.float32())
+            columns["distance"] = arrow_of_numpy(self.distances)
         if "score" in wanted:
-            columns["score"] = pa.array(self.scores, pa.float32())
+            columns["score"] = arrow_of_numpy(self.scores)
         if "vector" in wanted and self.vectors is not None:
-            flat = pa.array(np.ascontiguousarray(self.vectors).reshape(-1))
+            flat = arrow_of_numpy(np.ascontiguousarray(self.vectors).reshape(-1))
             columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, self._field.dimension)
         if "metadata" in wanted and self.metadata:
             for name, values in payload_table(self.metadata):
@@ -207,8 +208,8 @@ def payload_table(metadata: list[dict[str, Any]]) -> Iterator[tuple[str, pa.Arra
 def _id_array(column: IdColumn) -> pa.Array:
     """uint64 or string; the integers of a mixed column become strings."""
     if column.strs is None:
-        return pa.array(column.ints if column.ints is not None else np.empty(0, np.uint64), pa.uint64())
-    return column.strs if column.ints is None else pa.array([str(i) for i in column.to_list()], pa.string())
+        return arrow_of_numpy(column.ints if column.ints is not None else np.empty(0, np.uint64))
+    return column.strs if column.ints is None else arrow_of_texts([str(i) for i in column.to_list()])
 
 
 @dataclass(frozen=True, slots=True)

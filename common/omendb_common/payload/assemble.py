@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.names import FIELDS_MAX, PAYLOAD_BYTES_MAX, Kind, field_of, join_name, split_name
 from omendb_common.payload.values import Part
+from omendb_common.plain_arrow import filled, numpy_of_arrow
 
 
 def assemble(parts: Sequence[Part], n: int) -> pa.RecordBatch:
@@ -61,7 +62,7 @@ def _merged(path: str, first: pa.Array, second: pa.Array) -> pa.Array:
 def _check_disjoint(path: str, arrays: Sequence[pa.Array]) -> None:
     filled = np.zeros(len(arrays[0]), np.uint8)
     for array in arrays:
-        filled += array.is_valid().to_numpy(zero_copy_only=False)
+        filled += numpy_of_arrow(array.is_valid())
     if filled.max(initial=0) > 1:
         raise _twice(path, int(np.argmax(filled > 1)))
 
@@ -93,17 +94,15 @@ def check_sizes(columns: dict[str, Any], n: int) -> None:
 def _value_bytes(kind: Kind, array: pa.Array) -> npt.NDArray[np.int64]:
     """Bytes of each value of a column; 0 where it is null."""
     if kind in ("b", "i", "f", "t"):
-        lengths = pc.multiply(array.is_valid().cast(pa.int64()), 1 if kind == "b" else 8)
-    elif kind in ("s", "j"):
-        lengths = pc.fill_null(pc.binary_length(array), 0)
-    elif kind == "ls":
-        texts = pc.fill_null(pc.binary_length(array.values), 0)
-        ends = np.concatenate([[0], np.cumsum(texts.to_numpy(zero_copy_only=False), dtype=np.int64)])
-        offsets = array.offsets.to_numpy(zero_copy_only=False)
+        return numpy_of_arrow(array.is_valid()).astype(np.int64) * (1 if kind == "b" else 8)
+    if kind in ("s", "j"):
+        return numpy_of_arrow(filled(pc.binary_length(array), 0)).astype(np.int64)
+    if kind == "ls":
+        texts = filled(pc.binary_length(array.values), 0)
+        ends = np.concatenate([[0], np.cumsum(numpy_of_arrow(texts), dtype=np.int64)])
+        offsets = numpy_of_arrow(array.offsets)
         return np.asarray(ends[offsets[1:]] - ends[offsets[:-1]], np.int64)
-    else:
-        lengths = pc.multiply(pc.fill_null(pc.list_value_length(array), 0), 1 if kind == "lb" else 8)
-    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+    return numpy_of_arrow(filled(pc.list_value_length(array), 0)).astype(np.int64) * (1 if kind == "lb" else 8)
 
 
 __all__ = ["assemble", "check_sizes"]

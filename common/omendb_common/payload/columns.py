@@ -16,7 +16,7 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.assemble import assemble
 from omendb_common.payload.names import LIST_KINDS, TIME, TYPES, check_key, check_path, field_of
 from omendb_common.payload.values import Cells, Part, refuse
-from omendb_common.plain_arrow import arrow_of_list, arrow_of_numpy, arrow_of_texts
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts, arrow_of_values, filled, numpy_of_arrow
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -133,7 +133,7 @@ def _append_times(parts: list[Part], path: str, column: npt.NDArray[Any]) -> Non
     # Casting to a finer unit wraps around without a word: compare years, which cannot.
     if not np.array_equal(micros.astype("M8[Y]"), column.astype("M8[Y]"), equal_nan=True):
         raise _bad_time(path)
-    _append_arrow(parts, path, pa.array(micros))
+    _append_arrow(parts, path, arrow_of_numpy(micros, np.isnat(micros)))
 
 
 def _utf8(path: str, column: npt.NDArray[np.str_]) -> pa.Array:
@@ -197,7 +197,7 @@ def _append_list(parts: list[Part], path: str, values: list[Any]) -> None:
         target = _ARROW_TYPES.get(only)
     if target is not None:
         try:
-            _append_arrow(parts, path, arrow_of_list(values, only, target))
+            _append_arrow(parts, path, arrow_of_values(values, target))
             return
         except (pa.ArrowException, OverflowError, UnicodeEncodeError):
             # Some value does not fit; value by value, the error names its row.
@@ -320,7 +320,11 @@ def _append_lists(parts: list[Part], path: str, column: pa.Array) -> None:
         return
     kind = LIST_KINDS[inner[0][1]]
     mask = column.is_null() if column.null_count else None
-    offsets = pc.subtract(column.offsets, start)
+    offsets = column.offsets
+    if offsets.type == pa.int32():
+        offsets = arrow_of_numpy(numpy_of_arrow(offsets) - np.int32(start))
+    else:
+        offsets = pc.subtract(offsets, start)
     parts.append((path, kind, pa.ListArray.from_arrays(offsets, inner[0][2], type=TYPES[kind], mask=mask)))
 
 
@@ -328,7 +332,7 @@ def _integers(path: str, column: pa.Array) -> pa.Array:
     if column.type == pa.int64():
         return column
     if pa.types.is_uint64(column.type):
-        over = pc.greater(column, pa.scalar(_INT64_MAX, pa.uint64()))
+        over = pc.greater(column, arrow_of_numpy(np.array([_INT64_MAX], np.uint64))[0])
         if over.true_count:
             row = over.index(True).as_py()
             refuse(path, row, f"is {column[row].as_py()}", "integers in -2**63..2**63-1", "store it as a string")
@@ -337,10 +341,7 @@ def _integers(path: str, column: pa.Array) -> pa.Array:
 
 def _floats(path: str, column: pa.Array) -> pa.Array:
     wide = column if column.type == pa.float64() else column.cast(pa.float64())
-    if wide.null_count:
-        good = pc.fill_null(pc.is_finite(wide), True).to_numpy(zero_copy_only=False)
-    else:
-        good = np.isfinite(wide.to_numpy())
+    good = numpy_of_arrow(filled(pc.is_finite(wide), True)) if wide.null_count else np.isfinite(numpy_of_arrow(wide))
     if not good.all():
         row = int(np.argmin(good))
         refuse(path, row, f"is {wide[row].as_py()}", "finite numbers", "use None for a missing value")

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from omendb_common.errors import InvalidArgumentError, ResourceExhaustedError
 from omendb_common.payload.assemble import check_sizes
 from omendb_common.payload.names import FIELDS_MAX, TYPES, split_name, top_level_key
+from omendb_common.plain_arrow import arrow_of_numpy, numpy_of_arrow
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -62,7 +63,7 @@ def key_masks(batch: pa.RecordBatch, n: int) -> dict[str, BoolArray]:
     masks: dict[str, BoolArray] = {}
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         key = top_level_key(split_name(name)[0])
-        valid = array.is_valid().to_numpy(zero_copy_only=False)
+        valid = numpy_of_arrow(array.is_valid())
         masks[key] = masks[key] | valid if key in masks else valid
     return masks
 
@@ -97,7 +98,7 @@ def overlay(
         replaced = key in update_keys
         if replaced and masks is not None and not masks[key].all():
             nulls = pa.nulls(rows, TYPES[kind])
-            column = pc.if_else(pa.array(masks[key]), new.get(name, nulls), old.get(name, nulls))
+            column = pc.if_else(arrow_of_numpy(masks[key]), new.get(name, nulls), old.get(name, nulls))
         else:
             column = new.get(name) if replaced else old.get(name)
         if column is not None and column.null_count < len(column):

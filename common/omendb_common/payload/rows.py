@@ -14,6 +14,7 @@ import pyarrow as pa
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.columns import columns_from_mapping
 from omendb_common.payload.names import Kind, split_name
+from omendb_common.plain_arrow import arrow_of_numpy
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 # Rows up to which one scalar at a time beats Arrow's take.
@@ -114,7 +115,7 @@ def _plain(
     elif len(rows) <= FEW_ROWS:
         values = [read(array[row]) for row in (rows.tolist() if isinstance(rows, np.ndarray) else rows)]
     else:
-        taken = array.take(pa.array(rows))
+        taken = array.take(arrow_of_numpy(np.asarray(rows)))
         values = (taken.cast(pa.int64()) if read is _micros else taken).to_pylist()
     return values
 

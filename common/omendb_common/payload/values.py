@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.names import DEPTH_MAX, LIST_KINDS, TYPES, Kind, check_key, check_path, field_of
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_values
 
 INT_MIN, INT_MAX = -(1 << 63), (1 << 63) - 1
 FLOAT_EXACT = 1 << 53
@@ -74,7 +75,7 @@ class Cells:
 
 def _spread(path: str, kind: Kind, rows: list[int], cells: list[Any], n: int) -> pa.Array:
     try:
-        array = pa.array(cells, TYPES[kind])
+        array = arrow_of_values(cells, TYPES[kind])
     except UnicodeEncodeError as error:
         raise InvalidArgumentError(f"not UTF-8: {error}", field=field_of(path), bound="valid UTF-8 text") from None
     if len(rows) == n:
@@ -83,7 +84,7 @@ def _spread(path: str, kind: Kind, rows: list[int], cells: list[Any], n: int) ->
     absent = np.ones(n, np.bool_)
     index[rows] = np.arange(len(rows))
     absent[rows] = False
-    return array.take(pa.array(index, mask=absent))
+    return array.take(arrow_of_numpy(index, absent))
 
 
 def refuse(path: str, row: int, problem: str, bound: str, mend: str | None = None) -> NoReturn:

@@ -16,6 +16,7 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.filters import Filter, parse_filter
 from omendb_common.filters import to_json as filter_to_json
 from omendb_common.ids import IdColumn
+from omendb_common.plain_arrow import numpy_of_arrow
 from omendb_common.schema import DIMENSION_MAX, ID_BYTES_MAX, VECTOR_DTYPES
 from omendb_common.shard_calls import Work
 from omendb_common.wire.arrow_ipc import batch_from_ipc, batch_to_ipc
@@ -107,7 +108,7 @@ def check_strings(strs: pa.Array, field: str = "ids") -> None:
     offsets = np.frombuffer(strs.buffers()[1], np.int32)[strs.offset : strs.offset + len(strs) + 1]
     lengths = np.diff(offsets)
     if strs.null_count:
-        lengths = lengths[np.asarray(strs.is_valid().to_numpy(zero_copy_only=False), np.bool_)]
+        lengths = lengths[np.asarray(numpy_of_arrow(strs.is_valid()), np.bool_)]
     if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= ID_BYTES_MAX:
         raise InvalidArgumentError(
             f"ids of {int(lengths.min())} to {int(lengths.max())} bytes", field=field, bound=f"1..{ID_BYTES_MAX} bytes"

@@ -146,7 +146,7 @@ class BatchColumns:
             return None
         arrays = self._growing.arrays(name, self.n)
         if not arrays:
-            return pa.array([], TYPES[kind])
+            return pa.nulls(0, TYPES[kind])
         return concat_column(arrays, [len(array) for array in arrays], name)
 
     def gather(self, path: str, kind: Kind, rows: Rows) -> pa.Array | None:

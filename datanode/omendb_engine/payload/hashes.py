@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import Kind, split_name
+from omendb_common.plain_arrow import arrow_of_numpy, filled, numpy_of_arrow
 
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
@@ -58,28 +59,28 @@ def vector_hashes(vectors: npt.NDArray[Any]) -> U64Array:
 
 
 def _valid(column: pa.Array) -> npt.NDArray[np.bool_]:
-    return np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+    return np.asarray(numpy_of_arrow(column.is_valid()), np.bool_)
 
 
 def _column_hashes(column: pa.Array, kind: Kind) -> U64Array:
     if kind in ("s", "j"):
         return _text_hashes(column)
     if kind == "b":
-        return np.asarray(pc.fill_null(column, False).to_numpy(zero_copy_only=False), np.uint64)
+        return np.asarray(numpy_of_arrow(filled(column, False)), np.uint64)
     if kind == "f":
-        return _bits(pc.fill_null(column, 0.0))
+        return _bits(filled(column, 0.0))
     if kind in ("i", "t"):
         numbers = column.cast(pa.int64()) if kind == "t" else column
-        return _bits(pc.fill_null(numbers, 0))
+        return _bits(filled(numbers, 0))
     return _list_hashes(column, kind)
 
 
 def _bits(column: pa.Array) -> U64Array:
-    return np.asarray(column.to_numpy(zero_copy_only=False)).view(np.uint64)
+    return np.asarray(numpy_of_arrow(column)).view(np.uint64)
 
 
 def _list_hashes(column: pa.Array, kind: Kind) -> U64Array:
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = numpy_of_arrow(filled(pc.list_value_length(column), 0)).astype(np.int64)
     elements = column.flatten()
     element_kind: Kind = kind[1:]  # type: ignore[assignment]
     hashes = _column_hashes(elements, element_kind)
@@ -90,12 +91,12 @@ def _list_hashes(column: pa.Array, kind: Kind) -> U64Array:
 
 
 def _text_hashes(column: pa.Array) -> U64Array:
-    texts = pc.fill_null(column, "")
-    sizes = pc.binary_length(texts).to_numpy(zero_copy_only=False)
+    texts = filled(column, "")
+    sizes = numpy_of_arrow(pc.binary_length(texts))
     out = np.zeros(len(texts), np.uint64)
     short = np.flatnonzero(sizes <= _SHORT_BYTES)
     if len(short):
-        out[short] = IdColumn(None, texts.take(pa.array(short))).hashes()[0]
+        out[short] = IdColumn(None, texts.take(arrow_of_numpy(short))).hashes()[0]
     for row in np.flatnonzero(sizes > _SHORT_BYTES).tolist():
         out[row] = name_hash(texts[row].as_py())
     return out

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omendb_common.payload import Kind
+from omendb_common.plain_arrow import arrow_of_texts, filled, numpy_of_arrow
 from omendb_engine.payload.conditions import ELEMENT_KINDS, Condition, Interval, Members, numpy_type
 
 Mask = npt.NDArray[np.bool_]
@@ -61,8 +62,8 @@ def valid_mask(array: pa.Array) -> Mask:
 
 def _to_mask(booleans: pa.BooleanArray) -> Mask:
     if booleans.null_count:
-        booleans = pc.fill_null(booleans, False)
-    return np.asarray(booleans.to_numpy(zero_copy_only=False), np.bool_)
+        booleans = filled(booleans, False)
+    return np.asarray(numpy_of_arrow(booleans), np.bool_)
 
 
 def _scan_bools(array: pa.BooleanArray, condition: Condition) -> Mask:
@@ -73,22 +74,22 @@ def _scan_bools(array: pa.BooleanArray, condition: Condition) -> Mask:
 
 def _scan_text(array: pa.StringArray, condition: Condition) -> pa.BooleanArray:
     if isinstance(condition, Members):
-        return pc.is_in(array, value_set=pa.array(condition.values, pa.string()))
+        return pc.is_in(array, value_set=arrow_of_texts(list(condition.values)))
     if not isinstance(condition, Interval):
         return pc.match_substring(array, condition.text)
     if condition.is_point:
-        return pc.equal(array, condition.low)
+        return pc.equal(array, arrow_of_texts([condition.low])[0])
     result = array.is_valid()
     if condition.low is not None:
-        result = (pc.greater if condition.low_open else pc.greater_equal)(array, condition.low)
+        result = (pc.greater if condition.low_open else pc.greater_equal)(array, arrow_of_texts([condition.low])[0])
     if condition.high is not None:
-        below = (pc.less if condition.high_open else pc.less_equal)(array, condition.high)
+        below = (pc.less if condition.high_open else pc.less_equal)(array, arrow_of_texts([condition.high])[0])
         result = below if condition.low is None else pc.and_(result, below)
     return result
 
 
 def _scan_lists(array: pa.ListArray, kind: Kind, condition: Condition) -> Mask:
-    offsets = array.offsets.to_numpy(zero_copy_only=False)
+    offsets = numpy_of_arrow(array.offsets)
     elements = array.values.slice(offsets[0], offsets[-1] - offsets[0])
     passed = np.zeros(len(elements) + 1, np.int64)
     np.cumsum(scan(elements, kind, condition), out=passed[1:])

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omendb_common.payload import Kind
+from omendb_common.plain_arrow import arrow_of_numpy, filled, numpy_of_arrow
 from omendb_engine.payload.conditions import ELEMENT_KINDS, Condition, Interval, Members
 from omendb_engine.payload.scan import Mask, compare, scan, valid_mask, values_of_buffer
 
@@ -151,13 +152,13 @@ class SortedIndex:
 
 def _elements(array: pa.ListArray) -> tuple[npt.NDArray[Any], pa.Array]:
     """The elements of the lists, with the row of each."""
-    offsets = array.offsets.to_numpy(zero_copy_only=False)
+    offsets = numpy_of_arrow(array.offsets)
     rows = np.repeat(np.arange(len(array)), np.diff(offsets))
     elements = array.values.slice(offsets[0], offsets[-1] - offsets[0])
     if array.null_count:
         # A null list may still span elements.
         present = np.flatnonzero(valid_mask(array)[rows])
-        rows, elements = rows[present], elements.take(pa.array(present))
+        rows, elements = rows[present], elements.take(arrow_of_numpy(present))
     return rows, elements
 
 
@@ -167,11 +168,11 @@ def _ranks(array: pa.StringArray) -> tuple[npt.NDArray[np.int32], pa.StringArray
     order = pc.sort_indices(encoded.dictionary)
     # One place more than ranks, so that index -1 finds the code of null.
     rank = np.full(len(order) + 1, -1, np.int32)
-    rank[order.to_numpy(zero_copy_only=False)] = np.arange(len(order), dtype=np.int32)
+    rank[numpy_of_arrow(order)] = np.arange(len(order), dtype=np.int32)
     indices = encoded.indices
     if indices.null_count:
-        indices = pc.fill_null(indices, -1)
-    return rank[indices.to_numpy(zero_copy_only=False)], encoded.dictionary.take(order)
+        indices = filled(indices, -1)
+    return rank[numpy_of_arrow(indices)], encoded.dictionary.take(order)
 
 
 __all__ = ["SortedIndex", "Spans"]

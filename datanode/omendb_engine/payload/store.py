@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.payload import TYPES, Kind, split_name
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_engine.payload.sorted_index import SortedIndex
 
 Rows = npt.NDArray[np.int64]
@@ -88,7 +89,7 @@ class Catalog:
 def gather_chunks(chunks: Sequence[pa.Array], rows: Rows, kind: Kind) -> pa.Array:
     """The values at ``rows`` of a column that comes in chunks, in the order of ``rows``."""
     if len(chunks) == 1:
-        return chunks[0].take(pa.array(rows))
+        return chunks[0].take(arrow_of_numpy(rows))
     order: Rows | None = None
     if len(rows) > 1 and bool((rows[1:] < rows[:-1]).any()):
         order = np.argsort(rows, kind="stable")
@@ -99,14 +100,14 @@ def gather_chunks(chunks: Sequence[pa.Array], rows: Rows, kind: Kind) -> pa.Arra
     start = 0
     for chunk, end, stop in zip(chunks, ends.tolist(), stops, strict=True):
         if stop > start:
-            parts.append(chunk.take(pa.array(rows[start:stop] - (end - len(chunk)))))
+            parts.append(chunk.take(arrow_of_numpy(rows[start:stop] - (end - len(chunk)))))
         start = stop
-    taken = pa.concat_arrays(parts) if parts else pa.array([], TYPES[kind])
+    taken = pa.concat_arrays(parts) if parts else pa.nulls(0, TYPES[kind])
     if order is None:
         return taken
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
-    return taken.take(pa.array(back))
+    return taken.take(arrow_of_numpy(back))
 
 
 __all__ = ["Catalog", "ColumnStore", "Rows", "gather_chunks"]

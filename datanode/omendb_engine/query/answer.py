@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import concat_batches
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import CollectionSchema, Float32Array
 from omendb_engine.parts import AnyPart, I32Array, I64Array, Snapshot, take_payload
 from omendb_engine.vectors import restore
@@ -94,7 +95,7 @@ class Picked:
         if len(groups) == 1 or not batch.num_columns:
             return batch
         order = np.concatenate([where for _, where, _ in groups])
-        return batch.take(pa.array(np.argsort(order)))
+        return batch.take(arrow_of_numpy(np.argsort(order)))
 
     def vectors(self, field: str, schema: CollectionSchema) -> npt.NDArray[Any]:
         """The vectors of ``field`` as written, (n, dimension) in the field's dtype."""

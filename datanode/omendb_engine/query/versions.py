@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import split_name, top_level_key
+from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import State
@@ -124,7 +125,7 @@ class Versions:
 def _below(payload: pa.RecordBatch, key: str, rows: I64Array) -> pa.RecordBatch | None:
     """The columns at or below a top-level key, at ``rows``; None when none of the rows has a value there."""
     names: Sequence[str] = [name for name in payload.schema.names if top_level_key(split_name(name)[0]) == key]
-    taken = payload.select(names).take(pa.array(rows)) if names else None
+    taken = payload.select(names).take(arrow_of_numpy(rows)) if names else None
     if taken is None:
         return None
     kept = [name for name in names if taken.column(name).null_count < len(rows)]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.errors import CorruptionError
+from omendb_common.plain_arrow import arrow_of_numpy, numpy_of_arrow
 from omendb_common.schema import Float32Array
 
 ALIGNMENT = 64
@@ -78,10 +79,10 @@ def encode_vectors(name: str, vectors: npt.NDArray[Any], norms: Float32Array | N
     rows = np.ascontiguousarray(vectors)
     dimension = rows.shape[1]
     list_type = pa.list_(pa.field("item", pa.from_numpy_dtype(rows.dtype), nullable=False), dimension)
-    arrays = [pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=list_type)]
+    arrays = [pa.FixedSizeListArray.from_arrays(arrow_of_numpy(rows.reshape(-1)), type=list_type)]
     fields = [pa.field(name or "vector", list_type, nullable=False)]
     if norms is not None:
-        arrays.append(pa.array(np.ascontiguousarray(norms, np.float32)))
+        arrays.append(arrow_of_numpy(np.ascontiguousarray(norms, np.float32)))
         fields.append(pa.field(NORM, pa.float32(), nullable=False))
     schema = pa.schema(fields, metadata={"pad": ""})
     parts = encode_batch_file(pa.RecordBatch.from_arrays(arrays, schema=schema))
@@ -118,12 +119,12 @@ def decode_vectors(
         raise CorruptionError(f"{batch.num_rows} rows of {column.type}", path=path, bound=expected)
     if column.type.value_type != pa.from_numpy_dtype(dtype):
         raise CorruptionError(f"elements of {column.type.value_type}", path=path, bound=expected)
-    rows: npt.NDArray[Any] = column.flatten().to_numpy(zero_copy_only=True).reshape(n, dimension)
+    rows: npt.NDArray[Any] = numpy_of_arrow(column.flatten()).reshape(n, dimension)
     if not with_norms:
         return rows, None
     if NORM not in batch.schema.names:
         raise CorruptionError("the norms are missing", path=path, bound=expected)
-    return rows, batch.column(NORM).to_numpy(zero_copy_only=True)
+    return rows, numpy_of_arrow(batch.column(NORM))
 
 
 __all__ = [

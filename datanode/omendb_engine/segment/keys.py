@@ -16,6 +16,7 @@ import pyarrow as pa
 from omendb_common.checksum import crc32c
 from omendb_common.errors import CorruptionError, FormatVersionError
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.plain_arrow import arrow_of_numpy, numpy_of_arrow
 
 I32Array = npt.NDArray[np.int32]
 BoolArray = npt.NDArray[np.bool_]
@@ -208,8 +209,12 @@ class KeyTable:
 def keys_batch(ids: IdColumn, stamps: U64Array, table: KeyTable) -> pa.RecordBatch:
     """The record batch of ``keys.arrow`` (and of ``tombstones.arrow``)."""
     columns = ids.to_arrow()
-    columns += [("hash_hi", pa.array(table.hi)), ("hash_lo", pa.array(table.lo)), ("stamp", pa.array(stamps))]
-    columns += [("sorted_hi", pa.array(table.sorted_hi)), ("sorted_row", pa.array(table.sorted_row))]
+    columns += [
+        ("hash_hi", arrow_of_numpy(table.hi)),
+        ("hash_lo", arrow_of_numpy(table.lo)),
+        ("stamp", arrow_of_numpy(stamps)),
+    ]
+    columns += [("sorted_hi", arrow_of_numpy(table.sorted_hi)), ("sorted_row", arrow_of_numpy(table.sorted_row))]
     return pa.RecordBatch.from_arrays([c for _, c in columns], names=[n for n, _ in columns])
 
 
@@ -220,9 +225,9 @@ def keys_from_batch(batch: pa.RecordBatch, bloom: Bloom | None, path: str) -> tu
         if name not in names:
             raise CorruptionError(f"the column {name} is missing", path=path)
     hi, lo, stamps, sorted_hi = (
-        batch.column(name).to_numpy(zero_copy_only=True) for name in ("hash_hi", "hash_lo", "stamp", "sorted_hi")
+        numpy_of_arrow(batch.column(name)) for name in ("hash_hi", "hash_lo", "stamp", "sorted_hi")
     )
-    rows = batch.column("sorted_row").to_numpy(zero_copy_only=True)
+    rows = numpy_of_arrow(batch.column("sorted_row"))
     ids = IdColumn.from_arrow(batch)
     if len(ids) != batch.num_rows:
         raise CorruptionError("there is no id column", path=path)

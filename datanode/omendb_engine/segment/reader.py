@@ -21,6 +21,7 @@ import numpy.typing as npt
 from omendb_common.disk import Disk
 from omendb_common.errors import CorruptionError, DatabaseClosedError
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.plain_arrow import numpy_of_arrow
 from omendb_common.schema import Float32Array, VectorField
 from omendb_engine.index.base import VectorIndex
 from omendb_engine.index.hnsw import HnswIndex, load_hnsw
@@ -313,7 +314,7 @@ class Segment:
             return FieldStamps.empty()
         path = self._files.path(layout.OVERRIDES)
         batch = decode_batch_file(self._view(layout.OVERRIDES), path)
-        rows, fields, stamps = (batch.column(name).to_numpy(zero_copy_only=False) for name in ("row", "field", "stamp"))
+        rows, fields, stamps = (numpy_of_arrow(batch.column(name)) for name in ("row", "field", "stamp"))
         if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.n):
             raise CorruptionError("a row outside the segment", path=path, bound=f"0..{self.n - 1}")
         return FieldStamps(rows, fields, stamps).by_row()

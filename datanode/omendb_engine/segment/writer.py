@@ -19,6 +19,7 @@ import pyarrow as pa
 from omendb_common.disk import Disk, make_folder
 from omendb_common.errors import AlreadyExistsError
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
 from omendb_common.schema import CollectionSchema, Float32Array, VectorField
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.payload.columns import write_payload_parquet
@@ -194,9 +195,9 @@ def _put_tombstones(files: _Files, tombstones: Tombstones) -> None:
 
 def _put_overrides(files: _Files, overrides: Overrides) -> None:
     columns = [
-        pa.array(overrides.rows, pa.int32()),
-        pa.array(overrides.fields, pa.string()),
-        pa.array(overrides.stamps, pa.uint64()),
+        arrow_of_numpy(np.asarray(overrides.rows, np.int32)),
+        arrow_of_texts(list(overrides.fields)),
+        arrow_of_numpy(np.asarray(overrides.stamps, np.uint64)),
     ]
     files.put(layout.OVERRIDES, encode_batch_file(pa.RecordBatch.from_arrays(columns, names=["row", "field", "stamp"])))
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from omendb_common.ids import IdColumn
 from omendb_common.payload import rows_from_columns, split_name
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
 from omendb_common.records import payload_to_ipc
 from omendb_common.schema import VectorField
 from omendb_common.scores import distance_to_score
@@ -71,13 +72,13 @@ def hits_stream(hits: Hits, target: VectorField, include: frozenset[str]) -> byt
     """
     distances = hits.flat_distances()
     queries = np.repeat(np.arange(len(hits.counts), dtype=np.uint32), hits.counts)
-    columns: dict[str, Any] = {"query": pa.array(queries), "id": _id_array(hits.ids)}
+    columns: dict[str, Any] = {"query": arrow_of_numpy(queries), "id": _id_array(hits.ids)}
     if "distance" in include:
-        columns["distance"] = pa.array(distances)
+        columns["distance"] = arrow_of_numpy(distances)
     if "score" in include:
-        columns["score"] = pa.array(distance_to_score(distances, target.metric))
+        columns["score"] = arrow_of_numpy(distance_to_score(distances, target.metric))
     if "vector" in include and hits.vectors is not None:
-        flat = pa.array(np.ascontiguousarray(hits.vectors).reshape(-1))
+        flat = arrow_of_numpy(np.ascontiguousarray(hits.vectors).reshape(-1))
         columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, target.dimension)
     if "metadata" in include and hits.payload is not None:
         for name, column in _named(hits.payload):
@@ -93,8 +94,8 @@ def _named(payload: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
 
 def _id_array(ids: IdColumn) -> pa.Array:
     if ids.strs is None:
-        return pa.array(ids.ints if ids.ints is not None else np.empty(0, np.uint64), pa.uint64())
-    return ids.strs if ids.ints is None else pa.array([str(i) for i in ids.to_list()], pa.string())
+        return arrow_of_numpy(ids.ints if ids.ints is not None else np.empty(0, np.uint64))
+    return ids.strs if ids.ints is None else arrow_of_texts([str(i) for i in ids.to_list()])
 
 
 __all__ = ["FlatVectors", "hit_bodies", "hits_stream", "point_bodies"]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.ids import IdColumn
+from omendb_common.plain_arrow import arrow_of_numpy
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -64,7 +65,7 @@ def last_of_each(rows: Rows) -> Rows:
     if not same.any():
         return rows
     kept = np.sort(order[np.append(~same, True)])
-    payload = None if rows.payload is None else rows.payload.take(pa.array(kept))
+    payload = None if rows.payload is None else rows.payload.take(arrow_of_numpy(kept))
     return Rows(rows.ids.take(kept), {name: m[kept] for name, m in rows.vectors.items()}, payload, len(kept))
 
 

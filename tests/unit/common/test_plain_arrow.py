@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omendb_common.plain_arrow import arrow_of_list, arrow_of_numpy, arrow_of_texts
+from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts, arrow_of_values, filled, numpy_of_arrow
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 
@@ -27,19 +27,22 @@ def test_texts_are_what_arrow_makes_of_them(values: list[str | None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "target", "elements"),
+    ("target", "elements"),
     [
-        (int, pa.int64(), INT64),
-        (float, pa.float64(), st.floats(allow_nan=False)),
-        (bool, pa.bool_(), st.booleans()),
-        (str, pa.string(), st.text(max_size=3)),
+        (pa.int64(), INT64),
+        (pa.float64(), st.floats(allow_nan=False)),
+        (pa.bool_(), st.booleans()),
+        (pa.string(), st.text(max_size=3)),
+        (pa.list_(pa.int64()), st.lists(st.one_of(st.none(), INT64), max_size=3)),
+        (pa.list_(pa.string()), st.lists(st.one_of(st.none(), st.text(max_size=3)), max_size=3)),
+        (pa.list_(pa.bool_()), st.lists(st.booleans(), max_size=3)),
     ],
 )
-def test_lists_are_what_arrow_makes_of_them(kind: type, target: pa.DataType, elements: Any) -> None:
+def test_lists_are_what_arrow_makes_of_them(target: pa.DataType, elements: Any) -> None:
     @given(st.lists(st.one_of(st.none(), elements)), st.booleans())
     def holds(values: list[Any], gaps: bool) -> None:
         values = values if gaps else [value for value in values if value is not None]
-        made = arrow_of_list(values, kind, target)
+        made = arrow_of_values(values, target)
         made.validate(full=True)
         assert made.equals(pa.array(values, target))
 
@@ -55,10 +58,31 @@ def test_arrays_are_what_arrow_makes_of_them(dtype: str, step: int) -> None:
     assert made.equals(pa.array(array.astype(array.dtype.newbyteorder("="))))
 
 
+@given(
+    st.sampled_from(["?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "M8[us]"]),
+    st.lists(st.booleans(), max_size=40),
+    st.integers(0, 40),
+    st.booleans(),
+)
+def test_there_and_back_with_gaps_and_offsets(dtype: str, null: list[bool], start: int, gaps: bool) -> None:
+    array = (np.arange(len(null)) * 7 % 5).astype(dtype)
+    mask = np.array(null, np.bool_)
+    made = arrow_of_numpy(array, mask) if gaps else arrow_of_numpy(array)
+    made.validate(full=True)
+    expected = pa.array(array, mask=mask) if gaps else pa.array(array)
+    assert made.equals(expected)
+    cut, told = made.slice(start), expected.slice(start)
+    np.testing.assert_array_equal(numpy_of_arrow(cut), told.to_numpy(zero_copy_only=False))
+    if dtype != "M8[us]":
+        full = filled(cut, 1)
+        assert full.equals(told.fill_null(pa.scalar(1).cast(told.type)))
+        assert numpy_of_arrow(full).dtype == array.dtype
+
+
 @pytest.mark.parametrize(("values", "kind"), [([1 << 63], int), ([-(1 << 63) - 1], int), (["\ud800"], str)])
 def test_what_does_not_fit_is_refused(values: list[Any], kind: type) -> None:
     with pytest.raises((OverflowError, UnicodeEncodeError, pa.ArrowException)):
-        arrow_of_list(values, kind, pa.int64() if kind is int else pa.string())
+        arrow_of_values(values, pa.int64() if kind is int else pa.string())
 
 
 STORY = """
