@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import platform
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -131,18 +132,20 @@ def tree_memory(pid: int | None = None) -> Memory:
     return Memory(resident * 1024, anonymous * 1024)
 
 
-class MemoryWatch:
-    """Sample a process tree in a thread and keep the peaks; a context manager."""
+class Sampler(ABC):
+    """Takes a sample in a thread, again and again; a context manager."""
 
-    def __init__(self, pid: int | None = None, interval_s: float = 0.05) -> None:
-        """Watch the process `pid`, by default this one."""
-        self.peak = Memory(0, 0)
-        self._pid = os.getpid() if pid is None else pid
+    def __init__(self, interval_s: float) -> None:
+        """Rest `interval_s` between two samples."""
         self._interval_s = interval_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="memory-watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
 
-    def __enter__(self) -> MemoryWatch:
+    @abstractmethod
+    def sample(self) -> None:
+        """Look once."""
+
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -154,9 +157,23 @@ class MemoryWatch:
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            now = tree_memory(self._pid)
-            self.peak = Memory(max(self.peak.resident, now.resident), max(self.peak.anonymous, now.anonymous))
+            self.sample()
             self._stop.wait(self._interval_s)
+
+
+class MemoryWatch(Sampler):
+    """Samples a process tree and keeps the peaks."""
+
+    def __init__(self, pid: int | None = None, interval_s: float = 0.05) -> None:
+        """Watch the process `pid`, by default this one."""
+        super().__init__(interval_s)
+        self.peak = Memory(0, 0)
+        self._pid = os.getpid() if pid is None else pid
+
+    def sample(self) -> None:
+        """Look once."""
+        now = tree_memory(self._pid)
+        self.peak = Memory(max(self.peak.resident, now.resident), max(self.peak.anonymous, now.anonymous))
 
 
 def tree_cpu_seconds(pid: int | None = None) -> float:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import plots
+from benchmarks import cells, plots
 from benchmarks.benchset import SELECTIVITIES
 from benchmarks.measure import MIB
 from benchmarks.passes import RECALL_WANTED
 
-NONE = "–"
 REFERENCE = "omendb"
 REFERENCE_MODE = "fsync"
 
@@ -64,7 +63,7 @@ def _ingest_section(outcome: dict[str, Any]) -> list[str]:
         )
         ordered = sorted(rows, key=lambda row: -(row["rows_per_s"] or 0))
         lines += ["", f"### Batches of {batch:,}", ""]
-        lines += _table(
+        lines += cells.table(
             (
                 "database",
                 "acknowledged means",
@@ -78,11 +77,11 @@ def _ingest_section(outcome: dict[str, Any]) -> list[str]:
                 (
                     f"{row['peer']}, {row['mode']}",
                     row["meaning"],
-                    "1" if row["peer"] == "bare loop" else _number(row["syncs_per_batch"], "{:.1f}"),
+                    "1" if row["peer"] == "bare loop" else cells.number(row["syncs_per_batch"], "{:.1f}"),
                     _rate(row),
-                    _ratio(row["rows_per_s"], reference),
-                    f"{_number(row.get('p50_ms'), '{:.1f}')} / {_number(row.get('p99_ms'), '{:.1f}')}",
-                    _number(row.get("searchable_s"), "{:.1f}", 1000),
+                    cells.ratio(row["rows_per_s"], reference),
+                    f"{cells.number(row.get('p50_ms'), '{:.1f}')} / {cells.number(row.get('p99_ms'), '{:.1f}')}",
+                    cells.number(row.get("searchable_s"), "{:.1f}", 1000),
                 )
                 for row in ordered
             ],
@@ -103,23 +102,23 @@ def _rate(row: dict[str, Any]) -> str:
 
 
 def _search_section(databases: dict[str, Any]) -> list[str]:
-    best = _value(databases.get(REFERENCE, {}), "search", "at_recall", "p50_ms")
+    best = cells.value(databases.get(REFERENCE, {}), "search", "at_recall", "p50_ms")
 
     def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
-        at = _value(found, "search", "at_recall")
-        curve = _value(found, "search", "curve") or []
+        at = cells.value(found, "search", "at_recall")
+        curve = cells.value(found, "search", "curve") or []
         shown = at or (max(curve, key=lambda point: float(point["recall"])) if curve else None)
         return (
             f"{name} {found.get('version', '')}",
-            found.get("index_note", NONE),
-            _number(_value(found, "index", "seconds"), "{:.1f}")
-            + f" ({_number(_value(found, 'index', 'cpu_s'), '{:.1f}')})",
-            f"{found['effort_name']} {shown['effort']}" if shown else NONE,
-            _number(shown and shown["recall"], "{:.3f}"),
-            _number(shown and shown["p50_ms"], "{:.3f}"),
-            _number(shown and shown["p99_ms"], "{:.3f}"),
-            _number(shown and shown["qps"], "{:,.0f}"),
-            _ratio(shown and shown["p50_ms"], best) if at else "recall not reached",
+            found.get("index_note", cells.NONE),
+            cells.number(cells.value(found, "index", "seconds"), "{:.1f}")
+            + f" ({cells.number(cells.value(found, 'index', 'cpu_s'), '{:.1f}')})",
+            f"{found['effort_name']} {shown['effort']}" if shown else cells.NONE,
+            cells.number(shown and shown["recall"], "{:.3f}"),
+            cells.number(shown and shown["p50_ms"], "{:.3f}"),
+            cells.number(shown and shown["p99_ms"], "{:.3f}"),
+            cells.number(shown and shown["qps"], "{:,.0f}"),
+            cells.ratio(shown and shown["p50_ms"], best) if at else "recall not reached",
         )
 
     return [
@@ -128,7 +127,7 @@ def _search_section(databases: dict[str, Any]) -> list[str]:
         "The cheapest effort that reaches it. *Until indexed* counts from the last acknowledgement, with the processor "
         "seconds of that time in brackets.",
         "",
-        *_table(
+        *cells.table(
             (
                 "database",
                 "index",
@@ -148,20 +147,20 @@ def _search_section(databases: dict[str, Any]) -> list[str]:
 
 def _filter_section(databases: dict[str, Any]) -> list[str]:
     def cell(found: dict[str, Any], selectivity: float) -> str:
-        point = _value(found, "filter", "points", str(selectivity))
-        return f"{point['p50_ms']:.3f} ({point['recall']:.3f})" if point else NONE
+        point = cells.value(found, "filter", "points", str(selectivity))
+        return f"{point['p50_ms']:.3f} ({point['recall']:.3f})" if point else cells.NONE
 
     return [
         "## Filtered search",
         "",
         f"`bucket < b`; p50 ms (recall@10) at the least effort that reaches {RECALL_WANTED}, else at the most.",
         "",
-        *_table(
+        *cells.table(
             ("database", "no filter", *(f"{selectivity:g} of rows" for selectivity in SELECTIVITIES)),
             [
                 (
                     name,
-                    _number(_value(found, "search", "at_recall", "p50_ms"), "{:.3f}"),
+                    cells.number(cells.value(found, "search", "at_recall", "p50_ms"), "{:.3f}"),
                     *(cell(found, selectivity) for selectivity in SELECTIVITIES),
                 )
                 for name, found in databases.items()
@@ -178,7 +177,7 @@ def _footprint_section(databases: dict[str, Any]) -> list[str]:
         "Resident memory of the process and its children; pages of mapped files count. *Reopen* is a new process, from "
         "the open call to the first answer.",
         "",
-        *_table(
+        *cells.table(
             (
                 "database",
                 "peak MiB",
@@ -190,11 +189,11 @@ def _footprint_section(databases: dict[str, Any]) -> list[str]:
             [
                 (
                     name,
-                    _number(found.get("peak_memory"), "{:,.0f}", 1 / MIB),
-                    _number(found.get("peak_anonymous"), "{:,.0f}", 1 / MIB),
-                    _number(found.get("memory_imported"), "{:,.0f}", 1 / MIB),
-                    _number(found.get("disk_bytes_per_row"), "{:,.0f}"),
-                    _number(found.get("reopen_s"), "{:.3f}"),
+                    cells.number(found.get("peak_memory"), "{:,.0f}", 1 / MIB),
+                    cells.number(found.get("peak_anonymous"), "{:,.0f}", 1 / MIB),
+                    cells.number(found.get("memory_imported"), "{:,.0f}", 1 / MIB),
+                    cells.number(found.get("disk_bytes_per_row"), "{:,.0f}"),
+                    cells.number(found.get("reopen_s"), "{:.3f}"),
                 )
                 for name, found in databases.items()
             ],
@@ -211,24 +210,3 @@ def _trouble_section(outcome: dict[str, Any]) -> list[str]:
         if "failed" in found
     ]
     return ["## Not measured", "", *troubles, ""] if troubles else []
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def _value(found: Any, *names: str) -> Any:
-    for name in names:
-        if not isinstance(found, dict):
-            return None
-        found = found.get(name)
-    return found
-
-
-def _number(value: float | None, form: str, scale: float = 1.0) -> str:
-    show: Callable[[float], str] = form.format
-    return NONE if value is None else show(value * scale)
-
-
-def _ratio(value: float | None, reference: float | None) -> str:
-    return NONE if not value or not reference else f"{value / reference:.2f}"

@@ -9,14 +9,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from benchmarks.jobs import SYNC_CALLS
-from benchmarks.measure import process_tree
+from benchmarks.measure import Sampler, process_tree
 from benchmarks.served.client import venv
 from benchmarks.served.launch import HOST, launch
 from benchmarks.setup_competitors import ROOT, interpreter
@@ -161,29 +160,17 @@ def resident_bytes(roots: list[int]) -> int:
     return total
 
 
-class PeakMemory:
-    """Sample a server's memory in a thread and keep the peak; a context manager."""
+class PeakMemory(Sampler):
+    """Samples a server's memory and keeps the peak."""
 
     def __init__(self, server: Server | FleetServer, interval_s: float = 0.5) -> None:
+        super().__init__(interval_s)
         self.peak = 0
         self._server = server
-        self._interval_s = interval_s
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="server-memory", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval_s):
-            self.peak = max(self.peak, resident_bytes(self._server.roots()))
+    def sample(self) -> None:
+        """Look once."""
+        self.peak = max(self.peak, resident_bytes(self._server.roots()))
 
 
 class SyncTrace:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import cells
 from benchmarks.measure import MIB, median
 
-NONE = "–"
 REFERENCE = "omendb"
 
 
@@ -58,7 +57,7 @@ def _ingest_section(outcome: dict[str, Any]) -> list[str]:
         rows = [row for row in outcome["ingest"] if row["batch"] == batch]
         reference = next((row["rows_per_s"] for row in rows if row["server"] == REFERENCE), None)
         lines += ["", f"### Batches of {batch:,}", ""]
-        lines += _table(
+        lines += cells.table(
             (
                 "server",
                 "acknowledged is in",
@@ -73,12 +72,12 @@ def _ingest_section(outcome: dict[str, Any]) -> list[str]:
                 (
                     f"{row['server']}, {row['mode']}",
                     row["meaning"],
-                    _number(row["syncs_per_batch"], "{:.1f}"),
+                    cells.number(row["syncs_per_batch"], "{:.1f}"),
                     _rate(row),
-                    _ratio(row["rows_per_s"], reference),
-                    f"{_number(row.get('p50_ms'), '{:.1f}')} / {_number(row.get('p99_ms'), '{:.1f}')}",
-                    _number(row.get("server_cpu_us_per_row"), "{:.0f}"),
-                    _number(row.get("searchable_s"), "{:.1f}", 1000),
+                    cells.ratio(row["rows_per_s"], reference),
+                    f"{cells.number(row.get('p50_ms'), '{:.1f}')} / {cells.number(row.get('p99_ms'), '{:.1f}')}",
+                    cells.number(row.get("server_cpu_us_per_row"), "{:.0f}"),
+                    cells.number(row.get("searchable_s"), "{:.1f}", 1000),
                 )
                 for row in sorted(rows, key=lambda row: -(row["rows_per_s"] or 0))
             ],
@@ -96,27 +95,27 @@ def _rate(row: dict[str, Any]) -> str:
 def _search_section(outcome: dict[str, Any]) -> list[str]:
     servers, wanted = outcome["servers"], outcome["settings"]["recall_wanted"]
     clients = outcome["settings"]["clients"]
-    best = _value(servers.get(REFERENCE, {}), "at_recall", "p50_ms")
-    most = _value(servers.get(REFERENCE, {}), "concurrent", "qps")
+    best = cells.value(servers.get(REFERENCE, {}), "at_recall", "p50_ms")
+    most = cells.value(servers.get(REFERENCE, {}), "concurrent", "qps")
 
     def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
-        at = _value(found, "at_recall")
-        curve = _value(found, "curve") or []
+        at = cells.value(found, "at_recall")
+        curve = cells.value(found, "curve") or []
         shown = at or (curve[-1] if curve else None)
-        rate = _value(found, "concurrent", "qps")
+        rate = cells.value(found, "concurrent", "qps")
         return (
             f"{name} {found.get('version', '')}",
-            found.get("index_note", NONE),
-            _number(_value(found, "index", "seconds"), "{:.1f}"),
-            f"{found['effort_name']} {shown['effort']}" if shown else NONE,
-            _number(shown and shown["recall"], "{:.3f}") + ("" if at or not shown else " (not reached)"),
-            f"{_number(shown and shown['p50_ms'], '{:.2f}')} / {_number(shown and shown['p99_ms'], '{:.2f}')}",
-            _ratio(shown and shown["p50_ms"], best),
-            _number(rate, "{:,.0f}"),
-            _ratio(rate, most),
-            f"{_number(_value(found, 'concurrent', 'p50_ms'), '{:.2f}')} / "
-            f"{_number(_value(found, 'concurrent', 'p99_ms'), '{:.2f}')}",
-            _number(_value(found, "concurrent", "server_cpu_ms"), "{:.2f}"),
+            found.get("index_note", cells.NONE),
+            cells.number(cells.value(found, "index", "seconds"), "{:.1f}"),
+            f"{found['effort_name']} {shown['effort']}" if shown else cells.NONE,
+            cells.number(shown and shown["recall"], "{:.3f}") + ("" if at or not shown else " (not reached)"),
+            " / ".join(cells.number(shown and shown[name], "{:.2f}") for name in ("p50_ms", "p99_ms")),
+            cells.ratio(shown and shown["p50_ms"], best),
+            cells.number(rate, "{:,.0f}"),
+            cells.ratio(rate, most),
+            f"{cells.number(cells.value(found, 'concurrent', 'p50_ms'), '{:.2f}')} / "
+            f"{cells.number(cells.value(found, 'concurrent', 'p99_ms'), '{:.2f}')}",
+            cells.number(cells.value(found, "concurrent", "server_cpu_ms"), "{:.2f}"),
         )
 
     shares = list(next((found["filtered"] for found in servers.values() if found), {}))
@@ -126,7 +125,7 @@ def _search_section(outcome: dict[str, Any]) -> list[str]:
         f"The least effort that reaches it. Left one client; right {clients} at the same time, each a process that "
         "asks one search after the other, and the processor time that all of the server's processes took per search.",
         "",
-        *_table(
+        *cells.table(
             (
                 "server",
                 "index",
@@ -148,10 +147,14 @@ def _search_section(outcome: dict[str, Any]) -> list[str]:
         f"`bucket < b`, one client: p50 / p99 ms (recall@10) at the least effort that reaches {wanted}, else at the "
         "most.",
         "",
-        *_table(
+        *cells.table(
             ("server", "no filter", *(f"{share} of rows" for share in shares)),
             [
-                (name, _point(_value(found, "at_recall")), *(_point(_value(found, "filtered", s)) for s in shares))
+                (
+                    name,
+                    _point(cells.value(found, "at_recall")),
+                    *(_point(cells.value(found, "filtered", s)) for s in shares),
+                )
                 for name, found in servers.items()
             ],
         ),
@@ -160,15 +163,15 @@ def _search_section(outcome: dict[str, Any]) -> list[str]:
 
 
 def _point(point: dict[str, Any] | None) -> str:
-    return f"{point['p50_ms']:.2f} / {point['p99_ms']:.2f} ({point['recall']:.3f})" if point else NONE
+    return f"{point['p50_ms']:.2f} / {point['p99_ms']:.2f} ({point['recall']:.3f})" if point else cells.NONE
 
 
 def _footprint_section(outcome: dict[str, Any]) -> list[str]:
     rows = outcome["set"]["rows"]
 
     def row(name: str, found: dict[str, Any]) -> tuple[str, ...]:
-        sizes = (_number(found.get(f"memory_{when}"), "{:,.0f}", 1 / MIB) for when in ("before", "after", "peak"))
-        return (name, *sizes, _number(found.get("disk_bytes"), "{:,.0f}", 1 / rows))
+        sizes = (cells.number(found.get(f"memory_{when}"), "{:,.0f}", 1 / MIB) for when in ("before", "after", "peak"))
+        return (name, *sizes, cells.number(found.get("disk_bytes"), "{:,.0f}", 1 / rows))
 
     return [
         "## Memory and disk",
@@ -176,7 +179,7 @@ def _footprint_section(outcome: dict[str, Any]) -> list[str]:
         "Resident memory of all of the server's processes, pages that they share counted once: with no data, after the "
         f"searches, at its peak. The vectors alone are {rows * outcome['set']['dimension'] * 4 / MIB:,.0f} MiB.",
         "",
-        *_table(
+        *cells.table(
             ("server", "empty MiB", "loaded MiB", "peak MiB", "disk bytes / row"),
             [row(name, found) for name, found in outcome["servers"].items()],
         ),
@@ -193,7 +196,7 @@ def _crash_section(crashes: dict[str, list[dict[str, Any]]]) -> list[str]:
         "system holds in memory for a file survives, so a log that is not synced passes too. *Back* is the time from "
         "the start to the first answered search.",
         "",
-        *_table(
+        *cells.table(
             ("server", "crashes", "acknowledged rows", "lost", "back s"),
             [
                 (
@@ -204,7 +207,7 @@ def _crash_section(crashes: dict[str, list[dict[str, Any]]]) -> list[str]:
                     f"{median([one['back_s'] for one in found]):.2f}",
                 )
                 if found
-                else (name, NONE, NONE, NONE, NONE)
+                else (name, cells.NONE, cells.NONE, cells.NONE, cells.NONE)
                 for name, found in crashes.items()
             ],
         ),
@@ -216,24 +219,3 @@ def _trouble_section(outcome: dict[str, Any]) -> list[str]:
     troubles = [f"- {name} was skipped: {reason}" for name, reason in outcome["skipped"].items()]
     troubles += [f"- {told}" for told in outcome["failed"]]
     return ["## Not measured", "", *troubles, ""] if troubles else []
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-
-
-def _value(found: Any, *names: str) -> Any:
-    for name in names:
-        if not isinstance(found, dict):
-            return None
-        found = found.get(name)
-    return found
-
-
-def _number(value: float | None, form: str, scale: float = 1.0) -> str:
-    show: Callable[[float], str] = form.format
-    return NONE if value is None else show(value * scale)
-
-
-def _ratio(value: float | None, reference: float | None) -> str:
-    return NONE if not value or not reference else f"{value / reference:.2f}"

@@ -93,10 +93,14 @@ def arrow_of_values(values: Sequence[Any], target: pa.DataType) -> pa.Array:
 
 
 def numpy_of_arrow(array: pa.Array) -> npt.NDArray[Any]:
-    """Booleans or numbers without nulls as NumPy has them, (n,); numbers without a copy, read-only.
+    """Booleans or numbers without nulls as NumPy has them, (n,); numbers without a copy, read-only. Texts as objects.
 
     Anything else as ``to_numpy`` has it.
     """
+    if pa.types.is_string(array.type):
+        texts = np.empty(len(array), object)
+        texts[:] = array.to_pylist()
+        return texts
     dtype = _DTYPES.get(array.type)
     if dtype is None or array.null_count:
         return array.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]

@@ -12,8 +12,6 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import pyarrow as pa
-
 from omendb_common.clock import SystemClock
 from omendb_common.config import EngineSettings
 from omendb_common.deadline import Deadline
@@ -181,7 +179,6 @@ class DataNodeProcess:
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
             if await self._register(member, stop):
                 self._client.start_heartbeats(member, problems=self.hosting.problems)
-                await asyncio.to_thread(_warm_up)
                 await self.hosting.start()
                 self._ready = True
                 self._say_ready(address, "" if health is None else health.address)
@@ -257,11 +254,6 @@ class DataNodeProcess:
         }
         sys.stdout.write(f"ready {json.dumps(told)}\n")
         sys.stdout.flush()
-
-
-def _warm_up() -> None:
-    """Do now what would else make the first caller wait: Arrow looks for pandas, for seconds where there is one."""
-    pa.array([0])
 
 
 def _lock(folder: str) -> WriterLock:

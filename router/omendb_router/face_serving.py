@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import uvicorn
 
 from omendb_common.clock import Clock
@@ -138,8 +137,6 @@ class Faces:
         """Listen for REST and gRPC; ``http`` and ``grpc`` then say where. UnavailableError when a port is taken."""
         sock = bind(http, shared=self._shared)
         try:
-            # pyarrow looks for pandas at its first conversion, which takes a second where there is one.
-            await asyncio.to_thread(pa.array, ["first"])
             try:
                 port = self._bind_grpc(calls)
             except RuntimeError:

@@ -79,6 +79,13 @@ def test_there_and_back_with_gaps_and_offsets(dtype: str, null: list[bool], star
         assert numpy_of_arrow(full).dtype == array.dtype
 
 
+@given(st.lists(st.one_of(st.none(), st.text(max_size=3))), st.integers(0, 5))
+def test_texts_come_back_as_objects(values: list[str | None], start: int) -> None:
+    made = arrow_of_texts(values).slice(start)
+    back = numpy_of_arrow(made)
+    assert back.dtype == object and back.tolist() == made.to_numpy(zero_copy_only=False).tolist() == values[start:]
+
+
 @pytest.mark.parametrize(("values", "kind"), [([1 << 63], int), ([-(1 << 63) - 1], int), (["\ud800"], str)])
 def test_what_does_not_fit_is_refused(values: list[Any], kind: type) -> None:
     with pytest.raises((OverflowError, UnicodeEncodeError, pa.ArrowException)):

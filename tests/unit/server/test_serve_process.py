@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import omendb
@@ -149,6 +151,37 @@ def test_both_faces_speak_tls_when_told_to(path: str, tmp_path: Path) -> None:
         values = httpx.get(f"http://{served.told['metrics']}/metrics").text
         assert "omendb_tls_certificate_expiry_seconds{" in values
         assert served.stop() == 0
+
+
+def test_it_never_looks_for_pandas(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyarrow imports it, where it is installed, for a second in which nobody is answered."""
+    package, told = tmp_path / "packages" / "pandas", tmp_path / "told"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(
+        "import traceback\n"
+        f"with open({str(told)!r}, 'a') as file:\n    traceback.print_stack(file=file)\n"
+        "raise ImportError('not here')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]))
+    vectors = np.random.default_rng(0).random((200, 2), np.float32)
+    with ServingProcess(path) as served, omendb.Client(f"http://{served.told['http']}") as client:
+        c = client.create_collection("c", 2)
+        c.upsert(range(200), vectors, {"n": list(range(200)), "t": ["x", "y"] * 100})
+        c.upsert(["a"], vectors[:1], [{"n": 1, "o": {"p": [1]}}])
+        c.update([1], metadata={"n": [5]})
+        c.delete([2])
+        for _ in range(2):
+            for filters in (None, {"n": 5}, {"t": {"$in": ["x", "z"]}}, {"n": {"$gt": 100}}):
+                assert c.search(vectors[0], k=3, filters=filters)[0].metadata
+                assert c.count(filters)
+            assert len(c.get([1, "a"])) == 2
+            c.scroll(limit=10)
+            body = {"vector": [0.5, 0.5], "k": 2, "include": ["id", "distance", "metadata", "vector"]}
+            for accept in ("application/json", "application/vnd.apache.arrow.stream"):
+                answer = served.client.post("/collections/c/search", json=body, headers={"accept": accept})
+                assert answer.status_code == 200
+            c.flush()
+    assert not told.exists(), told.read_text()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
