@@ -29,6 +29,9 @@ Int64 = npt.NDArray[np.int64]
 MAX_AHEAD_MS = 2_000
 """A stamp further ahead of a data node's clock than this is refused (P2)."""
 
+TREE_DEPTH_MAX = 16
+"""A replica's hash tree has 2^16 leaves (P12); replicas of few records are compared at a level above them."""
+
 
 class ShardRef(NamedTuple):
     """Which shard, under which map (P15). ``origin`` is the router's lease."""
@@ -313,6 +316,7 @@ class DataNode(Protocol):
 
 __all__ = [
     "MAX_AHEAD_MS",
+    "TREE_DEPTH_MAX",
     "Applied",
     "Apply",
     "DataNode",

@@ -39,6 +39,7 @@ from omendb_engine.beside import Beside
 from omendb_engine.commit import GroupCommit
 from omendb_engine.disk_errors import disk_error, translated
 from omendb_engine.folding import last_occurrences
+from omendb_engine.hash_tree import HashTrees
 from omendb_engine.maintenance import Maintenance
 from omendb_engine.operation import Operation, WriteResult, as_exhausted, fail_all
 from omendb_engine.parts import BufferPart, Snapshot
@@ -104,6 +105,7 @@ class Replica(Reader):
         self._next_auto_id = self._store.next_auto_id
         self._last_write_s = clock.mono_s()
         self.maintenance = Maintenance(self, recovered, wake)
+        self.hash_trees = HashTrees(self.snapshot, self.schema)
 
     # -- opening ---------------------------------------------------------------------------------
 

@@ -135,10 +135,10 @@ class Node:
 
 
 @contextmanager
-def nodes() -> Iterator[tuple[Node, Node]]:
+def nodes(kind: type[Node] = Node) -> Iterator[tuple[Node, Node]]:
     """Two replicas of one shard."""
     with tempfile.TemporaryDirectory() as folder:
-        pair = Node(f"{folder}/one"), Node(f"{folder}/two")
+        pair = kind(f"{folder}/one"), kind(f"{folder}/two")
         try:
             yield pair
         finally:

@@ -20,13 +20,12 @@ from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import State
 from omendb_engine.overrides import BASE, FieldStamps, payload_key, vector_field
 from omendb_engine.parts import Snapshot
-from omendb_engine.payload.hashes import mix, name_hash, payload_hashes, vector_hashes
 from omendb_engine.points import known_stamps
 from omendb_engine.query.answer import Picked
+from omendb_engine.query.digests import deleted_digests, live_digests
 from omendb_engine.verdicts import newest_tombstones
 
 I64Array = npt.NDArray[np.int64]
-_DELETED = np.uint64(0xD1B54A32D192ED03)
 
 
 class Versions:
@@ -67,27 +66,15 @@ class Versions:
         return known.where((known.fields != BASE) & (known.stamps > self._base[known.rows]))
 
     def digests(self) -> U64Array:
-        """A hash of each record's stamps and content, 0 for an absent id.
-
-        Vectors of a ``cosine`` field of float32 are left out: they are kept divided by their lengths, and what comes
-        back differs in the last bit from replica to replica. Their stamps speak for them.
-        """
-        out = np.where(self.states == State.DELETED, mix(self.stamps ^ _DELETED), np.uint64(0))
+        """A hash of each record's stamps and content, 0 for an absent id; see :mod:`omendb_engine.query.digests`."""
+        out = np.where(self.states == State.DELETED, deleted_digests(self.stamps), np.uint64(0))
         if len(self.where):
-            out[self.where] = self._live_digests()
+            picked, schema = self.picked, self._schema
+            payload = picked.columns()
+            out[self.where] = live_digests(
+                self._base, self._overrides, payload, lambda name: picked.vectors(name, schema), schema
+            )
         return np.asarray(out)
-
-    def _live_digests(self) -> U64Array:
-        content = mix(self._base)
-        fields = self._overrides
-        for name in dict.fromkeys(fields.fields.tolist()):
-            some = fields.of_field(name)
-            content[some.rows] += mix(mix(some.stamps) ^ name_hash(name))
-        content += payload_hashes(self.picked.columns(), len(self.where))
-        for spec in self._schema.vectors:
-            if spec.metric != "cosine" or spec.dtype != "float32":
-                content += mix(vector_hashes(self.picked.vectors(spec.name, self._schema)) ^ name_hash(spec.name))
-        return mix(content)
 
     def records(self) -> tuple[WriteBatch, ...]:
         """The whole records of what is known, deletions included, each row under its own stamp.
