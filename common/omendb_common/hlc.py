@@ -56,4 +56,9 @@ def stamp_wall_ms(stamp: int) -> int:
     return (stamp >> _MS_SHIFT) + EPOCH_MS
 
 
-__all__ = ["EPOCH_MS", "ORIGIN_MAX", "STAMP_MAX", "HybridLogicalClock", "stamp_wall_ms"]
+def stamp_at(wall_ms: int) -> int:
+    """The first stamp of a millisecond since 1970-01-01 UTC; 0 before there were any."""
+    return max(wall_ms - EPOCH_MS, 0) << _MS_SHIFT
+
+
+__all__ = ["EPOCH_MS", "ORIGIN_MAX", "STAMP_MAX", "HybridLogicalClock", "stamp_at", "stamp_wall_ms"]

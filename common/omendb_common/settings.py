@@ -239,7 +239,7 @@ GROUPS: dict[str, type[_Group]] = {
 
 # Groups of the same file and the same environment that other processes read; each process refuses what is wrong in its
 # own groups and passes over those of the others.
-OTHER_GROUPS = ("frames", "faces", "router", "datanode", "coordinator")
+OTHER_GROUPS = ("frames", "faces", "router", "datanode", "repair", "coordinator")
 
 
 def fields_of(groups: Mapping[str, type[Any]]) -> dict[str, dataclasses.Field[Any]]:

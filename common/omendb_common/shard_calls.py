@@ -1,4 +1,4 @@
-"""What a router asks of a data node, as values, and the port through which it asks.
+"""What a router, or another data node, asks of a data node, as values, and the port through which it asks.
 
 The wire form of these values is the matter of ``wire``; the router's decisions and the data node's rules know only
 what stands here, so that both run in one process, in a simulation, or over a network without a difference.
@@ -31,6 +31,10 @@ MAX_AHEAD_MS = 2_000
 
 TREE_DEPTH_MAX = 16
 """A replica's hash tree has 2^16 leaves (P12); replicas of few records are compared at a level above them."""
+TREE_NODES_MAX = 8192
+"""Nodes that one call asks for."""
+ENTRIES_MAX = 8192
+"""Records that one page lists."""
 
 
 class ShardRef(NamedTuple):
@@ -209,10 +213,15 @@ class Scored:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Whole records with their own stamps (P8, later P11 and P12); older ones are passed over."""
+    """Whole records with their own stamps (P8, P12); older ones are passed over.
+
+    ``gc_floor``: that of the replica which sends them, 0 from a router. Where it is the receiver's as well, an unknown
+    id at or below it is believed: two replicas with one floor are past all deletions below it (P13).
+    """
 
     shard: ShardRef
     records: tuple[WriteBatch, ...]
+    gc_floor: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +267,69 @@ class Selected:
     count: int = 0
     ids: IdColumn = field(default_factory=IdColumn.empty)
     stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    error: OmenDBError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Values of some nodes of a replica's hash tree, of records up to ``through`` and above ``gc_floor`` (P12).
+
+    ``nodes``: numbers of nodes at level ``depth``, 0 is the root. ``fresh``: of the replica as it is now; without it a
+    tree that was made for an earlier call with the same bounds will do.
+    """
+
+    shard: ShardRef
+    through: int
+    gc_floor: int
+    depth: int
+    nodes: Int64
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Answer to a :class:`Sums`; columns are parallel to its nodes, and empty when the replica has another floor.
+
+    ``counts``: records; ``first`` and ``second``: the halves of the sum of their hashes. ``gc_floor``: the replica's
+    own. ``repaired_through``: up to which stamp it knows that all replicas were equal.
+    """
+
+    verdict: Verdict
+    counts: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    first: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    second: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    gc_floor: int = 0
+    repaired_through: int = 0
+    error: OmenDBError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """A page of the records below some nodes of the hash tree, however young, in the tree's order."""
+
+    shard: ShardRef
+    gc_floor: int
+    depth: int
+    nodes: Int64
+    limit: int
+    cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Answer to an :class:`Entries`; columns are parallel to ``ids``.
+
+    ``stamps``: the newest of each record; ``bases``: that of its upsert or deletion; ``digests`` as in
+    :class:`Looked`. ``cursor`` continues the page, None at the end.
+    """
+
+    verdict: Verdict
+    ids: IdColumn = field(default_factory=IdColumn.empty)
+    states: npt.NDArray[np.uint8] = field(default_factory=lambda: np.empty(0, np.uint8))
+    stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    bases: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    digests: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
+    cursor: str | None = None
     error: OmenDBError | None = None
 
 
@@ -313,15 +385,25 @@ class DataNode(Protocol):
     async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
         """Do or tell something about a replica."""
 
+    async def sums(self, call: Sums, deadline: Deadline) -> Summed:
+        """Tell values of the hash tree."""
+
+    async def entries(self, call: Entries, deadline: Deadline) -> Listed:
+        """List records by the hash tree."""
+
 
 __all__ = [
+    "ENTRIES_MAX",
     "MAX_AHEAD_MS",
     "TREE_DEPTH_MAX",
+    "TREE_NODES_MAX",
     "Applied",
     "Apply",
     "DataNode",
+    "Entries",
     "Float32",
     "Int64",
+    "Listed",
     "Looked",
     "Lookup",
     "Maintain",
@@ -337,6 +419,8 @@ __all__ = [
     "ShardHits",
     "ShardRef",
     "State",
+    "Summed",
+    "Sums",
     "Task",
     "Verdict",
     "Work",

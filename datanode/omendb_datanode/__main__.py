@@ -14,14 +14,14 @@ from omendb_common.errors import InvalidArgumentError, OmenDBError, ReplicaFaile
 from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
 from omendb_common.wire.frames import FrameLimits
 from omendb_common.wire.process_loop import run_loop
-from omendb_datanode.config import DataNodeSettings
+from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_datanode.node import DataNodeProcess, Options
 
 EXIT_USAGE = 2
 EXIT_FAILED_DISK = 74
 """A replica's log could not be written: start the process again, it recovers from the disk."""
 
-GROUPS: dict[str, type[Any]] = {"datanode": DataNodeSettings, "frames": FrameLimits}
+GROUPS: dict[str, type[Any]] = {"datanode": DataNodeSettings, "repair": RepairSettings, "frames": FrameLimits}
 """The groups of settings that a data node reads beside those of its engine."""
 
 
@@ -53,6 +53,7 @@ def options_from(given: argparse.Namespace) -> Options:
         metrics_listen=given.metrics_listen,
         tls=tls_files(given),
         settings=found.beside["datanode"],
+        repair=found.beside["repair"],
         frames=found.beside["frames"],
         engine=found.settings,
     )

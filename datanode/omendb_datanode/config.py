@@ -35,4 +35,25 @@ class DataNodeSettings:
             check_value(field, getattr(self, field.name), field.name)
 
 
-__all__ = ["DataNodeSettings"]
+@dataclass(frozen=True, slots=True)
+class RepairSettings:
+    """How the replicas of a shard are kept equal behind everybody's back; a setting's unit ends its name."""
+
+    settle_s: float = setting(
+        30.0, "younger records are not compared: they may still be on their way", low=0.0, high=86_400.0
+    )
+    bytes_per_s: int = setting(
+        32 * MIB, "records that a node sends to bring replicas together, all exchanges together", low=1024, high=1 << 40
+    )
+    batch_rows: int = setting(1000, "records sent at a time", low=1, high=100_000)
+    batch_bytes: int = setting(4 * MIB, "bytes of records sent at a time, about", low=1024, high=256 * MIB)
+    call_timeout_s: float = setting(
+        60.0, "time for one question: the first one after a start reads all vectors", low=0.1, high=3600.0
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_value(field, getattr(self, field.name), field.name)
+
+
+__all__ = ["DataNodeSettings", "RepairSettings"]

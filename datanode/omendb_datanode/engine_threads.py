@@ -1,4 +1,4 @@
-"""The threads in which the engine works, so that the event loop never does: reads, writes and chores apart.
+"""The threads in which the engine works, so that the event loop never does: reads, writes, chores, comparisons apart.
 
 A search that takes long must not hold up a write, nor a merge that somebody asked for either of them. What waits is
 bounded by number: beyond it calls are refused, with a time to come back.
@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, ResourceExhaustedError
+from omendb_engine.priority import give_way
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class EngineThreads:
         self._readers = ThreadPoolExecutor(readers, "omendb-read") if readers else None
         self._writers = ThreadPoolExecutor(writers, "omendb-write") if writers else None
         self._chores = ThreadPoolExecutor(2, "omendb-chore") if readers else None
+        self._trees = ThreadPoolExecutor(1, "omendb-tree", initializer=give_way) if readers else None
         self._lock = threading.Lock()
         self._reads = 0
 
@@ -76,6 +78,10 @@ class EngineThreads:
         """Run something long in a thread; DeadlineExceededError when it goes on for nobody."""
         return work() if self._chores is None else await self._run(self._chores, work, deadline, lambda _: None)
 
+    async def compare(self, work: Callable[[], T], deadline: Deadline) -> T:
+        """Read for a comparison of replicas: one at a time, in a thread that gives way to all others."""
+        return work() if self._trees is None else await self._run(self._trees, work, deadline, lambda _: None)
+
     async def _run(
         self,
         pool: ThreadPoolExecutor,
@@ -111,7 +117,7 @@ class EngineThreads:
 
     def close(self) -> None:
         """Wait for what runs and end the threads; what waits is dropped."""
-        for pool in (self._readers, self._chores):
+        for pool in (self._readers, self._chores, self._trees):
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
         if self._writers is not None:

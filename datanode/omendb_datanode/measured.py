@@ -15,6 +15,8 @@ from omendb_common.shard_calls import (
     Applied,
     Apply,
     DataNode,
+    Entries,
+    Listed,
     Looked,
     Lookup,
     Maintain,
@@ -28,6 +30,8 @@ from omendb_common.shard_calls import (
     Select,
     Selected,
     ShardHits,
+    Summed,
+    Sums,
     Verdict,
 )
 from omendb_common.telemetry.metrics import Metrics
@@ -93,6 +97,14 @@ class MeasuredNode:
     async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
         """Do or tell something about a replica."""
         return await self._timed("maintain", self._node.maintain(call, deadline))
+
+    async def sums(self, call: Sums, deadline: Deadline) -> Summed:
+        """Tell values of the hash tree."""
+        return await self._timed("sums", self._node.sums(call, deadline))
+
+    async def entries(self, call: Entries, deadline: Deadline) -> Listed:
+        """List records by the hash tree."""
+        return await self._timed("entries", self._node.entries(call, deadline))
 
     async def _timed(self, method: str, work: Awaitable[A]) -> A:
         started_s = self._clock.mono_s()

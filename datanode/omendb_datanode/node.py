@@ -37,7 +37,7 @@ from omendb_common.wire.frame_client import split_address
 from omendb_common.wire.frame_connection import FrameIdentity
 from omendb_common.wire.frames import FrameLimits, FrameStats
 from omendb_common.wire.unending import Unending
-from omendb_datanode.config import DataNodeSettings
+from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.measured import Census, MeasuredNode
@@ -69,6 +69,7 @@ class Options:
     metrics_listen: str = ""
     tls: TlsFiles | None = None
     settings: DataNodeSettings = field(default_factory=DataNodeSettings)
+    repair: RepairSettings = field(default_factory=RepairSettings)
     frames: FrameLimits = field(default_factory=FrameLimits)
     engine: EngineSettings = field(default_factory=EngineSettings)
 

@@ -39,6 +39,8 @@ from omendb_common.shard_calls import (
     MAX_AHEAD_MS,
     Applied,
     Apply,
+    Entries,
+    Listed,
     Looked,
     Lookup,
     Maintain,
@@ -53,11 +55,14 @@ from omendb_common.shard_calls import (
     Selected,
     ShardHits,
     ShardRef,
+    Summed,
+    Sums,
     Verdict,
     Work,
 )
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosted import Hosted, Replicas
+from omendb_datanode.replicate.trees import RecentTrees, listed
 from omendb_datanode.write_queue import Outcome, WriteLimits, WriteQueue
 from omendb_engine.disk_errors import disk_error
 from omendb_engine.query.answer import Picked
@@ -112,6 +117,7 @@ class ShardRules:
         self._limits = write_limits or WriteLimits()
         self._hlc = HybridLogicalClock(clock)
         self._queues: dict[Replica, WriteQueue] = {}
+        self._trees = RecentTrees()
 
     # -- the calls
 
@@ -139,7 +145,9 @@ class ShardRules:
                 return Applied(Verdict.OK, self._hlc.now(), durability=hosted.replica.durability)
             newest = max(_newest_stamp(batch) for batch in call.records)
             self._check_clock(newest)
-            results = await self._write(hosted, [StampedWrite(batch, 0) for batch in call.records], deadline)
+            settled = 0 < call.gc_floor == hosted.replica.maintenance.gc_floor
+            writes = [StampedWrite(batch, 0, settled=settled) for batch in call.records]
+            results = await self._write(hosted, writes, deadline)
             self._hlc.observe(newest)
             return self._applied(results, call.records)
 
@@ -201,6 +209,24 @@ class ShardRules:
             return Maintained(Verdict.OK, value)
 
         return await self._answer(work, Maintained, call.task)
+
+    async def sums(self, call: Sums, deadline: Deadline) -> Summed:
+        """Tell values of the hash tree."""
+
+        async def work() -> Summed:
+            hosted = await self._hosted(call.shard, deadline)
+            return await self._threads.compare(lambda: self._trees.sums(hosted.replica, call), deadline)
+
+        return await self._answer(work, Summed, "summing up")
+
+    async def entries(self, call: Entries, deadline: Deadline) -> Listed:
+        """List records by the hash tree."""
+
+        async def work() -> Listed:
+            hosted = await self._hosted(call.shard, deadline)
+            return await self._threads.compare(lambda: listed(hosted.replica, call), deadline)
+
+        return await self._answer(work, Listed, "listing records")
 
     def observe(self, stamp: int) -> None:
         """Have this node's clock count a stamp that a replica holds."""

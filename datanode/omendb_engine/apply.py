@@ -312,16 +312,19 @@ class PartStore:
         return Applied(plan.existed, plan.existed)
 
     def _winners(self, batch: WriteBatch, stamps: U64Array | int, located: Located | None) -> npt.NDArray[np.int64]:
-        """Rows whose stamp is above what their point carries (a live row's base stamp, or a tombstone's)."""
-        held = np.zeros(batch.rows, np.uint64)
+        """Rows whose stamp is above what their point carries (a live row's base stamp, or a tombstone's).
+
+        Of an upsert and a deletion under one stamp, which only damage makes, the deletion wins in any order.
+        """
+        base, buried = np.zeros(batch.rows, np.uint64), np.zeros(batch.rows, np.uint64)
         if located is not None:
             for number, where, rows in self._tip.by_part(located):
-                held[where] = base_stamps(self._tip.parts[number], rows)
+                base[where] = base_stamps(self._tip.parts[number], rows)
         hi, lo = batch.ids.hashes()
         for part in self._tip.parts:
-            np.maximum(held, part.tombstone_stamps(hi, lo), out=held)
+            np.maximum(buried, part.tombstone_stamps(hi, lo), out=buried)
         mine = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
-        return np.flatnonzero(mine > held)
+        return np.flatnonzero((mine > buried) & ((mine >= base) if batch.op is Op.DELETE else (mine > base)))
 
 
 def take_batch(batch: WriteBatch, rows: npt.NDArray[np.int64]) -> WriteBatch:

@@ -37,7 +37,7 @@ class Operation:
 
     __slots__ = (
         *("applied", "auto", "batch", "create_only", "done", "error", "extra_bytes", "parts", "plan", "result"),
-        *("size", "solo", "stamp", "stamped", "verdicts"),
+        *("settled", "size", "solo", "stamp", "stamped", "verdicts"),
     )
 
     def __init__(
@@ -64,6 +64,7 @@ class Operation:
         self.extra_bytes = 0
         # Came with stamps of its own: each row is decided on before it is logged.
         self.stamped = write is not None
+        self.settled = write is not None and write.settled
         # The others get theirs when they are logged.
         self.stamp = 0 if write is None else write.stamp
         self.verdicts: Verdicts | None = None

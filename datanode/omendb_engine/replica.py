@@ -388,7 +388,7 @@ class Replica(Reader):
         batch, snapshot = operation.batch, self._store.snapshot
         if operation.create_only:
             refuse_taken(snapshot, batch.ids, operation.stamp)
-        floor = self.maintenance.gc_floor
+        floor = 0 if operation.settled else self.maintenance.gc_floor
         if operation.stamp > max(self._store.max_stamp, floor) and not operation.solo:
             return True  # newer than all that was applied: no row can lose
         verdicts = operation.verdicts = judge(snapshot, batch, operation.stamp, floor)

@@ -32,13 +32,15 @@ class StampedWrite:
     """``batch`` under ``stamp``; 0 when every row carries a stamp of its own (a record with its history).
 
     ``body``: the batch as ``encode_batch`` made it, when the caller has it; ids and payload of ``batch`` must not be
-    views of it. ``create_only``: refuse the whole batch when an id is live under another stamp.
+    views of it. ``create_only``: refuse the whole batch when an id is live under another stamp. ``settled``: an unknown
+    id at or below ``gc_floor`` is believed: it comes from a replica that is past the same deletions (P13).
     """
 
     batch: WriteBatch
     stamp: int
     body: Sequence[Any] | None = None
     create_only: bool = False
+    settled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

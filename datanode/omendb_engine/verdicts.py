@@ -61,8 +61,9 @@ def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int) -> V
         missing = ~found & ~stale & (mine >= tombstones)
         newest[~found] = tombstones[~found]
     else:
-        held = np.maximum(tombstones, _base(snapshot, located))
-        wins = (mine > held) & ~stale
+        base = _base(snapshot, located)
+        # Stamps are unique. Where damage made two alike, the deletion wins on every replica, whichever came first.
+        wins = (mine > tombstones) & ((mine >= base) if batch.op is Op.DELETE else (mine > base)) & ~stale
         newest = np.maximum(tombstones, _latest(snapshot, located))
     newest[stale] = gc_floor
     overtaken = (stale | (mine < newest)) & ~missing

@@ -18,6 +18,8 @@ from omendb_common.shard_calls import (
     Applied,
     Apply,
     DataNode,
+    Entries,
+    Listed,
     Looked,
     Lookup,
     Maintain,
@@ -31,6 +33,8 @@ from omendb_common.shard_calls import (
     Select,
     Selected,
     ShardHits,
+    Summed,
+    Sums,
 )
 
 C = TypeVar("C")
@@ -123,6 +127,12 @@ class FaultyNode:
 
     async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
         return await self._through("maintain", self.node.maintain, call, deadline)
+
+    async def sums(self, call: Sums, deadline: Deadline) -> Summed:
+        return await self._through("sums", self.node.sums, call, deadline)
+
+    async def entries(self, call: Entries, deadline: Deadline) -> Listed:
+        return await self._through("entries", self.node.entries, call, deadline)
 
 
 __all__ = ["FaultyNode", "Weather"]

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from omendb_chaos.sim import memory_tree
 from omendb_chaos.sim.memory_record import Record
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
@@ -29,6 +30,8 @@ from omendb_common.shard_calls import (
     MAX_AHEAD_MS,
     Applied,
     Apply,
+    Entries,
+    Listed,
     Looked,
     Lookup,
     Maintain,
@@ -44,6 +47,8 @@ from omendb_common.shard_calls import (
     ShardHits,
     ShardRef,
     State,
+    Summed,
+    Sums,
     Verdict,
     Work,
 )
@@ -288,6 +293,18 @@ class MemoryNode:
         if call.task == "next_auto_id":
             return Maintained(Verdict.OK, max((i for i in replica.records if isinstance(i, int)), default=-1) + 1)
         return Maintained(Verdict.OK, True)
+
+    async def sums(self, call: Sums, deadline: Deadline) -> Summed:
+        replica = self._replica(call.shard)
+        if isinstance(replica, tuple):
+            return Summed(replica[0], error=replica[1])
+        return memory_tree.summed(replica.records, call, replica.gc_floor)
+
+    async def entries(self, call: Entries, deadline: Deadline) -> Listed:
+        replica = self._replica(call.shard)
+        if isinstance(replica, tuple):
+            return Listed(replica[0], error=replica[1])
+        return memory_tree.listed(replica.records, call)
 
 
 def distances_to(query: npt.NDArray[Any], rows: npt.NDArray[Any], metric: str) -> npt.NDArray[np.float32]:

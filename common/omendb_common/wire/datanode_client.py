@@ -1,4 +1,4 @@
-"""A data node at the other end of framed connections, behind the port that routers know."""
+"""A data node at the other end of framed connections, behind the port that routers and other data nodes know."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from omendb_common.security.tls import TlsFiles
 from omendb_common.shard_calls import (
     Applied,
     Apply,
+    Entries,
+    Listed,
     Looked,
     Lookup,
     Maintain,
@@ -24,6 +26,8 @@ from omendb_common.shard_calls import (
     Select,
     Selected,
     ShardHits,
+    Summed,
+    Sums,
 )
 from omendb_common.wire.coalesce import Coalescer
 from omendb_common.wire.frame_client import FrameClient
@@ -124,6 +128,14 @@ class RemoteDataNode:
     async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
         """Do or tell something about a replica."""
         return cast(Maintained, await self._ask(call, deadline))
+
+    async def sums(self, call: Sums, deadline: Deadline) -> Summed:
+        """Tell values of the hash tree."""
+        return cast(Summed, await self._ask(call, deadline))
+
+    async def entries(self, call: Entries, deadline: Deadline) -> Listed:
+        """List records by the hash tree."""
+        return cast(Listed, await self._ask(call, deadline))
 
     async def _search(self, call: Search, deadline: Deadline) -> ShardHits:
         return cast(ShardHits, await self._ask(call, deadline))

@@ -16,8 +16,8 @@ from omendb_common.wire.frames import FrameLimits, FrameStats
 from omendb_common.wire.shard_wire import READS, decode_call, encode_answer
 from omendb_proto.v1 import datanode_pb2 as pb
 
-ROLES = ("router",)
-"""The processes that may call a data node."""
+ROLES = ("router", "datanode")
+"""The processes that may call a data node: other data nodes compare what they hold (P12)."""
 
 
 async def serve_datanode(
@@ -66,6 +66,8 @@ def _handler(node: DataNode) -> Callable[[Request], Coroutine[Any, Any, Answer]]
         pb.DATA_NODE_METHOD_SCROLL: node.scroll,
         pb.DATA_NODE_METHOD_SELECT: node.select,
         pb.DATA_NODE_METHOD_MAINTAIN: node.maintain,
+        pb.DATA_NODE_METHOD_SUMS: node.sums,
+        pb.DATA_NODE_METHOD_ENTRIES: node.entries,
     }
 
     async def handle(request: Request) -> Answer:

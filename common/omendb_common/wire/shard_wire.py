@@ -39,9 +39,19 @@ Call = (
     | calls.Scroll
     | calls.Select
     | calls.Maintain
+    | calls.Sums
+    | calls.Entries
 )
 Answer = (
-    calls.Applied | calls.ShardHits | calls.Looked | calls.Scored | calls.Scrolled | calls.Selected | calls.Maintained
+    calls.Applied
+    | calls.ShardHits
+    | calls.Looked
+    | calls.Scored
+    | calls.Scrolled
+    | calls.Selected
+    | calls.Maintained
+    | calls.Summed
+    | calls.Listed
 )
 Packed = tuple[int, bytes, Sequence[Attachment]]
 """Method, message, attachments."""
@@ -60,6 +70,8 @@ READS = frozenset(
         pb.DATA_NODE_METHOD_SCORE,
         pb.DATA_NODE_METHOD_SCROLL,
         pb.DATA_NODE_METHOD_SELECT,
+        pb.DATA_NODE_METHOD_SUMS,
+        pb.DATA_NODE_METHOD_ENTRIES,
     }
 )
 """Methods that change nothing: a call of one that nobody waits for may be ended."""
@@ -163,14 +175,15 @@ def _score_in(message: pb.ScoreCall, blobs: Unpacker) -> calls.Score:
 
 
 def _repair_out(call: calls.Repair, pack: Packer) -> pb.RepairCall:
-    message = pb.RepairCall(shard=_shard_out(call.shard))
+    message = pb.RepairCall(shard=_shard_out(call.shard), gc_floor=call.gc_floor)
     for batch in call.records:
         pack.batch(message.records.add(), batch)
     return message
 
 
 def _repair_in(message: pb.RepairCall, blobs: Unpacker) -> calls.Repair:
-    return calls.Repair(_shard_in(message.shard), tuple(blobs.batch(record)[0] for record in message.records))
+    records = tuple(blobs.batch(record)[0] for record in message.records)
+    return calls.Repair(_shard_in(message.shard), records, message.gc_floor)
 
 
 def _scroll_out(call: calls.Scroll, pack: Packer) -> pb.ScrollCall:
@@ -213,6 +226,49 @@ def _maintain_in(message: pb.MaintainCall, blobs: Unpacker) -> calls.Maintain:
     if message.task not in _TASKS:
         raise InvalidArgumentError(f"unknown task {message.task!r}", field="task", bound=f"one of {sorted(_TASKS)}")
     return calls.Maintain(_shard_in(message.shard), cast(calls.Task, message.task))
+
+
+def _sums_out(call: calls.Sums, pack: Packer) -> pb.SumsCall:
+    message = pb.SumsCall(
+        shard=_shard_out(call.shard),
+        through=call.through,
+        gc_floor=call.gc_floor,
+        depth=call.depth,
+        fresh=call.fresh,
+    )
+    pack.column(message.nodes, call.nodes, I64)
+    return message
+
+
+def _sums_in(message: pb.SumsCall, blobs: Unpacker) -> calls.Sums:
+    depth, nodes = _nodes_in(message, blobs)
+    shard = _shard_in(message.shard)
+    return calls.Sums(shard, message.through, message.gc_floor, depth, nodes, message.fresh)
+
+
+def _nodes_in(message: pb.SumsCall | pb.EntriesCall, blobs: Unpacker) -> tuple[int, calls.Int64]:
+    """A level of the hash tree, and numbers of nodes there."""
+    depth = _within(message.depth, 0, calls.TREE_DEPTH_MAX, "depth")
+    nodes = blobs.column(message.nodes, I64, "nodes")
+    _within(len(nodes), 1, calls.TREE_NODES_MAX, "nodes")
+    _within(int(nodes.min()), 0, (1 << depth) - 1, "nodes")
+    _within(int(nodes.max()), 0, (1 << depth) - 1, "nodes")
+    return depth, nodes
+
+
+def _entries_out(call: calls.Entries, pack: Packer) -> pb.EntriesCall:
+    message = pb.EntriesCall(
+        shard=_shard_out(call.shard), gc_floor=call.gc_floor, depth=call.depth, limit=call.limit, cursor=call.cursor
+    )
+    pack.column(message.nodes, call.nodes, I64)
+    return message
+
+
+def _entries_in(message: pb.EntriesCall, blobs: Unpacker) -> calls.Entries:
+    depth, nodes = _nodes_in(message, blobs)
+    limit = _within(message.limit, 1, calls.ENTRIES_MAX, "limit")
+    cursor = message.cursor if message.HasField("cursor") else None
+    return calls.Entries(_shard_in(message.shard), message.gc_floor, depth, nodes, limit, cursor)
 
 
 # --- answers
@@ -419,6 +475,56 @@ def _maintained_in(message: pb.MaintainedAnswer, blobs: Unpacker) -> calls.Maint
     return calls.Maintained(verdict, value, error)
 
 
+def _summed_out(answer: calls.Summed, pack: Packer) -> pb.SummedAnswer:
+    message = pb.SummedAnswer(gc_floor=answer.gc_floor, repaired_through=answer.repaired_through)
+    _verdict_out(message.verdict, answer.verdict, answer.error)
+    pack.column(message.counts, answer.counts, I64)
+    pack.column(message.first, answer.first, U64)
+    pack.column(message.second, answer.second, U64)
+    return message
+
+
+def _summed_in(message: pb.SummedAnswer, blobs: Unpacker) -> calls.Summed:
+    verdict, error = _verdict_in(message.verdict)
+    counts = blobs.column(message.counts, I64, "counts")
+    return calls.Summed(
+        verdict,
+        counts,
+        blobs.column(message.first, U64, "first", len(counts)),
+        blobs.column(message.second, U64, "second", len(counts)),
+        message.gc_floor,
+        message.repaired_through,
+        error,
+    )
+
+
+def _listed_out(answer: calls.Listed, pack: Packer) -> pb.ListedAnswer:
+    message = pb.ListedAnswer(cursor=answer.cursor)
+    _verdict_out(message.verdict, answer.verdict, answer.error)
+    pack.ids(message.ids, answer.ids)
+    pack.column(message.states, answer.states, U8)
+    pack.column(message.stamps, answer.stamps, U64)
+    pack.column(message.bases, answer.bases, U64)
+    pack.column(message.digests, answer.digests, U64)
+    return message
+
+
+def _listed_in(message: pb.ListedAnswer, blobs: Unpacker) -> calls.Listed:
+    verdict, error = _verdict_in(message.verdict)
+    ids = blobs.ids(message.ids)
+    rows = len(ids)
+    return calls.Listed(
+        verdict,
+        ids,
+        blobs.column(message.states, U8, "states", rows),
+        blobs.column(message.stamps, U64, "stamps", rows),
+        blobs.column(message.bases, U64, "bases", rows),
+        blobs.column(message.digests, U64, "digests", rows),
+        message.cursor if message.HasField("cursor") else None,
+        error,
+    )
+
+
 # --- the tables
 
 _CALLS: dict[int, tuple[type, Any, Callable[..., Any], Callable[..., Call]]] = {
@@ -430,6 +536,8 @@ _CALLS: dict[int, tuple[type, Any, Callable[..., Any], Callable[..., Call]]] = {
     pb.DATA_NODE_METHOD_SCROLL: (calls.Scroll, pb.ScrollCall, _scroll_out, _scroll_in),
     pb.DATA_NODE_METHOD_SELECT: (calls.Select, pb.SelectCall, _select_out, _select_in),
     pb.DATA_NODE_METHOD_MAINTAIN: (calls.Maintain, pb.MaintainCall, _maintain_out, _maintain_in),
+    pb.DATA_NODE_METHOD_SUMS: (calls.Sums, pb.SumsCall, _sums_out, _sums_in),
+    pb.DATA_NODE_METHOD_ENTRIES: (calls.Entries, pb.EntriesCall, _entries_out, _entries_in),
 }
 _ANSWERS: dict[int, tuple[Any, Callable[..., Any], Callable[..., Answer]]] = {
     pb.DATA_NODE_METHOD_APPLY: (pb.AppliedAnswer, _applied_out, _applied_in),
@@ -440,6 +548,8 @@ _ANSWERS: dict[int, tuple[Any, Callable[..., Any], Callable[..., Answer]]] = {
     pb.DATA_NODE_METHOD_SCROLL: (pb.ScrolledAnswer, _scrolled_out, _scrolled_in),
     pb.DATA_NODE_METHOD_SELECT: (pb.SelectedAnswer, _selected_out, _selected_in),
     pb.DATA_NODE_METHOD_MAINTAIN: (pb.MaintainedAnswer, _maintained_out, _maintained_in),
+    pb.DATA_NODE_METHOD_SUMS: (pb.SummedAnswer, _summed_out, _summed_in),
+    pb.DATA_NODE_METHOD_ENTRIES: (pb.ListedAnswer, _listed_out, _listed_in),
 }
 _METHOD_OF = {value: method for method, (value, _, _, _) in _CALLS.items()}
 

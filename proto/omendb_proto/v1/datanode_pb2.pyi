@@ -19,6 +19,8 @@ class DataNodeMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DATA_NODE_METHOD_SCROLL: _ClassVar[DataNodeMethod]
     DATA_NODE_METHOD_SELECT: _ClassVar[DataNodeMethod]
     DATA_NODE_METHOD_MAINTAIN: _ClassVar[DataNodeMethod]
+    DATA_NODE_METHOD_SUMS: _ClassVar[DataNodeMethod]
+    DATA_NODE_METHOD_ENTRIES: _ClassVar[DataNodeMethod]
 DATA_NODE_METHOD_UNSPECIFIED: DataNodeMethod
 DATA_NODE_METHOD_APPLY: DataNodeMethod
 DATA_NODE_METHOD_SEARCH: DataNodeMethod
@@ -28,6 +30,8 @@ DATA_NODE_METHOD_REPAIR: DataNodeMethod
 DATA_NODE_METHOD_SCROLL: DataNodeMethod
 DATA_NODE_METHOD_SELECT: DataNodeMethod
 DATA_NODE_METHOD_MAINTAIN: DataNodeMethod
+DATA_NODE_METHOD_SUMS: DataNodeMethod
+DATA_NODE_METHOD_ENTRIES: DataNodeMethod
 
 class Shard(_message.Message):
     __slots__ = ("collection_uuid", "shard_id", "epoch", "origin")
@@ -224,12 +228,14 @@ class ScoredAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., states: _Optional[_Union[Blob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., matches: _Optional[_Union[Blob, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class RepairCall(_message.Message):
-    __slots__ = ("shard", "records")
+    __slots__ = ("shard", "records", "gc_floor")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    GC_FLOOR_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     records: _containers.RepeatedCompositeFieldContainer[Blob]
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ...) -> None: ...
+    gc_floor: int
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., gc_floor: _Optional[int] = ...) -> None: ...
 
 class ScrollCall(_message.Message):
     __slots__ = ("shard", "cursor", "limit", "condition", "payload", "vectors")
@@ -302,3 +308,69 @@ class MaintainedAnswer(_message.Message):
     verdict: Verdict
     value: str
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., value: _Optional[str] = ...) -> None: ...
+
+class SumsCall(_message.Message):
+    __slots__ = ("shard", "through", "gc_floor", "depth", "nodes", "fresh")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
+    GC_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    shard: Shard
+    through: int
+    gc_floor: int
+    depth: int
+    nodes: Blob
+    fresh: bool
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., through: _Optional[int] = ..., gc_floor: _Optional[int] = ..., depth: _Optional[int] = ..., nodes: _Optional[_Union[Blob, _Mapping]] = ..., fresh: _Optional[bool] = ...) -> None: ...
+
+class SummedAnswer(_message.Message):
+    __slots__ = ("verdict", "counts", "first", "second", "gc_floor", "repaired_through")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    COUNTS_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    SECOND_FIELD_NUMBER: _ClassVar[int]
+    GC_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    REPAIRED_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    counts: Blob
+    first: Blob
+    second: Blob
+    gc_floor: int
+    repaired_through: int
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., first: _Optional[_Union[Blob, _Mapping]] = ..., second: _Optional[_Union[Blob, _Mapping]] = ..., gc_floor: _Optional[int] = ..., repaired_through: _Optional[int] = ...) -> None: ...
+
+class EntriesCall(_message.Message):
+    __slots__ = ("shard", "gc_floor", "depth", "nodes", "limit", "cursor")
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    GC_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    shard: Shard
+    gc_floor: int
+    depth: int
+    nodes: Blob
+    limit: int
+    cursor: str
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., gc_floor: _Optional[int] = ..., depth: _Optional[int] = ..., nodes: _Optional[_Union[Blob, _Mapping]] = ..., limit: _Optional[int] = ..., cursor: _Optional[str] = ...) -> None: ...
+
+class ListedAnswer(_message.Message):
+    __slots__ = ("verdict", "ids", "states", "stamps", "bases", "digests", "cursor")
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    IDS_FIELD_NUMBER: _ClassVar[int]
+    STATES_FIELD_NUMBER: _ClassVar[int]
+    STAMPS_FIELD_NUMBER: _ClassVar[int]
+    BASES_FIELD_NUMBER: _ClassVar[int]
+    DIGESTS_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    verdict: Verdict
+    ids: IdBlob
+    states: Blob
+    stamps: Blob
+    bases: Blob
+    digests: Blob
+    cursor: str
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., states: _Optional[_Union[Blob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., bases: _Optional[_Union[Blob, _Mapping]] = ..., digests: _Optional[_Union[Blob, _Mapping]] = ..., cursor: _Optional[str] = ...) -> None: ...

@@ -12,7 +12,7 @@ from omendb_common.config_manual import example_yaml
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.wire.frames import FrameLimits
 from omendb_coordinator.config import CoordinatorSettings
-from omendb_datanode.config import DataNodeSettings
+from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_router.config import FaceSettings
 from omendb_router.settings import RouterSettings
 
@@ -22,6 +22,7 @@ PROCESS_GROUPS: dict[str, type[Any]] = {
     "router": RouterSettings,
     "frames": FrameLimits,
     "datanode": DataNodeSettings,
+    "repair": RepairSettings,
     "coordinator": CoordinatorSettings,
 }
 ALL_GROUPS = {**GROUPS, **PROCESS_GROUPS}

@@ -28,7 +28,7 @@ FILTERS: st.SearchStrategy[Filter | None] = st.sampled_from(
 DTYPES = st.sampled_from(["float32", "float16", "int8", "uint8"])
 ERRORS: st.SearchStrategy[OmenDBError | None] = st.none() | st.sampled_from([full(cls) for cls in classes()])
 VERDICTS = st.sampled_from(list(Verdict))
-KINDS = ("apply", "search", "lookup", "score", "repair", "scroll", "select", "maintain")
+KINDS = ("apply", "search", "lookup", "score", "repair", "scroll", "select", "maintain", "sums", "entries")
 # Few bytes lie in the message and many beside it: both sides of that line are tried.
 COUNTS = st.integers(0, 12) | st.integers(500, 700)
 
@@ -89,12 +89,20 @@ def any_call(draw: st.DrawFn) -> Any:
     if kind == "score":
         return calls.Score(shard, _column(4, "float32", 2), draw(_ids(draw(COUNTS))), draw(NAMES), draw(FILTERS))
     if kind == "repair":
-        return calls.Repair(shard, tuple(draw(st.lists(batches(), max_size=3))))
+        return calls.Repair(shard, tuple(draw(st.lists(batches(), max_size=3))), draw(U64))
     if kind == "scroll":
         cursor = draw(st.none() | st.text(max_size=9))
         return calls.Scroll(shard, cursor, draw(st.integers(1, 100_000)), draw(FILTERS), flags[0], names)
     if kind == "select":
         return calls.Select(shard, draw(FILTERS), flags[0])
+    if kind in ("sums", "entries"):
+        depth = draw(st.integers(0, 16))
+        nodes = np.array(draw(st.lists(st.integers(0, (1 << depth) - 1), min_size=1, max_size=9)), np.int64)
+        nodes = np.tile(nodes, draw(st.sampled_from([1, 100])))
+        if kind == "sums":
+            return calls.Sums(shard, draw(U64), draw(U64), depth, nodes, flags[0])
+        cursor = draw(st.none() | st.text(max_size=9))
+        return calls.Entries(shard, draw(U64), depth, nodes, draw(st.integers(1, 8192)), cursor)
     return calls.Maintain(shard, draw(st.sampled_from(["flush", "stats", "next_auto_id"])))
 
 
@@ -120,7 +128,7 @@ def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
 
 @st.composite
 def any_answer(draw: st.DrawFn, of: int | None = None) -> tuple[int, Any]:
-    method = draw(st.integers(1, 8)) if of is None else of
+    method = draw(st.integers(1, 10)) if of is None else of
     verdict, error, n = draw(VERDICTS), draw(ERRORS), draw(COUNTS)
     if method in (1, 5):
         columns: list[Any] = [_column(n, "int64", 1), _column(n, "uint64", 2), _column(3, "int64", 3)]
@@ -149,6 +157,12 @@ def any_answer(draw: st.DrawFn, of: int | None = None) -> tuple[int, Any]:
         return method, calls.Scrolled(verdict, draw(_ids(n)), stamps, digests, *more)
     if method == 7:
         return method, calls.Selected(verdict, draw(U64), draw(_ids(n)), stamps, error)
+    if method == 9:
+        counts = _column(n, "int64", 1)
+        return method, calls.Summed(verdict, counts, stamps, digests, draw(U64), draw(U64), error)
+    if method == 10:
+        cursor = draw(st.none() | st.text(max_size=8))
+        return method, calls.Listed(verdict, draw(_ids(n)), states, stamps, digests, digests, cursor, error)
     value = draw(st.none() | st.integers() | st.dictionaries(st.text(max_size=5), st.integers(), max_size=3))
     return method, calls.Maintained(verdict, value, error)
 

@@ -21,7 +21,7 @@ from omendb_common.wire.frame_connection import FrameIdentity
 from tests.unit.wire.frame_cases import CLOCK, NODE, ROUTER, serving, soon, until
 from tests.unit.wire.shard_cases import SHARD, answer, any_answer, any_call, plain, search
 
-METHODS = ("apply", "search", "lookup", "score", "repair", "scroll", "select", "maintain")
+METHODS = ("apply", "search", "lookup", "score", "repair", "scroll", "select", "maintain", "sums", "entries")
 
 
 class Scripted:
@@ -45,7 +45,7 @@ class Scripted:
             raise self.answer
         return self.answer
 
-    apply = search = lookup = score = repair = scroll = select = maintain = _reply
+    apply = search = lookup = score = repair = scroll = select = maintain = sums = entries = _reply
 
 
 class Pair:
@@ -142,8 +142,8 @@ def test_a_read_ends_with_its_caller_and_a_write_does_not() -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("role", ["datanode", "coordinator", ""])
-def test_only_routers_may_call(role: str) -> None:
+@pytest.mark.parametrize("role", ["coordinator", "client", ""])
+def test_only_routers_and_data_nodes_may_call(role: str) -> None:
     async def scene() -> None:
         async with Pair() as pair:
             stranger = RemoteDataNode(pair.server.address, identity=FrameIdentity("c1", role, "x"))

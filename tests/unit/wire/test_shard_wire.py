@@ -54,10 +54,12 @@ CARRIED = {
     calls.Search: "shard queries k field condition exact ef recall_target score_threshold payload vectors",
     calls.Lookup: "shard ids records payload vectors",
     calls.Score: "shard query ids field condition",
-    calls.Repair: "shard records",
+    calls.Repair: "shard records gc_floor",
     calls.Scroll: "shard cursor limit condition payload vectors",
     calls.Select: "shard condition count_only",
     calls.Maintain: "shard task",
+    calls.Sums: "shard through gc_floor depth nodes fresh",
+    calls.Entries: "shard gc_floor depth nodes limit cursor",
     calls.Applied: "verdict hlc lsn durability existed superseded newer missing error partial",
     calls.ShardHits: "verdict distances counts ids stamps payload vectors work hlc error",
     calls.Looked: "verdict states stamps digests records payload vectors hlc error",
@@ -65,6 +67,8 @@ CARRIED = {
     calls.Scrolled: "verdict ids stamps hashes payload vectors cursor error",
     calls.Selected: "verdict count ids stamps error",
     calls.Maintained: "verdict value error",
+    calls.Summed: "verdict counts first second gc_floor repaired_through error",
+    calls.Listed: "verdict ids states stamps bases digests cursor error",
     calls.Work: "vectors_scanned segments_searched segments_skipped cache_hit_rate cost_estimate",
 }
 
@@ -129,6 +133,13 @@ BAD_CALLS: dict[str, tuple[int, Any]] = {
     "a page of none": (6, pb.ScrollCall(limit=0)),
     "a page of too many": (6, pb.ScrollCall(limit=100_001)),
     "a strange task": (8, pb.MaintainCall(task="rm -rf")),
+    "a level that no tree has": (9, pb.SumsCall(depth=17, nodes=blob(bytes(8)))),
+    "no nodes": (9, pb.SumsCall(depth=3)),
+    "a node beyond its level": (9, pb.SumsCall(depth=3, nodes=blob(np.array([8]).tobytes()))),
+    "a node below zero": (10, pb.EntriesCall(depth=3, limit=1, nodes=blob(np.array([-1]).tobytes()))),
+    "more nodes than one asks for": (9, pb.SumsCall(depth=16, nodes=blob(bytes(8 * 8193)))),
+    "no entries": (10, pb.EntriesCall(depth=3, nodes=blob(bytes(8)))),
+    "too many entries": (10, pb.EntriesCall(depth=3, limit=8193, nodes=blob(bytes(8)))),
     "no batch": (1, pb.ApplyCall()),
     "a short batch": (1, pb.ApplyCall(batch=blob(upsert()[:100]))),
     "vectors of objects": (1, pb.ApplyCall(batch=blob(upsert().replace(b'"<f4"', b'"|O8"')))),
@@ -166,7 +177,7 @@ def test_malformed_hits_are_refused(name: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(0, 9), st.binary(max_size=120), st.binary(max_size=50))
+@given(st.integers(0, 11), st.binary(max_size=120), st.binary(max_size=50))
 def test_any_bytes_are_a_call_or_refused(method: int, message: bytes, attachment: bytes) -> None:
     try:
         decode_call(method, message, [memoryview(attachment)])
