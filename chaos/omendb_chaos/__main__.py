@@ -25,6 +25,7 @@ ROWS: Mapping[str, str] = {
     "R13": "histories",
     "R14": "metadata",
     "R15": "raft",
+    "R17": "convergence",
     "R20": "fencing",
     "R23": "fuzzed_requests",
     "R30": "mutants",

@@ -61,4 +61,9 @@ def stamp_at(wall_ms: int) -> int:
     return max(wall_ms - EPOCH_MS, 0) << _MS_SHIFT
 
 
-__all__ = ["EPOCH_MS", "ORIGIN_MAX", "STAMP_MAX", "HybridLogicalClock", "stamp_at", "stamp_wall_ms"]
+def stamp_step(seconds: float) -> int:
+    """How far two stamps lie apart that were made so many seconds after each other."""
+    return int(seconds * 1000) << _MS_SHIFT
+
+
+__all__ = ["EPOCH_MS", "ORIGIN_MAX", "STAMP_MAX", "HybridLogicalClock", "stamp_at", "stamp_step", "stamp_wall_ms"]

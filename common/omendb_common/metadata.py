@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from omendb_common.deadline import Deadline
 from omendb_common.schema import CollectionSchema
@@ -27,6 +27,15 @@ class OriginLease:
     stamp_above: int
     stamp_bound: int
     auto_ids: tuple[int, int]
+
+
+class RepairedShard(NamedTuple):
+    """All replicas of a shard were found equal up to stamp ``through``, under its map of ``epoch`` (P12)."""
+
+    collection_uuid: str
+    shard_id: int
+    epoch: int
+    through: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,5 +103,6 @@ __all__ = [
     "Metadata",
     "NewCollection",
     "OriginLease",
+    "RepairedShard",
     "TopologySource",
 ]

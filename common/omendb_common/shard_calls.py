@@ -333,15 +333,20 @@ class Listed:
     error: OmenDBError | None = None
 
 
-Task = Literal["flush", "compact", "wait_until_indexed", "stats", "next_auto_id"]
+Task = Literal["flush", "compact", "wait_until_indexed", "stats", "next_auto_id", "verify", "repair", "note_repaired"]
 
 
 @dataclass(frozen=True, slots=True)
 class Maintain:
-    """Work or a question about one replica as a whole."""
+    """Work or a question about one replica as a whole.
+
+    ``verify``: compare it with the other replicas of the shard now; ``repair``: and bring all together (P12).
+    ``note_repaired``: all were found equal ``through`` a stamp, which the replica is to remember (P13).
+    """
 
     shard: ShardRef
     task: Task
+    through: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,11 @@ class ReplicaPlace:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A range ``[low, high)`` of the hash ring. ``epoch`` is the revision of the shard's last change."""
+    """A range ``[low, high)`` of the hash ring. ``epoch`` is the revision of the shard's last change.
+
+    ``repaired_through``: all replicas were found equal up to this stamp (P12). ``gc_floor``: deletions at or below it
+    may be forgotten (P13). Neither changes the epoch.
+    """
 
     shard_id: int
     low: int
@@ -60,6 +64,7 @@ class Shard:
     epoch: int
     replicas: tuple[ReplicaPlace, ...]
     gc_floor: int = 0
+    repaired_through: int = 0
 
     def nodes(self, *states: ReplicaState) -> tuple[str, ...]:
         """Ids of the data nodes whose replica is in one of ``states``."""
@@ -172,6 +177,7 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
                 "high": s.high,
                 "epoch": s.epoch,
                 "gc_floor": s.gc_floor,
+                "repaired_through": s.repaired_through,
                 "replicas": [{"node_id": r.node_id, "state": r.state} for r in s.replicas],
             }
             for s in info.shards
@@ -194,6 +200,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
             int(s["epoch"]),
             tuple(ReplicaPlace(str(r["node_id"]), cast(ReplicaState, r["state"])) for r in s["replicas"]),
             int(s["gc_floor"]),
+            int(s.get("repaired_through", 0)),
         )
         for s in value["shards"]
     )

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from omendb_common.errors import FormatVersionError, InvalidArgumentError, OmenDBError
 from omendb_common.topology import Topology
-from omendb_coordinator import collection_changes, member_changes
+from omendb_coordinator import collection_changes, member_changes, repair_changes
 from omendb_coordinator.collection_changes import Args, Change
 from omendb_coordinator.commands import (
     REQUESTS_REMEMBERED,
@@ -35,6 +35,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "lease_origin": member_changes.lease_origin,
     "leave": member_changes.leave,
     "name_cluster": member_changes.name_cluster,
+    "note_repaired": repair_changes.note_repaired,
     "place_shard": collection_changes.place_shard,
     "raise_level": member_changes.raise_level,
     "register": member_changes.register,

@@ -39,6 +39,12 @@ class CoordinatorSettings:
     placements_max: int = setting(
         8, "how often a collection is placed anew because members changed meanwhile", low=1, high=1000
     )
+    repaired_step_s: float = setting(
+        60.0,
+        "up to when a shard's replicas are known to be equal is kept in steps of so much: each is an entry of the log",
+        low=0.0,
+        high=86_400.0,
+    )
     watch_keepalive_s: float = setting(
         1.0, "a watch on which nothing happens is told so this often", low=0.05, high=60.0
     )

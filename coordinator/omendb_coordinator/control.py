@@ -18,7 +18,8 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from omendb_common.metadata import NewCollection, OriginLease
+from omendb_common.hlc import stamp_step
+from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.topology import CollectionInfo, Member, Topology, member_from_json, member_to_json
 from omendb_coordinator.catalog import Catalog
 from omendb_coordinator.commands import COMMAND_FORMAT, Command, ConflictError, decode_result
@@ -26,6 +27,7 @@ from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
 from omendb_coordinator.liveness import Liveness
 from omendb_coordinator.placement import Plan, plan
+from omendb_coordinator.repair_changes import gains
 from omendb_coordinator.watch import Watch
 
 _log = logging.getLogger(__name__)
@@ -220,6 +222,18 @@ class Control:
         self._liveness.heard(node_id, incarnation, self._clock.mono_s(), problems)
         return member
 
+    async def note_repaired(self, asking: Asking, node_id: str, told: Sequence[RepairedShard], timeout_s: float) -> int:
+        """A data node found replicas equal; what gains too little is passed over. The revision that shows it."""
+        if not self.leads:
+            raise NotLeaderError(self._consensus.status.leader)
+        topology = self._catalog.topology
+        step = stamp_step(self._settings.repaired_step_s)
+        news = [list(one) for one in told if _is_news(topology, node_id, one, step)]
+        if not news:
+            return topology.revision
+        answer = await self.change(asking, "note_repaired", {"node_id": node_id, "shards": news}, timeout_s)
+        return int(answer["revision"])
+
     # -- reads
 
     async def read(self, timeout_s: float) -> Topology:
@@ -317,6 +331,12 @@ class Control:
         return await self.change(asking, op, args, self._settings.proposal_s)
 
 
+def _is_news(topology: Topology, node_id: str, told: RepairedShard, step: int) -> bool:
+    info = topology.by_uuid(told.collection_uuid)
+    shards = () if info is None else info.shards
+    return any(gains(s, node_id, told, max(step, 1)) for s in shards if s.shard_id == told.shard_id)
+
+
 def _collection_report(info: CollectionInfo) -> dict[str, Any]:
     return {
         "name": info.name,
@@ -329,6 +349,8 @@ def _collection_report(info: CollectionInfo) -> dict[str, Any]:
             {
                 "shard_id": s.shard_id,
                 "epoch": s.epoch,
+                "repaired_through": s.repaired_through,
+                "gc_floor": s.gc_floor,
                 "replicas": [{"node_id": r.node_id, "state": r.state} for r in s.replicas],
             }
             for s in info.shards

@@ -19,7 +19,7 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from omendb_common.metadata import NewCollection
+from omendb_common.metadata import NewCollection, RepairedShard
 from omendb_common.schema import CollectionSchema
 from omendb_common.security.grpc_credentials import peer_name_of_call, server_credentials
 from omendb_common.security.tls import TlsFiles
@@ -286,6 +286,15 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
         _check_speaks_for(context, request.node_id)
         member = self._control.heartbeat(request.node_id, request.incarnation, request.problems)
         return pb.HeartbeatReply(revision=self._control.catalog.topology.revision, state=member.state)
+
+    @_told
+    async def NoteRepaired(self, request: pb.RepairedRequest, context: Any) -> pb.CatalogChangeReply:
+        """Replicas of a data node were found equal to all others."""
+        _check_speaks_for(context, request.node_id, "datanode")
+        told = [RepairedShard(s.collection_uuid, s.shard_id, s.epoch, s.through) for s in request.shards]
+        asking = _asking(request.proposal)
+        revision = await self._control.note_repaired(asking, request.node_id, told, self.left_s(context))
+        return pb.CatalogChangeReply(revision=revision)
 
     @_told
     async def LeaseOrigin(self, request: pb.OriginLeaseRequest, context: Any) -> pb.OriginLeaseReply:

@@ -42,6 +42,16 @@ class RepairSettings:
     settle_s: float = setting(
         30.0, "younger records are not compared: they may still be on their way", low=0.0, high=86_400.0
     )
+    interval_s: float = setting(
+        600.0, "how often the replicas of every shard are compared, when nothing else asks for it", low=0.1, high=1e6
+    )
+    retry_s: float = setting(
+        10.0, "a comparison that failed is tried again after so long, then after twice as long", low=0.01, high=3600.0
+    )
+    rounds: int = setting(2, "shards that a node looks after at a time", low=1, high=64)
+    check_s: float = setting(
+        86_400.0, "how often what is remembered of a hash tree is held against all records", low=1.0, high=1e9
+    )
     bytes_per_s: int = setting(
         32 * MIB, "records that a node sends to bring replicas together, all exchanges together", low=1024, high=1 << 40
     )

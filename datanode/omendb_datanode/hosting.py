@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from omendb_common.clock import Clock
 from omendb_common.config import EngineSettings
@@ -75,6 +75,19 @@ class _Place:
     def hopeless(self) -> bool:
         """Whether opening it again would change nothing."""
         return isinstance(self.error, (CorruptionError, FormatVersionError))
+
+
+class OpenShard(NamedTuple):
+    """An open replica, and its shard as the map in force for it has it."""
+
+    key: ReplicaKey
+    shard: Shard
+    hosted: Hosted
+
+    @property
+    def ref(self) -> ShardRef:
+        """How this node names the shard to others."""
+        return ShardRef(self.key.collection_uuid, self.key.shard_id, self.shard.epoch, 0)
 
 
 class Hosting:
@@ -194,6 +207,10 @@ class Hosting:
     def replicas(self) -> list[Replica]:
         """The open replicas; any thread may ask."""
         return [p.hosted.replica for p in list(self._places.values()) if p.hosted is not None]
+
+    def opened(self) -> list[OpenShard]:
+        """The open replicas with the map that each stands in."""
+        return [OpenShard(key, p.shard, p.hosted) for key, p in self._places.items() if p.hosted is not None]
 
     def check(self) -> None:
         """Raise what ended the following of the map, if anything did: a node without it serves an old one for ever."""
@@ -397,4 +414,4 @@ def _state(place: _Place) -> str:
     return "failed" if place.hosted.replica.failed else "open"
 
 
-__all__ = ["RETRY_S", "SERVED", "Hosting"]
+__all__ = ["RETRY_S", "SERVED", "Hosting", "OpenShard"]

@@ -37,6 +37,7 @@ from omendb_common.shard_calls import (
 from omendb_common.telemetry.metrics import Metrics
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting
+from omendb_datanode.replicate.repairer import Repairer
 
 _log = logging.getLogger(__name__)
 
@@ -117,6 +118,37 @@ class MeasuredNode:
             self._metrics.observe_request(method, self._clock.mono_s() - started_s, code)
 
 
+def show_repairs(metrics: Metrics, repairer: Repairer) -> None:
+    """Have the metrics tell how equal the replicas of this node are to the others, and what that took."""
+    counts = repairer.rounds.counts
+    metrics.gauge(
+        "omendb_replica_divergence_buckets",
+        "Leaves of hash trees that differed between replicas at the end of their last comparison",
+        repairer.diverging_leaves,
+    )
+    metrics.gauge(
+        "omendb_repaired_through_age_seconds",
+        "For how long the worst shard of this node has not been found equal on all its replicas",
+        repairer.oldest_proof_s,
+    )
+    metrics.tally(
+        "omendb_repaired_rows", "Records sent between replicas that lacked them", "direction", lambda: counts.rows
+    )
+    metrics.tally("omendb_repair_rounds", "Comparisons of all replicas of a shard", "result", lambda: counts.rounds)
+    metrics.tally(
+        "omendb_stamp_collision",
+        "Ids found with the same stamps and other content on two replicas",
+        "",
+        lambda: {"": counts.collisions},
+    )
+    metrics.tally(
+        "omendb_hash_tree_mismatch",
+        "Hash trees that did not agree with the records, and were made anew",
+        "",
+        lambda: {"": counts.mismatches},
+    )
+
+
 class Census:
     """Figures over all replicas of a node, for its metrics. ``run`` belongs to a task of the process."""
 
@@ -158,4 +190,4 @@ class Census:
             await asyncio.sleep(DISK_EVERY_S)
 
 
-__all__ = ["DISK_EVERY_S", "Census", "MeasuredNode"]
+__all__ = ["DISK_EVERY_S", "Census", "MeasuredNode", "show_repairs"]

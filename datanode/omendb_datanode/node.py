@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
 from omendb_common.clock import SystemClock
 from omendb_common.config import EngineSettings
@@ -25,13 +26,16 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from omendb_common.metadata import RepairedShard
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
+from omendb_common.shard_calls import DataNode
 from omendb_common.telemetry.http import HealthServer
 from omendb_common.telemetry.loop_lag import LoopLag
 from omendb_common.telemetry.metrics import Metrics
 from omendb_common.topology import Member, Topology
 from omendb_common.wire.coordinator_client import CoordinatorClient
+from omendb_common.wire.datanode_client import RemoteDataNode
 from omendb_common.wire.datanode_server import serve_datanode
 from omendb_common.wire.frame_client import split_address
 from omendb_common.wire.frame_connection import FrameIdentity
@@ -40,11 +44,17 @@ from omendb_common.wire.unending import Unending
 from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting
-from omendb_datanode.measured import Census, MeasuredNode
+from omendb_datanode.measured import Census, MeasuredNode, show_repairs
 from omendb_datanode.node_folder import Identity, open_identity
+from omendb_datanode.replicate.exchange import settled_stamp
+from omendb_datanode.replicate.pace import Pace
+from omendb_datanode.replicate.peers import Peers
+from omendb_datanode.replicate.repairer import Repairer
+from omendb_datanode.replicate.rounds import Rounds
 from omendb_datanode.shard_rules import ShardRules
 from omendb_datanode.write_queue import WriteLimits
 from omendb_engine.lock import WriterLock
+from omendb_engine.replica import Replica
 from omendb_engine.statistics import folder_bytes
 
 _log = logging.getLogger(__name__)
@@ -54,6 +64,7 @@ _ASK_S = 2.0
 _PAUSE_S = 0.2
 _LOOK_S = 0.5
 _CENSUS_S = 60.0
+_CHECK_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +115,14 @@ class DataNodeProcess:
             retry_s=settings.reopen_s,
         )
         limits = WriteLimits(settings.writes_max, settings.write_bytes_max)
-        self.rules = ShardRules(self.hosting, self._clock, self._threads, write_limits=limits, admit=self._check_lag)
+        self.rules = ShardRules(
+            self.hosting,
+            self._clock,
+            self._threads,
+            write_limits=limits,
+            admit=self._check_lag,
+            care=lambda shard, repair: self.repairer.on_request(shard, repair),
+        )
         self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)
         if options.tls is not None:
@@ -112,7 +130,51 @@ class DataNodeProcess:
         folder = options.folder
         self._census = Census(self.hosting, self._threads, lambda: folder_bytes(self._disk, folder))
         self._census.show(self.metrics)
+        self._peer_frames = FrameStats()
+        self.metrics.watch_frames(self._peer_frames, "client")
+        self._peers = Peers(self._connect, _close)
+        self.repairer = self._make_repairer()
+        show_repairs(self.metrics, self.repairer)
         self._ready = False
+
+    def _make_repairer(self) -> Repairer:
+        node_id, repair = self._options.node_id, self._options.repair
+        pace = Pace(self._clock, repair, self._pressed)
+        rounds = Rounds(
+            *(node_id, self.rules, self._peers, self._client, self._clock, repair, pace),
+            proven=lambda shard: self.repairer.proven(shard),
+        )
+        return Repairer(
+            *(node_id, rounds, self.hosting.opened, self._client, self._clock, repair),
+            check=self._check_tree,
+            report=self._report_repaired,
+        )
+
+    def _pressed(self) -> bool:
+        """Whether there is more urgent work than bringing replicas together."""
+        return self.lag.shed() or self._threads.reads > self._options.settings.reads_max // 2
+
+    async def _check_tree(self, replica: Replica, gc_floor: int) -> bool:
+        through = settled_stamp(self._clock, self._options.repair.settle_s)
+        deadline = Deadline.after(self._clock, _CHECK_S)
+        return await self._threads.compare(lambda: replica.hash_trees.check(through, gc_floor), deadline)
+
+    async def _report_repaired(self, shards: Sequence[RepairedShard]) -> None:
+        await self._client.note_repaired(self._options.node_id, shards, Deadline.after(self._clock, _ASK_S))
+
+    def _connect(self, member: Member) -> DataNode:
+        options = self._options
+        release = importlib.metadata.version("omendb")
+        return RemoteDataNode(
+            member.address,
+            identity=FrameIdentity(self._client.topology.cluster_id, "datanode", options.node_id, release),
+            node_id=member.node_id,
+            tls=options.tls,
+            connections=1,
+            limits=options.frames,
+            stats=self._peer_frames,
+            coalesce=False,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then drain.
@@ -181,12 +243,15 @@ class DataNodeProcess:
             if await self._register(member, stop):
                 self._client.start_heartbeats(member, problems=self.hosting.problems)
                 await self.hosting.start()
+                self.repairer.start()
                 self._ready = True
                 self._say_ready(address, "" if health is None else health.address)
                 await self._until(stop)
                 await self._leave()
         finally:
+            await self.repairer.stop()
             await server.stop(options.settings.drain_s)
+            await self._peers.close()
             await self.hosting.stop()
             self.lag.stop()
             if health is not None:
@@ -255,6 +320,10 @@ class DataNodeProcess:
         }
         sys.stdout.write(f"ready {json.dumps(told)}\n")
         sys.stdout.flush()
+
+
+async def _close(node: DataNode) -> None:
+    await cast(RemoteDataNode, node).close()
 
 
 def _lock(folder: str) -> WriterLock:

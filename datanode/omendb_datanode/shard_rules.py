@@ -99,6 +99,7 @@ class ShardRules:
         threads: where the engine works; closed by whoever made them.
         write_limits: what may wait for one replica.
         admit: asked before every call; raises ResourceExhaustedError when the node is behind.
+        care: compares the replica of a shard with all others, and with True brings them together; what it found.
     """
 
     def __init__(
@@ -109,8 +110,10 @@ class ShardRules:
         *,
         write_limits: WriteLimits | None = None,
         admit: Callable[[], None] = lambda: None,
+        care: Callable[[ShardRef, bool], Awaitable[Any]] | None = None,
     ) -> None:
         self._admit = admit
+        self._care = care or _alone
         self._replicas = replicas
         self._clock = clock
         self._threads = threads
@@ -205,6 +208,13 @@ class ShardRules:
 
         async def work() -> Maintained:
             hosted = await self._hosted(call.shard, deadline)
+            if call.task in ("verify", "repair"):
+                return Maintained(Verdict.OK, await self._care(call.shard, call.task == "repair"))
+            if call.task == "note_repaired":
+                await self._threads.compare(
+                    lambda: hosted.replica.raise_floors(repaired_through=call.through), deadline
+                )
+                return Maintained(Verdict.OK, True)
             value = await self._threads.chore(lambda: _maintain(hosted, call, deadline), deadline)
             return Maintained(Verdict.OK, value)
 
@@ -386,6 +396,11 @@ def _select(replica: Replica, call: Select) -> Selected:
     return Selected(Verdict.OK, len(found), found.ids(), found.stamps())
 
 
+async def _alone(shard: ShardRef, repair: bool) -> Any:
+    """A replica without others is equal to all of them."""
+    return {"through": 0, "equal": True, "members": {}}
+
+
 def _maintain(hosted: Hosted, call: Maintain, deadline: Deadline) -> Any:
     replica = hosted.replica
     if call.task == "flush":
@@ -399,6 +414,7 @@ def _maintain(hosted: Hosted, call: Maintain, deadline: Deadline) -> Any:
         return replica.next_auto_id
     if call.task == "stats":
         floors = {"epoch": hosted.epoch, "fence": hosted.fence, "gc_floor": replica.maintenance.gc_floor}
+        floors["repaired_through"] = replica.maintenance.repaired_through
         return {**dataclasses.asdict(replica.stats()), **floors}
     raise InvalidArgumentError(f"got {call.task!r}", field="task", bound="a task of Maintain")
 

@@ -86,6 +86,7 @@ class Maintenance:
         self._next_segment_id = recovered.manifest.next_segment_id
         self._gc_floor = recovered.manifest.gc_floor
         self._fence_epoch = recovered.manifest.fence_epoch
+        self._repaired_through = recovered.manifest.repaired_through
         self._busy_segments: set[int] = set()
         self._made_at: dict[int, float] = {}
         self._structure = threading.Lock()
@@ -122,12 +123,19 @@ class Maintenance:
         """The shard epoch below which callers are refused, as it is on stable storage."""
         return self._manifest.fence_epoch
 
-    def raise_floors(self, *, gc_floor: int = 0, fence_epoch: int = 0) -> None:
+    @property
+    def repaired_through(self) -> int:
+        """The stamp up to which this replica was found equal to all others, as it is on stable storage."""
+        return self._manifest.repaired_through
+
+    def raise_floors(self, *, gc_floor: int = 0, fence_epoch: int = 0, repaired_through: int = 0) -> None:
         """Raise, durably, the floors that are given; one that is lower already stays."""
         with self._structure:
             self._gc_floor = max(self._gc_floor, gc_floor)
             self._fence_epoch = max(self._fence_epoch, fence_epoch)
-            if (self._gc_floor, self._fence_epoch) != (self._manifest.gc_floor, self._manifest.fence_epoch):
+            self._repaired_through = max(self._repaired_through, repaired_through)
+            was = self._manifest.gc_floor, self._manifest.fence_epoch, self._manifest.repaired_through
+            if (self._gc_floor, self._fence_epoch, self._repaired_through) != was:
                 checkpoint = self._manifest.checkpoint_lsn
                 self._commit(list(self._manifest.segments), self._checkpoint_dead, checkpoint_lsn=checkpoint)
 
@@ -515,6 +523,7 @@ class Maintenance:
             hlc=max(self._manifest.hlc, self._store.max_stamp),
             gc_floor=self._gc_floor,
             fence_epoch=self._fence_epoch,
+            repaired_through=self._repaired_through,
             next_segment_id=self._next_segment_id,
             next_auto_id=max(self._manifest.next_auto_id, self._replica.next_auto_id),
         )

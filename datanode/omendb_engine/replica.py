@@ -589,11 +589,11 @@ class Replica(Reader):
         """Run ``action`` while no group is being committed."""
         self._commits.run_exclusive(action)
 
-    def raise_floors(self, *, gc_floor: int = 0, fence_epoch: int = 0) -> None:
-        """Raise, durably, the floors of collection and of the shard's epoch; see :class:`Maintenance`."""
+    def raise_floors(self, *, gc_floor: int = 0, fence_epoch: int = 0, repaired_through: int = 0) -> None:
+        """Raise, durably, the floors of collection, of the shard's epoch and of repair; see :class:`Maintenance`."""
         self._check_writable()
         with translated("writing the manifest"):
-            self.maintenance.raise_floors(gc_floor=gc_floor, fence_epoch=fence_epoch)
+            self.maintenance.raise_floors(gc_floor=gc_floor, fence_epoch=fence_epoch, repaired_through=repaired_through)
 
     def sync(self) -> None:
         """Make everything acknowledged so far durable, whatever the durability mode."""

@@ -62,8 +62,8 @@ def topology_of(fleet: Fleet) -> Topology:
     return with_coordinators(fleet, lambda client: client.refresh(0, soon()))
 
 
-def held(fleet: Fleet, collection: str, ids: list[int]) -> dict[int, list[Held]]:
-    """Per id, what each node of its shard holds."""
+def held(fleet: Fleet, collection: str, ids: list[int], *, but: str = "", only: str = "") -> dict[int, list[Held]]:
+    """Per id, what each node of its shard holds; of all nodes but one, or of one only."""
     topology = topology_of(fleet)
     info = topology.collection(collection)
     column = IdColumn.of(ids)
@@ -74,6 +74,8 @@ def held(fleet: Fleet, collection: str, ids: list[int]) -> dict[int, list[Held]]
         for number, shard in enumerate(info.shards):
             mine = column.take(np.flatnonzero(owner == number))
             for node_id in shard.nodes("active"):
+                if node_id == but or only not in ("", node_id):
+                    continue
                 for point_id, one in (await _ask(topology, info, shard, node_id, mine)).items():
                     found[point_id].append(one)
         return found

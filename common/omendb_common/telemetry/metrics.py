@@ -8,7 +8,7 @@ caller wrote: no name of a collection, a tenant or an id.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -102,6 +102,10 @@ class Metrics:
         """A further gauge, read whenever it is asked for."""
         Gauge(name, told, registry=self.registry).set_function(read)
 
+    def tally(self, name: str, told: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """A counter that is kept elsewhere: its values by those of ``label``, or the one of "" without a label."""
+        self.registry.register(_Tally(name, told, label, read))
+
     def watch_certificate(self, name: str, left_s: Callable[[], float]) -> None:
         """Show how long a certificate is good for; ``name``: "cluster" or "face"."""
         if self._certificates is None:
@@ -143,6 +147,19 @@ class _Specified(Collector):
 
     def collect(self) -> Iterator[Metric]:
         return self._metrics.specified()
+
+
+class _Tally(Collector):
+    def __init__(self, name: str, told: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        self._about = name, told, [label] if label else []
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        name, told, labels = self._about
+        family = CounterMetricFamily(name, told, labels=labels)
+        for value, count in sorted(self._read().items()):
+            family.add_metric([value] if labels else [], count)
+        yield family
 
 
 class _Frames(Collector):

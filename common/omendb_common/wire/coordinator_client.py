@@ -28,7 +28,7 @@ from omendb_common.errors import (
     Outcome,
     UnavailableError,
 )
-from omendb_common.metadata import NewCollection, OriginLease
+from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.security.grpc_credentials import channel_credentials
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
@@ -329,6 +329,18 @@ class CoordinatorClient:
         reply = await self._call("members.LeaseOrigin", request, deadline)
         ids = (reply.auto_id_first, reply.auto_id_stop)
         return OriginLease(reply.origin, reply.stamp_above, reply.stamp_bound, ids)
+
+    async def note_repaired(self, node_id: str, shards: Sequence[RepairedShard], deadline: Deadline) -> None:
+        """Say, as a data node, up to which stamps the replicas of shards were found equal.
+
+        What was said under an older map of a shard counts for nothing, and neither does what gains too little.
+        """
+        told = [
+            pb.RepairedShard(collection_uuid=s.collection_uuid, shard_id=s.shard_id, epoch=s.epoch, through=s.through)
+            for s in shards
+        ]
+        request = pb.RepairedRequest(proposal=self._proposal(), node_id=node_id, shards=told)
+        await self._call("members.NoteRepaired", request, deadline)
 
     async def status(self, deadline: Deadline) -> dict[str, Any]:
         """The cluster as its leader sees it, or, when none answers in half the time, as any coordinator does."""

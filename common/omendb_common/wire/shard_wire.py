@@ -219,13 +219,13 @@ def _select_in(message: pb.SelectCall, blobs: Unpacker) -> calls.Select:
 
 
 def _maintain_out(call: calls.Maintain, pack: Packer) -> pb.MaintainCall:
-    return pb.MaintainCall(shard=_shard_out(call.shard), task=call.task)
+    return pb.MaintainCall(shard=_shard_out(call.shard), task=call.task, through=call.through)
 
 
 def _maintain_in(message: pb.MaintainCall, blobs: Unpacker) -> calls.Maintain:
     if message.task not in _TASKS:
         raise InvalidArgumentError(f"unknown task {message.task!r}", field="task", bound=f"one of {sorted(_TASKS)}")
-    return calls.Maintain(_shard_in(message.shard), cast(calls.Task, message.task))
+    return calls.Maintain(_shard_in(message.shard), cast(calls.Task, message.task), message.through)
 
 
 def _sums_out(call: calls.Sums, pack: Packer) -> pb.SumsCall:

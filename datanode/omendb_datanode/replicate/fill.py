@@ -76,6 +76,8 @@ async def fill(
         for name, node in sources.items()
     }
     done = await bring_together(exchanges, through)
+    for error in done.failed.values():
+        raise error
     if not done.equal:
         raise ExchangeEndedError(
             f"{done.leaves} leaves still differ", field=f"{shard.collection_uuid}.{shard.shard_id}", mend="try again"

@@ -23,8 +23,9 @@ class RecentTrees:
         floor = replica.maintenance.gc_floor
         if floor != call.gc_floor:
             return Summed(Verdict.OK, gc_floor=floor)
+        repaired = replica.maintenance.repaired_through
         level = self._tree(replica, call).level(call.depth).take(call.nodes)
-        return Summed(Verdict.OK, level.counts, level.first, level.second, floor)
+        return Summed(Verdict.OK, level.counts, level.first, level.second, floor, repaired)
 
     def _tree(self, replica: Replica, call: Sums) -> HashTree:
         with self._lock:

@@ -75,8 +75,8 @@ class SegmentRef:
 class ReplicaManifest:
     """Everything that exists at one generation.
 
-    Stamps (``hlc``, ``gc_floor``) are hybrid-logical-clock integers, LSNs are log positions; recovery reads
-    the log after ``checkpoint_lsn``. ``generation``, ``prev_hash`` and ``hash`` are set by the store.
+    Stamps (``hlc``, ``gc_floor``, ``repaired_through``) are hybrid-logical-clock integers, LSNs are log positions;
+    recovery reads the log after ``checkpoint_lsn``. ``generation``, ``prev_hash`` and ``hash`` are set by the store.
     """
 
     replica_uuid: str
@@ -89,6 +89,7 @@ class ReplicaManifest:
     hlc: int = 0
     gc_floor: int = 0
     fence_epoch: int = 0
+    repaired_through: int = 0
     next_segment_id: int = 1
     next_auto_id: int = 0
     generation: int = 0
@@ -98,7 +99,7 @@ class ReplicaManifest:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that :meth:`from_json` reads back, without the hash."""
-        numbers = {name: getattr(self, name) for name in _NUMBERS}
+        numbers = {name: getattr(self, name) for name in (*_NUMBERS, "repaired_through")}
         texts = {name: getattr(self, name) for name in _TEXTS}
         segments = [s.to_json() for s in self.segments]
         return {"kind": KIND, **numbers, **texts, "schema": dict(self.schema), "segments": segments}
@@ -107,6 +108,8 @@ class ReplicaManifest:
     def from_json(value: Mapping[str, Any], digest: str) -> ReplicaManifest:
         """Read what :meth:`to_json` wrote; ``digest`` becomes ``hash``."""
         fields: dict[str, Any] = {name: int(value[name]) for name in _NUMBERS}
+        # Folders written before this was noted were never compared with others.
+        fields["repaired_through"] = int(value.get("repaired_through", 0))
         fields |= {name: str(value[name]) for name in _TEXTS}
         segments = tuple(SegmentRef.from_json(s) for s in value["segments"])
         return ReplicaManifest(**fields, schema=dict(value["schema"]), segments=segments, hash=digest)
@@ -133,6 +136,7 @@ _NEVER_LOWER = (
     "hlc",
     "gc_floor",
     "fence_epoch",
+    "repaired_through",
     "next_segment_id",
     "next_auto_id",
     "log_id",

@@ -207,6 +207,28 @@ class HeartbeatReply(_message.Message):
     state: str
     def __init__(self, revision: _Optional[int] = ..., state: _Optional[str] = ...) -> None: ...
 
+class RepairedRequest(_message.Message):
+    __slots__ = ("proposal", "node_id", "shards")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    node_id: str
+    shards: _containers.RepeatedCompositeFieldContainer[RepairedShard]
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., node_id: _Optional[str] = ..., shards: _Optional[_Iterable[_Union[RepairedShard, _Mapping]]] = ...) -> None: ...
+
+class RepairedShard(_message.Message):
+    __slots__ = ("collection_uuid", "shard_id", "epoch", "through")
+    COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
+    collection_uuid: str
+    shard_id: int
+    epoch: int
+    through: int
+    def __init__(self, collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., epoch: _Optional[int] = ..., through: _Optional[int] = ...) -> None: ...
+
 class OriginLeaseRequest(_message.Message):
     __slots__ = ("proposal", "holder", "stamp")
     PROPOSAL_FIELD_NUMBER: _ClassVar[int]

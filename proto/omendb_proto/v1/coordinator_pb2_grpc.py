@@ -512,6 +512,11 @@ class CoordinatorMembersStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.HeartbeatReply.FromString,
                 _registered_method=True)
+        self.NoteRepaired = channel.unary_unary(
+                '/omendb.v1.CoordinatorMembers/NoteRepaired',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+                _registered_method=True)
         self.LeaseOrigin = channel.unary_unary(
                 '/omendb.v1.CoordinatorMembers/LeaseOrigin',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.OriginLeaseRequest.SerializeToString,
@@ -546,6 +551,12 @@ class CoordinatorMembersServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Heartbeat(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def NoteRepaired(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -586,6 +597,11 @@ def add_CoordinatorMembersServicer_to_server(servicer, server):
                     servicer.Heartbeat,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.HeartbeatRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.HeartbeatReply.SerializeToString,
+            ),
+            'NoteRepaired': grpc.unary_unary_rpc_method_handler(
+                    servicer.NoteRepaired,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
             ),
             'LeaseOrigin': grpc.unary_unary_rpc_method_handler(
                     servicer.LeaseOrigin,
@@ -685,6 +701,33 @@ class CoordinatorMembers:
             '/omendb.v1.CoordinatorMembers/Heartbeat',
             omendb__proto_dot_v1_dot_coordinator__pb2.HeartbeatRequest.SerializeToString,
             omendb__proto_dot_v1_dot_coordinator__pb2.HeartbeatReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NoteRepaired(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorMembers/NoteRepaired',
+            omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -294,12 +294,14 @@ class SelectedAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., count: _Optional[int] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class MaintainCall(_message.Message):
-    __slots__ = ("shard", "task")
+    __slots__ = ("shard", "task", "through")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
+    THROUGH_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     task: str
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., task: _Optional[str] = ...) -> None: ...
+    through: int
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., task: _Optional[str] = ..., through: _Optional[int] = ...) -> None: ...
 
 class MaintainedAnswer(_message.Message):
     __slots__ = ("verdict", "value")

@@ -103,7 +103,7 @@ def any_call(draw: st.DrawFn) -> Any:
             return calls.Sums(shard, draw(U64), draw(U64), depth, nodes, flags[0])
         cursor = draw(st.none() | st.text(max_size=9))
         return calls.Entries(shard, draw(U64), depth, nodes, draw(st.integers(1, 8192)), cursor)
-    return calls.Maintain(shard, draw(st.sampled_from(["flush", "stats", "next_auto_id"])))
+    return calls.Maintain(shard, draw(st.sampled_from(["flush", "stats", "note_repaired"])), draw(U64))
 
 
 @st.composite

@@ -57,7 +57,7 @@ CARRIED = {
     calls.Repair: "shard records gc_floor",
     calls.Scroll: "shard cursor limit condition payload vectors",
     calls.Select: "shard condition count_only",
-    calls.Maintain: "shard task",
+    calls.Maintain: "shard task through",
     calls.Sums: "shard through gc_floor depth nodes fresh",
     calls.Entries: "shard gc_floor depth nodes limit cursor",
     calls.Applied: "verdict hlc lsn durability existed superseded newer missing error partial",
