@@ -7,7 +7,7 @@ Routers and data nodes hold the newest they have seen and never need another pro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from omendb_common.errors import FormatVersionError, NotFoundError
@@ -21,6 +21,9 @@ PROBLEMS_MAX = 20
 """Problems of its own that a member may tell with a heartbeat, of at most so many characters each."""
 PROBLEM_CHARS_MAX = 300
 ReplicaState = Literal["active", "joining", "behind", "corrupt", "lost", "leaving"]
+MoveStage = Literal["filling", "switching"]
+SERVED: tuple[ReplicaState, ...] = ("active", "joining", "behind", "leaving")
+"""States in which a replica is kept open; one that the coordinators call lost or corrupt answers nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +45,59 @@ class Member:
     feature_level: int = 1
 
 
+FILLS_MAX = 256
+"""Replicas on their way of which a member tells with a heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """How far a replica is that joins: told by its node, for people. ``waits_for``: what keeps it, if anything does."""
+
+    collection_uuid: str
+    shard_id: int
+    session: int
+    rows_done: int = 0
+    rows_total: int = 0
+    bytes_done: int = 0
+    waits_for: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ReplicaPlace:
-    """One replica of a shard: on which data node, and what it counts for."""
+    """One replica of a shard: on which data node, and what it counts for.
+
+    ``session``: the revision at which a move made it, 0 when it is as old as the collection. Another session is another
+    replica, with a folder of its own: what is meant for one never reaches the other.
+    """
 
     node_id: str
     state: ReplicaState = "active"
+    session: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A replica of a shard that is on its way (P14): ``target`` joins, and ``source`` leaves.
+
+    ``source`` is empty when only one joins, in the place of a replica that is lost. ``session`` is the revision at
+    which it began. While it is *filling* the target receives every write and what the others have, and nobody reads
+    it; while it is *switching* reads take a quorum of the old members and one of the new. The epoch of the shard
+    changes with the stage.
+    """
+
+    session: int
+    source: str
+    target: str
+    stage: MoveStage = "filling"
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A range ``[low, high)`` of the hash ring. ``epoch`` is the revision of the shard's last change.
+    """A range ``[low, high)`` of the hash ring.
 
-    ``repaired_through``: all replicas were found equal up to this stamp (P12). ``gc_floor``: deletions at or below it
-    may be forgotten (P13). Neither changes the epoch.
+    ``epoch`` is the revision of the shard's last change, ``fence`` that of the last one after which other replicas
+    count: calls under an epoch below it are refused (P15). ``repaired_through``: all replicas were found equal up to
+    this stamp (P12). ``gc_floor``: deletions at or below it may be forgotten (P13). These two leave the epoch alone.
     """
 
     shard_id: int
@@ -65,6 +107,37 @@ class Shard:
     replicas: tuple[ReplicaPlace, ...]
     gc_floor: int = 0
     repaired_through: int = 0
+    move: Move | None = None
+    fence: int = 0
+
+    @property
+    def old(self) -> frozenset[str]:
+        """The members that count as long as nothing has moved."""
+        return frozenset(self.nodes("active", "leaving"))
+
+    @property
+    def new(self) -> frozenset[str] | None:
+        """The members that will count when what moves has arrived; None when nothing moves."""
+        joining = self.nodes("joining")
+        return frozenset((*self.nodes("active"), *joining)) if joining else None
+
+    @property
+    def switching(self) -> bool:
+        """Whether reads take a quorum of both."""
+        return self.move is not None and self.move.stage == "switching"
+
+    @property
+    def voters(self) -> object:
+        """Who counts, and for what: the members, each as the replica that it is now, and whether reads take both sets.
+
+        Equal for two shards when calls under the one may be counted together with calls under the other.
+        """
+        return frozenset((r.node_id, r.session) for r in self.replicas if r.state in SERVED), self.switching
+
+    def changed(self, revision: int, replicas: tuple[ReplicaPlace, ...], move: Move | None) -> Shard:
+        """The shard with other replicas as of ``revision``; its fence rises when others count."""
+        later = replace(self, replicas=replicas, move=move, epoch=revision)
+        return later if later.voters == self.voters else replace(later, fence=revision)
 
     def nodes(self, *states: ReplicaState) -> tuple[str, ...]:
         """Ids of the data nodes whose replica is in one of ``states``."""
@@ -97,7 +170,10 @@ class CollectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """The whole catalog at one revision. ``aliases`` map a name to a collection's name."""
+    """The whole catalog at one revision. ``aliases`` map a name to a collection's name.
+
+    ``moves_paused``: no move begins, and replicas that join are not filled.
+    """
 
     cluster_id: str
     revision: int = 0
@@ -105,6 +181,7 @@ class Topology:
     aliases: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, Member] = field(default_factory=dict)
     feature_level: int = 1
+    moves_paused: bool = False
 
     def find(self, name: str) -> CollectionInfo | None:
         """The collection of that name or alias, or None."""
@@ -131,6 +208,7 @@ class Topology:
             "collections": [collection_to_json(c) for _, c in sorted(self.collections.items())],
             "aliases": dict(self.aliases),
             "members": [member_to_json(m) for _, m in sorted(self.members.items())],
+            **({"moves_paused": True} if self.moves_paused else {}),
         }
 
     @staticmethod
@@ -152,12 +230,32 @@ class Topology:
             dict(value["aliases"]),
             {m.node_id: m for m in members},
             int(value["feature_level"]),
+            bool(value.get("moves_paused", False)),
         )
 
 
 def member_to_json(member: Member) -> dict[str, Any]:
     """A JSON value of a member."""
-    return {name: getattr(member, name) for name in Member.__dataclass_fields__}
+    return _fields(member)
+
+
+def _fields(value: Member | Move) -> dict[str, Any]:
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _replica_to_json(replica: ReplicaPlace) -> dict[str, Any]:
+    told: dict[str, Any] = {"node_id": replica.node_id, "state": replica.state}
+    return told if not replica.session else {**told, "session": replica.session}
+
+
+def _replica_from_json(value: Mapping[str, Any]) -> ReplicaPlace:
+    return ReplicaPlace(str(value["node_id"]), cast(ReplicaState, value["state"]), int(value.get("session", 0)))
+
+
+def _move_from_json(value: Mapping[str, Any] | None) -> Move | None:
+    if value is None:
+        return None
+    return Move(int(value["session"]), str(value["source"]), str(value["target"]), cast(MoveStage, value["stage"]))
 
 
 def member_from_json(value: Mapping[str, Any]) -> Member:
@@ -178,7 +276,9 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
                 "epoch": s.epoch,
                 "gc_floor": s.gc_floor,
                 "repaired_through": s.repaired_through,
-                "replicas": [{"node_id": r.node_id, "state": r.state} for r in s.replicas],
+                "replicas": [_replica_to_json(r) for r in s.replicas],
+                **({} if s.move is None else {"move": _fields(s.move)}),
+                **({"fence": s.fence} if s.fence else {}),
             }
             for s in info.shards
         ],
@@ -198,9 +298,11 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
             int(s["low"]),
             int(s["high"]),
             int(s["epoch"]),
-            tuple(ReplicaPlace(str(r["node_id"]), cast(ReplicaState, r["state"])) for r in s["replicas"]),
+            tuple(map(_replica_from_json, s["replicas"])),
             int(s["gc_floor"]),
             int(s.get("repaired_through", 0)),
+            _move_from_json(s.get("move")),
+            int(s.get("fence", 0)),
         )
         for s in value["shards"]
     )
@@ -217,10 +319,15 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
 
 
 __all__ = [
+    "FILLS_MAX",
+    "SERVED",
     "TOPOLOGY_FORMAT",
     "CollectionInfo",
+    "Fill",
     "Member",
     "MemberState",
+    "Move",
+    "MoveStage",
     "ReplicaPlace",
     "ReplicaState",
     "Role",

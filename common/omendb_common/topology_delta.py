@@ -31,6 +31,7 @@ def delta_of(old: Topology, new: Topology) -> dict[str, Any]:
         "dropped": [name for name in old.collections if name not in new.collections],
         "members": [member_to_json(m) for node_id, m in new.members.items() if old.members.get(node_id) is not m],
         "gone": [node_id for node_id in old.members if node_id not in new.members],
+        "moves_paused": new.moves_paused,
     }
     if old.aliases != new.aliases:
         delta["aliases"] = dict(new.aliases)
@@ -65,6 +66,7 @@ def apply_delta(old: Topology, delta: Mapping[str, Any]) -> Topology:
         dict(delta.get("aliases", old.aliases)),
         members,
         int(delta["feature_level"]),
+        bool(delta.get("moves_paused", old.moves_paused)),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from omendb_common.errors import FormatVersionError, InvalidArgumentError, OmenDBError
 from omendb_common.topology import Topology
-from omendb_coordinator import collection_changes, member_changes, repair_changes
+from omendb_coordinator import collection_changes, member_changes, move_changes, repair_changes
 from omendb_coordinator.collection_changes import Args, Change
 from omendb_coordinator.commands import (
     REQUESTS_REMEMBERED,
@@ -27,7 +27,10 @@ SNAPSHOT_FORMAT = 1
 Operation = Callable[[CatalogState, int, Args], Change]
 
 OPERATIONS: Mapping[str, Operation] = {
+    "advance_move": move_changes.advance_move,
     "alter_collection": collection_changes.alter_collection,
+    "begin_move": move_changes.begin_move,
+    "cancel_move": move_changes.cancel_move,
     "create_collection": collection_changes.create_collection,
     "drain": member_changes.drain,
     "drop_collection": collection_changes.drop_collection,
@@ -36,6 +39,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "leave": member_changes.leave,
     "name_cluster": member_changes.name_cluster,
     "note_repaired": repair_changes.note_repaired,
+    "pause_moves": move_changes.pause_moves,
     "place_shard": collection_changes.place_shard,
     "raise_level": member_changes.raise_level,
     "register": member_changes.register,

@@ -183,16 +183,32 @@ def set_alias(state: CatalogState, index: int, args: Args) -> Change:
 
 
 def place_shard(state: CatalogState, index: int, args: Args) -> Change:
-    """Replace the replicas of a shard, if its epoch is still the one that the proposer looked at."""
+    """Replace the replicas of a shard, if its epoch is still the one that the proposer looked at.
+
+    A move that is under way is no more. A node that had no replica gets a new one.
+    """
+    info, shard = shard_at(state, args)
+    sessions = {r.node_id: r.session for r in shard.replicas}
+    replicas = _replicas(state, args.get("replicas"))
+    replicas = tuple(replace(r, session=sessions.get(r.node_id, index)) for r in replicas)
+    moved = shard.changed(index, replicas, None)
+    return with_shards(state, index, info, {shard.shard_id: moved}), {"uuid": info.schema.uuid, "revision": index}
+
+
+def shard_at(state: CatalogState, args: Args) -> tuple[CollectionInfo, Shard]:
+    """The shard that a command names, as it was when the proposer looked.
+
+    Raises:
+        ConflictError: it has changed since.
+        NotFoundError: there is none.
+    """
     info = state.topology.by_uuid(text(args, "uuid"))
     if info is None:
         raise NotFoundError("no collection of that uuid", field="collection", mend="it was dropped")
     shard = info.shard(whole(args, "shard_id"))
     if shard.epoch != whole(args, "epoch"):
         raise ConflictError(f"the shard is at epoch {shard.epoch}", field="epoch", bound=str(args["epoch"]))
-    replicas = _replicas(state, args.get("replicas"))
-    moved = replace(shard, replicas=replicas, epoch=index)
-    return _with_shards(state, index, info, {shard.shard_id: moved}), {"uuid": info.schema.uuid, "revision": index}
+    return info, shard
 
 
 def _replicas(state: CatalogState, value: Any) -> tuple[ReplicaPlace, ...]:
@@ -207,20 +223,8 @@ def _replicas(state: CatalogState, value: Any) -> tuple[ReplicaPlace, ...]:
     return tuple(replicas)
 
 
-def lose_replicas(state: CatalogState, index: int, node_id: str) -> CatalogState:
-    """Every replica on a node whose data folder is gone is lost: it must not answer "absent" (P16)."""
-    for info in list(state.topology.collections.values()):
-        changed = {}
-        for shard in info.shards:
-            if any(r.node_id == node_id and r.state != "lost" for r in shard.replicas):
-                replicas = tuple(replace(r, state="lost") if r.node_id == node_id else r for r in shard.replicas)
-                changed[shard.shard_id] = replace(shard, replicas=replicas, epoch=index)
-        if changed:
-            state = _with_shards(state, index, info, changed)
-    return state
-
-
-def _with_shards(state: CatalogState, index: int, info: CollectionInfo, changed: Mapping[int, Shard]) -> CatalogState:
+def with_shards(state: CatalogState, index: int, info: CollectionInfo, changed: Mapping[int, Shard]) -> CatalogState:
+    """The state with some shards of a collection replaced."""
     shards = tuple(changed.get(s.shard_id, s) for s in info.shards)
     return _with_collection(state, index, replace(info, shards=shards, revision=index))
 
@@ -237,8 +241,9 @@ __all__ = [
     "alter_collection",
     "create_collection",
     "drop_collection",
-    "lose_replicas",
     "place_shard",
     "rename_collection",
     "set_alias",
+    "shard_at",
+    "with_shards",
 ]

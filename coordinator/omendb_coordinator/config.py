@@ -58,6 +58,19 @@ class CoordinatorSettings:
         low=1,
         high=100_000,
     )
+    rereplicate_s: float = setting(
+        900.0, "a data node that is down for so long has its replicas made anew elsewhere", low=1.0, high=1e9
+    )
+    moves_max: int = setting(0, "replicas on their way at a time; 0: none begins by itself", low=0, high=10_000)
+    moves_per_node_max: int = setting(
+        1, "of them to one node: filling a replica takes disk and network", low=1, high=1000
+    )
+    balance_difference: int = setting(
+        2,
+        "from so many replicas more than on the emptiest node, for its capacity, the fullest one gives one away",
+        low=2,
+        high=1_000_000,
+    )
     drain_s: float = setting(2.0, "time for calls under way to end after SIGTERM", low=0.0, high=600.0)
     raft_heartbeat_s: float = setting(0.1, "how often the leader is heard by the other members", low=0.005, high=10.0)
     raft_election_min_s: float = setting(

@@ -20,12 +20,23 @@ from omendb_common.errors import (
 )
 from omendb_common.hlc import stamp_step
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
-from omendb_common.topology import CollectionInfo, Member, Topology, member_from_json, member_to_json
+from omendb_common.topology import (
+    FILLS_MAX,
+    CollectionInfo,
+    Fill,
+    Member,
+    Move,
+    Shard,
+    Topology,
+    member_from_json,
+    member_to_json,
+)
 from omendb_coordinator.catalog import Catalog
 from omendb_coordinator.commands import COMMAND_FORMAT, Command, ConflictError, decode_result
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
 from omendb_coordinator.liveness import Liveness
+from omendb_coordinator.moves import MoveLimits, plan_moves
 from omendb_coordinator.placement import Plan, plan
 from omendb_coordinator.repair_changes import gains
 from omendb_coordinator.watch import Watch
@@ -80,6 +91,11 @@ class Control:
             stall_s=settings.stall_s,
             forget_s=settings.forget_s,
         )
+        self._move_limits = MoveLimits(
+            settings.moves_max, settings.moves_per_node_max, settings.rereplicate_s, settings.balance_difference
+        )
+        # By node, what its last heartbeat told of the replicas that it fills.
+        self._fills: dict[str, dict[tuple[str, int], Fill]] = {}
         self._led_term: int | None = None
         self._proposals = 0
         self._leader_seen_s = clock.mono_s()
@@ -212,14 +228,21 @@ class Control:
         first, stop = answer["auto_ids"]
         return OriginLease(answer["origin"], answer["stamp_above"], answer["stamp_bound"], (first, stop))
 
-    def heartbeat(self, node_id: str, incarnation: str, problems: Sequence[str] = ()) -> Member:
-        """A member lives, with these problems. NotFoundError: it must register (again)."""
+    async def advance_move(self, asking: Asking, args: Mapping[str, Any], timeout_s: float) -> CollectionInfo:
+        """The target of a move has what it needs for the next stage."""
+        return await self.change_collection(asking, "advance_move", args, timeout_s)
+
+    def heartbeat(
+        self, node_id: str, incarnation: str, problems: Sequence[str] = (), fills: Sequence[Fill] = ()
+    ) -> Member:
+        """A member lives, with these problems and replicas on their way. NotFoundError: it must register (again)."""
         if not self.leads:
             raise NotLeaderError(self._consensus.status.leader)
         member = self._catalog.topology.members.get(node_id)
         if member is None or member.incarnation != incarnation:
             raise NotFoundError(f"{node_id!r} is not registered like that", field="node_id", mend="register it")
         self._liveness.heard(node_id, incarnation, self._clock.mono_s(), problems)
+        self._fills[node_id] = {(f.collection_uuid, f.shard_id): f for f in fills[:FILLS_MAX]}
         return member
 
     async def note_repaired(self, asking: Asking, node_id: str, told: Sequence[RepairedShard], timeout_s: float) -> int:
@@ -275,8 +298,28 @@ class Control:
             "coordinators": [{"node_id": n, "address": self._addresses.get(n)} for n in status.members],
             "members": members,
             "collections": [_collection_report(c) for c in topology.collections.values()],
+            "moves": [
+                {**_move_report(info, shard, shard.move), **self._progress(info, shard, shard.move)}
+                for info in topology.collections.values()
+                for shard in info.shards
+                if shard.move is not None
+            ],
+            "moves_paused": topology.moves_paused,
             "aliases": dict(topology.aliases),
             "origins": len(self._catalog.state.origins),
+        }
+
+    def _progress(self, info: CollectionInfo, shard: Shard, move: Move) -> dict[str, Any]:
+        fill = self._fills.get(move.target, {}).get((info.schema.uuid, shard.shard_id))
+        if fill is None or fill.session != move.session:
+            return {}
+        done = min(1.0, fill.rows_done / fill.rows_total) if fill.rows_total else 0.0
+        return {
+            "rows_done": fill.rows_done,
+            "rows_total": fill.rows_total,
+            "bytes_done": fill.bytes_done,
+            "percent": round(100.0 * done, 1),
+            "waits_for": fill.waits_for,
         }
 
     # -- by itself
@@ -302,6 +345,7 @@ class Control:
         if term != self._led_term:
             await self._consensus.read_index(self._settings.proposal_s)
             self._liveness.elected(self._clock.mono_s())
+            self._fills.clear()
             self._led_term = term
         topology = self._catalog.topology
         if not topology.cluster_id:
@@ -319,6 +363,20 @@ class Control:
         level = self._common_level(topology)
         if level > topology.feature_level:
             await self._own("raise_level", {"level": level})
+        await self._move()
+
+    async def _move(self) -> None:
+        """Begin the moves that are due, and give up those that nobody will end."""
+        now_s = self._clock.mono_s()
+        topology = self._catalog.topology
+        for step in plan_moves(topology, lambda m: self._liveness.silent_s(m, now_s), self._move_limits):
+            try:
+                await self._own(step.op, step.args())
+            except (ConflictError, NotFoundError, InvalidArgumentError) as problem:
+                _log.info("%s of shard %d is put off: %s", step.op, step.shard_id, problem)
+            else:
+                place = f"{step.source} -> {step.target}" if step.target else "back"
+                _log.info("%s of %s.%d: %s (%s)", step.op, step.uuid, step.shard_id, place, step.why)
 
     def _common_level(self, topology: Topology) -> int:
         """The highest level that every member understands, once every coordinator has said which it does."""
@@ -335,6 +393,17 @@ def _is_news(topology: Topology, node_id: str, told: RepairedShard, step: int) -
     info = topology.by_uuid(told.collection_uuid)
     shards = () if info is None else info.shards
     return any(gains(s, node_id, told, max(step, 1)) for s in shards if s.shard_id == told.shard_id)
+
+
+def _move_report(info: CollectionInfo, shard: Shard, move: Move) -> dict[str, Any]:
+    return {
+        "collection": info.name,
+        "shard_id": shard.shard_id,
+        "source": move.source,
+        "target": move.target,
+        "stage": move.stage,
+        "session": move.session,
+    }
 
 
 def _collection_report(info: CollectionInfo) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from omendb_common.errors import (
 from omendb_common.hlc import ORIGIN_MAX, STAMP_MAX
 from omendb_common.metadata import AUTO_ID_STOP, AUTO_IDS_PER_LEASE
 from omendb_common.topology import Member, MemberState, Role, member_to_json
-from omendb_coordinator.collection_changes import Args, Change, lose_replicas
+from omendb_coordinator.collection_changes import Args, Change
 from omendb_coordinator.commands import ConflictError, text, whole
+from omendb_coordinator.move_changes import lose_replicas
 from omendb_coordinator.state import MEMBERS_MAX, CatalogState, Origin
 
 ORIGIN_LEASE_MS = 10_000

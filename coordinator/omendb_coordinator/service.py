@@ -23,7 +23,7 @@ from omendb_common.metadata import NewCollection, RepairedShard
 from omendb_common.schema import CollectionSchema
 from omendb_common.security.grpc_credentials import peer_name_of_call, server_credentials
 from omendb_common.security.tls import TlsFiles
-from omendb_common.topology import Topology, collection_to_json, member_to_json
+from omendb_common.topology import FILLS_MAX, Fill, Topology, collection_to_json, member_to_json
 from omendb_common.topology_delta import delta_of
 from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, RETRY_KEY
@@ -143,6 +143,11 @@ def _check_speaks_for(context: Any, node_id: Any, role: Any = None) -> None:
         raise PermissionDeniedError(f"the certificate is that of {peer}", field="node_id", bound=str(peer.node_id))
 
 
+def _shard_args(request: Any) -> dict[str, Any]:
+    """Which shard, and at which epoch it was looked at."""
+    return {"uuid": request.collection_uuid, "shard_id": request.shard_id, "epoch": request.epoch}
+
+
 class AdminFace(_Face, rpc.CoordinatorAdminServicer):
     """Collections, shard maps, drains, and the state of the cluster."""
 
@@ -214,16 +219,34 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
     @_told
     async def PlaceShard(self, request: pb.CatalogPlaceRequest, context: Any) -> pb.CatalogCollectionReply:
         """Replace the replicas of a shard if nobody else did."""
-        args = {
-            "uuid": request.collection_uuid,
-            "shard_id": request.shard_id,
-            "epoch": request.epoch,
-            "replicas": [[r.node_id, r.state] for r in request.replicas],
-        }
+        args = {**_shard_args(request), "replicas": [[r.node_id, r.state] for r in request.replicas]}
         info = await self._control.change_collection(
             _asking(request.proposal), "place_shard", args, self.left_s(context)
         )
         return self._collection(info)
+
+    @_told
+    async def BeginMove(self, request: pb.CatalogMoveRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Move a replica."""
+        args = {**_shard_args(request), "source": request.source, "target": request.target}
+        return await self._move(request.proposal, "begin_move", args, context)
+
+    @_told
+    async def CancelMove(self, request: pb.CatalogMoveRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Give a move up."""
+        return await self._move(request.proposal, "cancel_move", _shard_args(request), context)
+
+    async def _move(
+        self, proposal: pb.Proposal, op: str, args: dict[str, Any], context: Any
+    ) -> pb.CatalogCollectionReply:
+        return self._collection(
+            await self._control.change_collection(_asking(proposal), op, args, self.left_s(context))
+        )
+
+    @_told
+    async def PauseMoves(self, request: pb.CatalogPauseRequest, context: Any) -> pb.CatalogChangeReply:
+        """Begin no moves, or do again."""
+        return await self._change(request.proposal, "pause_moves", {"paused": request.paused}, context)
 
     @_told
     async def Drain(self, request: pb.CatalogDrainRequest, context: Any) -> pb.MemberReply:
@@ -284,7 +307,11 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: Any) -> pb.HeartbeatReply:
         """A member lives."""
         _check_speaks_for(context, request.node_id)
-        member = self._control.heartbeat(request.node_id, request.incarnation, request.problems)
+        fills = [
+            Fill(f.collection_uuid, f.shard_id, f.session, f.rows_done, f.rows_total, f.bytes_done, f.waits_for)
+            for f in request.fills[:FILLS_MAX]
+        ]
+        member = self._control.heartbeat(request.node_id, request.incarnation, request.problems, fills)
         return pb.HeartbeatReply(revision=self._control.catalog.topology.revision, state=member.state)
 
     @_told
@@ -295,6 +322,14 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
         asking = _asking(request.proposal)
         revision = await self._control.note_repaired(asking, request.node_id, told, self.left_s(context))
         return pb.CatalogChangeReply(revision=revision)
+
+    @_told
+    async def AdvanceMove(self, request: pb.MemberMoveRequest, context: Any) -> pb.CatalogChangeReply:
+        """The target of a move has what it needs for the next stage."""
+        _check_speaks_for(context, request.node_id)
+        args = {**_shard_args(request), "node_id": request.node_id}
+        await self._control.advance_move(_asking(request.proposal), args, self.left_s(context))
+        return pb.CatalogChangeReply(revision=self._control.catalog.topology.revision)
 
     @_told
     async def LeaseOrigin(self, request: pb.OriginLeaseRequest, context: Any) -> pb.OriginLeaseReply:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
@@ -30,7 +30,7 @@ from omendb_common.errors import (
 from omendb_common.metadata import TopologySource
 from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import ShardRef
-from omendb_common.topology import ReplicaState, Shard, Topology
+from omendb_common.topology import SERVED, Shard, Topology
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.node_folder import (
     Held,
@@ -49,8 +49,6 @@ from omendb_engine.workers import Workers
 
 _log = logging.getLogger(__name__)
 
-SERVED: tuple[ReplicaState, ...] = ("active", "joining", "behind", "leaving")
-"""States in which a replica is kept open; one that the coordinators call lost or corrupt answers nothing."""
 RETRY_S = 5.0
 _BUFFER_BYTES_MIN = 1 << 20
 _WELL = "open", "opening"
@@ -61,6 +59,10 @@ _SPACE: dict[SpaceLevel, str] = {
 
 T = TypeVar("T")
 _FAULTS = (MemoryError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
+
+
+async def _nothing_waits(replica: Replica) -> None:
+    """Writes end where they are called."""
 
 
 @dataclass(slots=True)
@@ -98,6 +100,7 @@ class Hosting:
     Args:
         source: the map, and how to get a newer one.
         opened: told, on the event loop, of the newest stamp of every replica that was opened.
+        drained: waits until the writes that were let into a replica before have ended.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Hosting:
         clock: Clock,
         *,
         opened: Callable[[int], None] = lambda stamp: None,
+        drained: Callable[[Replica], Awaitable[None]] = _nothing_waits,
         retry_s: float = RETRY_S,
     ) -> None:
         self.resources = Resources(settings)
@@ -120,8 +124,10 @@ class Hosting:
         self._settings = settings
         self._clock = clock
         self._opened = opened
+        self._drained = drained
         self._retry_s = retry_s
         self._places: dict[ReplicaKey, _Place] = {}
+        self._serving: dict[tuple[str, int], _Place] = {}
         self._held = Held()
         self._held_lock = threading.Lock()
         self._revision = 0
@@ -161,7 +167,7 @@ class Hosting:
             await asyncio.gather(self._task, return_exceptions=True)
         await asyncio.gather(*set(self._endings.values()), return_exceptions=True)
         replicas = self.replicas()
-        self._places = {}
+        self._places, self._serving = {}, {}
         await self._in_thread(lambda: self._close_all(replicas))
         self._files.shutdown()
         self._closers.shutdown()
@@ -184,7 +190,7 @@ class Hosting:
 
     def find(self, shard: ShardRef) -> Hosted | None:
         """The replica, None when the map in force gives this node none; raises what keeps it from being used."""
-        place = self._places.get(ReplicaKey(shard.collection_uuid, shard.shard_id))
+        place = self._serving.get((shard.collection_uuid, shard.shard_id))
         if place is None:
             return None
         if place.hosted is None and place.error is not None:
@@ -257,7 +263,7 @@ class Hosting:
                 _log.error("map %d is older than %d, on which was acted", topology.revision, self._held.revision)
             return
         wanted = {
-            ReplicaKey(info.schema.uuid, shard.shard_id): (info.schema, shard, place.state)
+            ReplicaKey(info.schema.uuid, shard.shard_id, place.session): (info.schema, shard, place.state)
             for info in topology.collections.values()
             for shard in info.shards
             for place in shard.replicas
@@ -276,7 +282,7 @@ class Hosting:
         """Open a replica that is not, else put a newer map of its shard in force for it."""
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = _Place(shard)
+            place = self._places[key] = self._serving[key.shard] = _Place(shard)
         if key.name in self._endings:  # let go under an older map, and given back
             await asyncio.wait((self._endings[key.name],))
         try:
@@ -287,10 +293,9 @@ class Hosting:
             if place.hopeless:
                 return
             replica = await self._in_thread(lambda: self._open(key, schema, revision))
-            fence = replica.maintenance.fence_epoch
+            await self._floors(replica, shard)
             self._opened(replica.last_stamp)
-            place.hosted, place.shard = Hosted(replica, shard.epoch, fence), shard
-            await self._floor(replica, shard)
+            place.hosted, place.shard = Hosted(replica, shard.epoch, replica.maintenance.fence_epoch), shard
         except OmenDBError as error:
             _log.error("replica %s: %s", key.name, error)
             place.error = error
@@ -299,17 +304,26 @@ class Hosting:
             place.error = UnavailableError(f"the replica cannot be opened: {type(error).__name__}", field=key.name)
 
     async def _advance(self, place: _Place, hosted: Hosted, shard: Shard) -> None:
-        if _voters(shard) != _voters(place.shard):
-            # A router that still counts other replicas must not have its write counted here (P15).
-            await self._in_thread(lambda: hosted.replica.raise_floors(fence_epoch=shard.epoch))
-            hosted.fence = shard.epoch
+        await self._floors(hosted.replica, shard)
+        fence, hosted.fence = hosted.fence, hosted.replica.maintenance.fence_epoch
+        if hosted.fence > fence:
+            # Who asks under this map must find every write that was let in under one before the fence.
+            await self._drained(hosted.replica)
         hosted.epoch = max(hosted.epoch, shard.epoch)
         place.shard = shard
-        await self._floor(hosted.replica, shard)
 
-    async def _floor(self, replica: Replica, shard: Shard) -> None:
-        if shard.gc_floor > replica.maintenance.gc_floor:
-            await self._in_thread(lambda: replica.raise_floors(gc_floor=shard.gc_floor))
+    async def _floors(self, replica: Replica, shard: Shard) -> None:
+        """Have the fence and the floor on stable storage, before anything is answered under this map.
+
+        A router that still counts other replicas must not have its write counted here (P15).
+        """
+        known = replica.maintenance
+        if shard.fence > known.fence_epoch or shard.gc_floor > known.gc_floor:
+            await self._in_thread(
+                lambda: replica.raise_floors(
+                    fence_epoch=max(shard.fence, known.fence_epoch), gc_floor=max(shard.gc_floor, known.gc_floor)
+                )
+            )
 
     def _open(self, key: ReplicaKey, schema: CollectionSchema, revision: int) -> Replica:
         path = replica_path(self._folder, key.name)
@@ -343,6 +357,8 @@ class Hosting:
 
     def _let_go(self, keys: Sequence[ReplicaKey], wanted: Set[str], revision: int) -> None:
         """Begin to close replicas, which no call finds any more, and to remove what is held and not wanted."""
+        for key in keys:
+            self._serving.pop(key.shard, None)
         closing = {key.name: self._places.pop(key).hosted for key in keys}
         unwanted = self._held.names - wanted - self._endings.keys()
         names = closing.keys() | unwanted
@@ -404,14 +420,10 @@ def _lost(path: str) -> CorruptionError:
     return CorruptionError("the files of the replica are gone", path=path, mend="start the node on a new folder")
 
 
-def _voters(shard: Shard) -> frozenset[str]:
-    return frozenset(shard.nodes(*SERVED))
-
-
 def _state(place: _Place) -> str:
     if place.hosted is None:
         return "opening" if place.error is None else str(place.error)
     return "failed" if place.hosted.replica.failed else "open"
 
 
-__all__ = ["RETRY_S", "SERVED", "Hosting", "OpenShard"]
+__all__ = ["RETRY_S", "Hosting", "OpenShard"]

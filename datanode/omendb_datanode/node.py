@@ -112,6 +112,7 @@ class DataNodeProcess:
             options.engine,
             self._clock,
             opened=lambda stamp: self.rules.observe(stamp),
+            drained=lambda replica: self.rules.drained(replica),
             retry_s=settings.reopen_s,
         )
         limits = WriteLimits(settings.writes_max, settings.write_bytes_max)

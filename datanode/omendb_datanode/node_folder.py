@@ -6,7 +6,7 @@
       IDENTITY                          cluster, node and incarnation; made with the folder, never changed
       REPLICAS                          the replicas that this folder holds, and the map that was last acted on
       LOCK WRITER                       one process at a time
-      replicas/<collection>.<shard>/    one engine replica each
+      replicas/<collection>.<shard>/    one engine replica each; .<session> behind it when a move made it
       trash/                            replicas on their way out
 
 A replica is named in REPLICAS once its folder is complete, and no more before its folder goes: what is named and not
@@ -31,15 +31,25 @@ FORMAT = 1
 
 
 class ReplicaKey(NamedTuple):
-    """Which replica of this node: of which collection and shard."""
+    """Which replica of this node: of which collection and shard, and of which session.
+
+    A replica that a move made is another one than that which stood in its place before, down to its folder (P14).
+    """
 
     collection_uuid: str
     shard_id: int
+    session: int = 0
 
     @property
     def name(self) -> str:
         """The name of its folder."""
-        return f"{self.collection_uuid}.{self.shard_id}"
+        session = f".{self.session}" if self.session else ""
+        return f"{self.collection_uuid}.{self.shard_id}{session}"
+
+    @property
+    def shard(self) -> tuple[str, int]:
+        """Collection and shard."""
+        return self.collection_uuid, self.shard_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,6 +238,12 @@ class ShardRules:
 
         return await self._answer(work, Listed, "listing records")
 
+    async def drained(self, replica: Replica) -> None:
+        """Wait until every write into a replica that was let in before has ended (P14)."""
+        queue = self._queues.get(replica)
+        if queue is not None:
+            await queue.drained()
+
     def observe(self, stamp: int) -> None:
         """Have this node's clock count a stamp that a replica holds."""
         self._hlc.observe(stamp)

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
 from omendb_common.records import body_bytes
@@ -72,6 +73,20 @@ class WriteQueue:
             )
         return call.future.result()
 
+    async def drained(self) -> None:
+        """Wait until every write that was queued before is written or refused."""
+        if self._threads.inline:
+            return
+        loop = asyncio.get_running_loop()
+        # One more in the queue: whatever stands before it is done when it is taken.
+        last = _Call((), 0, Deadline(SystemClock(), float("inf")), loop.create_future())
+        with self._lock:
+            self._calls.append(last)
+            start, self._taking = not self._taking, True
+        if start:
+            self._threads.write(self._take)
+        await last.future
+
     def _queue(self, call: _Call) -> None:
         with self._lock:
             if len(self._calls) >= self._limits.calls_max or self._bytes + call.size > self._limits.bytes_max:
@@ -119,7 +134,7 @@ class WriteQueue:
         fault: Outcome = UnavailableError("a fault in this node while writing", field="datanode", outcome="unknown")
         outcomes = [fault] * len(writes)
         try:
-            outcomes = list(self.replica.write_all(writes))
+            outcomes = list(self.replica.write_all(writes)) if writes else []
         finally:  # whatever went wrong, everybody who waits must hear of it
             self._tell(group, fresh, outcomes, answers)
 

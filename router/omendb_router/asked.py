@@ -20,7 +20,11 @@ class StaleMapError(UnavailableError):
 
 
 class Asked(NamedTuple):
-    """A shard, the number of replicas that a read of it takes, and the origin that asks."""
+    """A shard, the number of replicas that a read of it takes, and the origin that asks.
+
+    While a move switches, a read of a majority takes ``need`` of the old members and ``need`` of the new (P14): what it
+    shows, or finds to be newest and spreads, is then seen by reads of either.
+    """
 
     info: CollectionInfo
     shard: Shard
@@ -35,6 +39,8 @@ class Asked(NamedTuple):
     @property
     def readers(self) -> tuple[str, ...]:
         """The replicas whose answers count."""
+        if self._joint:
+            return self.shard.nodes("active", "leaving", "joining")
         return self.shard.nodes("active", "leaving")
 
     @property
@@ -43,18 +49,40 @@ class Asked(NamedTuple):
         return self.shard.nodes("active", "leaving", "joining", "behind")
 
     @property
+    def takes(self) -> int:
+        """So many of the readers, whichever they are, are ``need`` of every set of members that counts."""
+        if not self._joint:
+            return self.need
+        readers = frozenset(self.readers)
+        return max(self.need + len(readers - members) for members in self._members)
+
+    @property
     def settles_on(self) -> int:
         """So many replicas with a version show it to every later read of as many replicas.
 
         Fewer than a majority promise no such thing: then one is enough.
         """
-        n = len(self.readers)
-        return n - self.need + 1 if self.need >= majority(max(n, self.info.replication)) else 1
+        if self.need < majority(max(len(self.shard.old), self.info.replication)):
+            return 1
+        readers = frozenset(self.readers)
+        return max(len(members) - self.need + 1 + len(readers - members) for members in self._members)
 
     @property
     def covers(self) -> bool:
         """Whether the read meets every committed write."""
-        return self.need + self.info.write_quorum > max(len(self.readers), self.info.replication)
+        most = max(self.info.replication, *(len(members) for members in self._members))
+        return self.need + self.info.write_quorum > most
+
+    @property
+    def _members(self) -> tuple[frozenset[str], ...]:
+        """The sets of members of each of which a read takes ``need``."""
+        old, new = self.shard.old, self.shard.new
+        return (old, new) if self._joint and new is not None else (old,)
+
+    @property
+    def _joint(self) -> bool:
+        """Whether the read is one of a quorum while a move switches."""
+        return self.shard.switching and self.need >= majority(self.info.replication)
 
 
 async def hear(
@@ -65,20 +93,26 @@ async def hear(
         asked = asked._replace(need=1)
     if only is not None:
         nodes = [only]
-    elif kind == "search" and asked.need == 1:
+    elif kind == "search" and asked.takes == 1:
         nodes = fanout.by_company(asked.readers)
     else:
         nodes = fanout.by_promise(asked.readers)
-    good, bad = await fanout.ask(nodes, asked.need, kind, make, deadline)
+    good, bad = await fanout.ask(nodes, asked.takes, kind, make, deadline)
     check_enough(asked, good, bad, deadline)
     return good
 
 
 def check_enough(
-    asked: Asked, good: Sequence[Heard[Any]], bad: Sequence[Heard[Any] | Unheard], deadline: Deadline
+    asked: Asked,
+    good: Sequence[Heard[Any]],
+    bad: Sequence[Heard[Any] | Unheard],
+    deadline: Deadline,
+    *,
+    need: int | None = None,
 ) -> None:
-    """Raise the error that says most, unless as many replicas answered as were needed."""
-    if len(good) >= asked.need:
+    """Raise the error that says most, unless as many replicas answered as were needed, or ``need``."""
+    need = asked.takes if need is None else need
+    if len(good) >= need:
         return
     errors: list[OmenDBError] = []
     for reply in bad:
@@ -98,7 +132,7 @@ def check_enough(
     text = f"{len(good)} of {len(asked.readers)} replicas of shard {asked.shard.shard_id} answered"
     if errors:
         text += f": {errors[0]}"
-    bound = f"at least {asked.need}"
+    bound = f"at least {need}"
     if deadline.passed or (errors and all(isinstance(e, DeadlineExceededError) for e in errors)):
         raise DeadlineExceededError(text, field=asked.info.name, bound=bound, mend="allow more time", outcome="none")
     raise UnavailableError(text, field=asked.info.name, bound=bound, mend="send it again")

@@ -60,7 +60,7 @@ class Care:
         # Replicas that do not answer catch up by themselves; one that refuses has something to say.
         said = [b for b in bad if isinstance(b, Heard)]
         need = len(good) + len(said) if said else 1
-        check_enough(asked._replace(need=max(need, 1)), good, bad, deadline)
+        check_enough(asked, good, bad, deadline, need=max(need, 1))
         return [heard.answer.value for heard in good]
 
     async def wait_until_indexed(self, info: CollectionInfo, deadline: Deadline) -> bool:

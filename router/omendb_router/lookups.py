@@ -92,10 +92,10 @@ class Lookups:
         full = Lookup(asked.ref, ids, False, wanted.payload, wanted.vectors)
         plain = Lookup(asked.ref, ids)
         first = order[0] if order else ""
-        one = asked.need == 1
+        one = asked.takes == 1
         good, bad = await self._fanout.ask(
             order,
-            asked.need,
+            asked.takes,
             "lookup",
             lambda node_id, node: node.lookup(full if one or node_id == first else plain, deadline),
             deadline,

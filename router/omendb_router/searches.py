@@ -69,7 +69,7 @@ class Searches:
 
     async def search(self, shards: Sequence[Asked], question: Question, deadline: Deadline) -> Merged:
         """The k nearest of every query over these shards."""
-        if len(shards) == 1 and shards[0].need == 1:
+        if len(shards) == 1 and shards[0].takes == 1:
             return _as_it_came(await self._hits(shards[0], question, question.k, deadline, content=True), question)
         for attempt in range(_SEARCHES_MAX):
             answers = await together([self._shard(asked, question, deadline) for asked in shards])
@@ -80,7 +80,7 @@ class Searches:
         raise AssertionError("unreachable")
 
     async def _shard(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer:
-        if asked.need == 1:
+        if asked.takes == 1:
             return await self._one(asked, question, deadline)
         return await self._quorum(asked, question, deadline)
 

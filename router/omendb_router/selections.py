@@ -33,7 +33,7 @@ class Selections:
 
     async def count(self, asked: Asked, condition: Filter | None, deadline: Deadline) -> int:
         """How many points of the shard match; on one replica its own count, on a quorum the newest versions'."""
-        if asked.need > 1:
+        if asked.takes > 1:
             return len((await self.resolve(asked, condition, deadline)).ids)
         call = Select(asked.ref, condition, True)
         good = await hear(self._fanout, asked, "count", lambda _, node: node.select(call, deadline), deadline)

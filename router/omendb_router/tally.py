@@ -35,9 +35,7 @@ class Ballot:
     @staticmethod
     def of(shard: Shard, write_quorum: int, read_quorum: int) -> Ballot:
         """The ballot of a shard as the map has it."""
-        joining = shard.nodes("joining")
-        old = frozenset(shard.nodes("active", "leaving"))
-        new = frozenset((*shard.nodes("active"), *joining)) if joining else None
+        old, new = shard.old, shard.new
         blocking = max(1, len(old) - min(write_quorum, read_quorum) + 1)
         return Ballot(shard.nodes("active", "leaving", "joining", "behind"), old, new, write_quorum, blocking)
 
@@ -78,7 +76,7 @@ class Tally:
     newer: npt.NDArray[np.uint64] = field(init=False)
     _ok: dict[bool, npt.NDArray[np.int16]] = field(init=False)
     _past: npt.NDArray[np.int16] = field(init=False)
-    _lacking: npt.NDArray[np.int16] = field(init=False)
+    _lacking: dict[bool, npt.NDArray[np.int16]] = field(init=False)
     _all_ok: dict[bool, int] = field(init=False)
     _plain: bool = True
 
@@ -87,7 +85,7 @@ class Tally:
         self.newer = np.zeros(self.rows, np.uint64)
         self._ok = {False: np.zeros(self.rows, np.int16), True: np.zeros(self.rows, np.int16)}
         self._past = np.zeros(self.rows, np.int16)
-        self._lacking = np.zeros(self.rows, np.int16)
+        self._lacking = {False: np.zeros(self.rows, np.int16), True: np.zeros(self.rows, np.int16)}
         self._all_ok = {False: 0, True: 0}
 
     # -- replies
@@ -134,9 +132,9 @@ class Tally:
             np.maximum.at(self.newer, answer.superseded, answer.newer)
             for side in sides:
                 self._ok[side] += applied
+                self._lacking[side][answer.missing] += 1
             if False in sides:
                 self._past[answer.superseded] += 1
-                self._lacking[answer.missing] += 1
             if len(answer.missing):
                 self.missing[node_id] = answer.missing
         applied_rows = self.rows - len(answer.superseded) - len(answer.missing)
@@ -200,7 +198,7 @@ class Tally:
     def _after_all(self, settled: Mask) -> Step:
         if self.stale:
             return Step.REFRESH
-        lacking = ~settled & (self._lacking > 0) & (self._votes(False) + self._lacking >= self.ballot.need)
+        lacking = ~settled & self._would_do()
         # A version that few replicas hide might be read, and then come back after what was written in between.
         hidden = ~settled & (self._past >= self.ballot.blocking) & (not self.echo)
         if bool((settled | lacking | hidden).all()):
@@ -208,6 +206,15 @@ class Tally:
         if self.pending:
             return Step.WAIT
         return Step.REFUSED if self.untouched() else Step.UNKNOWN
+
+    def _would_do(self) -> Mask:
+        """Rows that would be settled if the replicas that lack their points had them."""
+        out, some = np.ones(self.rows, np.bool_), np.zeros(self.rows, np.bool_)
+        for new, voters in ((False, self.ballot.old), (True, self.ballot.new)):
+            if voters is not None:
+                out &= self._votes(new) + self._lacking[new] >= self.ballot.need
+                some |= self._lacking[new] > 0
+        return out & some
 
     def untouched(self) -> bool:
         """Whether certainly nothing was applied, by this attempt or an earlier one."""

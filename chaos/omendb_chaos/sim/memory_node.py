@@ -82,7 +82,8 @@ class MemoryNode:
         self._source = source
         self._map = source.topology
         self._hlc = HybridLogicalClock(clock)
-        self.replicas: dict[tuple[str, int], MemoryReplica] = {}
+        self.replicas: dict[tuple[str, int, int], MemoryReplica] = {}
+        """By collection, shard and session: a replica that a move makes has nothing of an earlier one."""
 
     def follow(self, topology: Topology) -> None:
         """Take over a newer map."""
@@ -100,7 +101,8 @@ class MemoryNode:
         schema, shard = found
         if shard.epoch != ref.epoch:
             return Verdict.STALE_EPOCH, None
-        return self.replicas.setdefault((ref.collection_uuid, ref.shard_id), MemoryReplica(schema))
+        (session,) = (r.session for r in shard.replicas if r.node_id == self.node_id)
+        return self.replicas.setdefault((ref.collection_uuid, ref.shard_id, session), MemoryReplica(schema))
 
     def _shard(self, ref: ShardRef) -> tuple[CollectionSchema, Any] | None:
         info = self._map.by_uuid(ref.collection_uuid)

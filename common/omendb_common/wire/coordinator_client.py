@@ -33,9 +33,11 @@ from omendb_common.security.grpc_credentials import channel_credentials
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.topology import (
+    FILLS_MAX,
     PROBLEM_CHARS_MAX,
     PROBLEMS_MAX,
     CollectionInfo,
+    Fill,
     Member,
     ReplicaPlace,
     Topology,
@@ -129,6 +131,7 @@ class CoordinatorClient:
         self._registered: Member | None = None
         self._beating = asyncio.Lock()
         self._problems: Callable[[], Sequence[str]] = tuple
+        self._fills: Callable[[], Sequence[Fill]] = tuple
         self._state = ""
         self._connected = False
         self._complaints: dict[str, str] = {}
@@ -308,6 +311,46 @@ class CoordinatorClient:
         )
         return await self._collection(await self._call("admin.PlaceShard", request, deadline), deadline)
 
+    async def begin_move(
+        self, uuid: str, shard_id: int, epoch: int, source: str, target: str, deadline: Deadline
+    ) -> CollectionInfo:
+        """Move the replica on ``source`` to ``target``; AlreadyExistsError when the epoch is not ``epoch`` any more.
+
+        Raises:
+            InvalidArgumentError: one of the shard is on its way already, or the target has one or is not up.
+        """
+        request = pb.CatalogMoveRequest(
+            proposal=self._proposal(),
+            collection_uuid=uuid,
+            shard_id=shard_id,
+            epoch=epoch,
+            source=source,
+            target=target,
+        )
+        return await self._collection(await self._call("admin.BeginMove", request, deadline), deadline)
+
+    async def cancel_move(self, uuid: str, shard_id: int, epoch: int, deadline: Deadline) -> CollectionInfo:
+        """Give the move of a shard up; NotFoundError when nothing moves there."""
+        request = pb.CatalogMoveRequest(proposal=self._proposal(), collection_uuid=uuid, shard_id=shard_id, epoch=epoch)
+        return await self._collection(await self._call("admin.CancelMove", request, deadline), deadline)
+
+    async def pause_moves(self, paused: bool, deadline: Deadline) -> None:
+        """Begin no moves and fill no replicas, or do again."""
+        request = pb.CatalogPauseRequest(proposal=self._proposal(), paused=paused)
+        await self._shown(await self._call("admin.PauseMoves", request, deadline), deadline)
+
+    async def advance_move(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
+        """Say as the target of a shard's move that the next stage may begin.
+
+        Raises:
+            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
+            NotFoundError: nothing of that shard moves.
+        """
+        request = pb.MemberMoveRequest(
+            proposal=self._proposal(), node_id=node_id, collection_uuid=uuid, shard_id=shard_id, epoch=epoch
+        )
+        await self._shown(await self._call("members.AdvanceMove", request, deadline), deadline)
+
     async def drain(self, node_id: str, draining: bool, deadline: Deadline) -> Member:
         """Mark a data node as leaving, or take it back."""
         request = pb.CatalogDrainRequest(proposal=self._proposal(), node_id=node_id, draining=draining)
@@ -388,14 +431,17 @@ class CoordinatorClient:
         member: Member | None = None,
         interval_s: float = HEARTBEAT_S,
         problems: Callable[[], Sequence[str]] = tuple,
+        fills: Callable[[], Sequence[Fill]] = tuple,
     ) -> None:
         """Tell the leader every ``interval_s`` that a member lives, until :meth:`close`.
 
         Args:
             member: registered when the coordinators do not know it; the one of :meth:`register` when None.
             problems: what an operator should know of this process now; ``PROBLEMS_MAX`` of them are told.
+            fills: how far the replicas are that are on their way here; ``FILLS_MAX`` of them are told.
         """
         self._problems = problems
+        self._fills = fills
         self._registered = member or self._registered
         self._work.append(Unending(partial(self._beat, interval_s), f"{self._name}-heartbeats"))
 
@@ -428,7 +474,13 @@ class CoordinatorClient:
         told = [problem[:PROBLEM_CHARS_MAX] for problem in self._problems()]
         if len(told) > PROBLEMS_MAX:
             told = [*told[: PROBLEMS_MAX - 1], f"and {len(told) - PROBLEMS_MAX + 1} more"]
-        request = pb.HeartbeatRequest(node_id=member.node_id, incarnation=member.incarnation, problems=told)
+        fills = [
+            pb.ReplicaFill(**{name: getattr(fill, name) for name in Fill.__dataclass_fields__})
+            for fill in self._fills()[:FILLS_MAX]
+        ]
+        request = pb.HeartbeatRequest(
+            node_id=member.node_id, incarnation=member.incarnation, problems=told, fills=fills
+        )
         try:
             reply = await self._call("members.Heartbeat", request, deadline)
         except NotFoundError:

@@ -106,7 +106,7 @@ class Repairer:
     async def on_request(self, shard: ShardRef, repair: bool) -> Any:
         """Make a round of one shard now, and tell what it found."""
         for opened in self._opened():
-            if opened.key == (shard.collection_uuid, shard.shard_id):
+            if opened.key.shard == (shard.collection_uuid, shard.shard_id):
                 return (await self._round(opened, self._care(opened), repair=repair)).to_json()
         raise UnavailableError("the replica is not open", field="shard")
 

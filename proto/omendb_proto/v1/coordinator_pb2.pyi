@@ -98,6 +98,30 @@ class ShardReplica(_message.Message):
     state: str
     def __init__(self, node_id: _Optional[str] = ..., state: _Optional[str] = ...) -> None: ...
 
+class CatalogMoveRequest(_message.Message):
+    __slots__ = ("proposal", "collection_uuid", "shard_id", "epoch", "source", "target")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    collection_uuid: str
+    shard_id: int
+    epoch: int
+    source: str
+    target: str
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., epoch: _Optional[int] = ..., source: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
+
+class CatalogPauseRequest(_message.Message):
+    __slots__ = ("proposal", "paused")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    paused: bool
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., paused: _Optional[bool] = ...) -> None: ...
+
 class CatalogDrainRequest(_message.Message):
     __slots__ = ("proposal", "node_id", "draining")
     PROPOSAL_FIELD_NUMBER: _ClassVar[int]
@@ -190,14 +214,48 @@ class MemberReply(_message.Message):
     def __init__(self, member_json: _Optional[bytes] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("node_id", "incarnation", "problems")
+    __slots__ = ("node_id", "incarnation", "problems", "fills")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
+    FILLS_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     incarnation: str
     problems: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, node_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ...) -> None: ...
+    fills: _containers.RepeatedCompositeFieldContainer[ReplicaFill]
+    def __init__(self, node_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., fills: _Optional[_Iterable[_Union[ReplicaFill, _Mapping]]] = ...) -> None: ...
+
+class ReplicaFill(_message.Message):
+    __slots__ = ("collection_uuid", "shard_id", "session", "rows_done", "rows_total", "bytes_done", "waits_for")
+    COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_DONE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DONE_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FOR_FIELD_NUMBER: _ClassVar[int]
+    collection_uuid: str
+    shard_id: int
+    session: int
+    rows_done: int
+    rows_total: int
+    bytes_done: int
+    waits_for: str
+    def __init__(self, collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., session: _Optional[int] = ..., rows_done: _Optional[int] = ..., rows_total: _Optional[int] = ..., bytes_done: _Optional[int] = ..., waits_for: _Optional[str] = ...) -> None: ...
+
+class MemberMoveRequest(_message.Message):
+    __slots__ = ("proposal", "node_id", "collection_uuid", "shard_id", "epoch")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    node_id: str
+    collection_uuid: str
+    shard_id: int
+    epoch: int
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., node_id: _Optional[str] = ..., collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ("revision", "state")

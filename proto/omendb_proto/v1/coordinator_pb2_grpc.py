@@ -70,6 +70,21 @@ class CoordinatorAdminStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogPlaceRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
                 _registered_method=True)
+        self.BeginMove = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/BeginMove',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+                _registered_method=True)
+        self.CancelMove = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/CancelMove',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+                _registered_method=True)
+        self.PauseMoves = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/PauseMoves',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogPauseRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+                _registered_method=True)
         self.Drain = channel.unary_unary(
                 '/omendb.v1.CoordinatorAdmin/Drain',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogDrainRequest.SerializeToString,
@@ -133,6 +148,24 @@ class CoordinatorAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginMove(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelMove(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseMoves(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Drain(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -188,6 +221,21 @@ def add_CoordinatorAdminServicer_to_server(servicer, server):
                     servicer.PlaceShard,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogPlaceRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
+            ),
+            'BeginMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginMove,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
+            ),
+            'CancelMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelMove,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
+            ),
+            'PauseMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseMoves,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogPauseRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
             ),
             'Drain': grpc.unary_unary_rpc_method_handler(
                     servicer.Drain,
@@ -406,6 +454,87 @@ class CoordinatorAdmin:
             _registered_method=True)
 
     @staticmethod
+    def BeginMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/BeginMove',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/CancelMove',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/PauseMoves',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogPauseRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Drain(request,
             target,
             options=(),
@@ -517,6 +646,11 @@ class CoordinatorMembersStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
                 _registered_method=True)
+        self.AdvanceMove = channel.unary_unary(
+                '/omendb.v1.CoordinatorMembers/AdvanceMove',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+                _registered_method=True)
         self.LeaseOrigin = channel.unary_unary(
                 '/omendb.v1.CoordinatorMembers/LeaseOrigin',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.OriginLeaseRequest.SerializeToString,
@@ -562,6 +696,12 @@ class CoordinatorMembersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdvanceMove(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LeaseOrigin(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -601,6 +741,11 @@ def add_CoordinatorMembersServicer_to_server(servicer, server):
             'NoteRepaired': grpc.unary_unary_rpc_method_handler(
                     servicer.NoteRepaired,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
+            ),
+            'AdvanceMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdvanceMove,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
             ),
             'LeaseOrigin': grpc.unary_unary_rpc_method_handler(
@@ -727,6 +872,33 @@ class CoordinatorMembers:
             target,
             '/omendb.v1.CoordinatorMembers/NoteRepaired',
             omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdvanceMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorMembers/AdvanceMove',
+            omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
             omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
             options,
             channel_credentials,

@@ -17,13 +17,16 @@ from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.disk import RealDisk
 from omendb_common.errors import CorruptionError, InvalidArgumentError, UnavailableError
+from omendb_common.ids import IdColumn
 from omendb_common.ring import RING
 from omendb_common.schema import CollectionSchema, VectorField
-from omendb_common.shard_calls import ShardRef
+from omendb_common.shard_calls import Apply, Lookup, ShardRef, State, Verdict
 from omendb_common.topology import CollectionInfo, ReplicaPlace, ReplicaState, Shard, Topology
+from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.node_folder import open_identity, read_held
+from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.ballast import DiskGuard
 from omendb_engine.replica import Replica
 from tests.unit.datanode.datanode_cases import upsert
@@ -62,11 +65,18 @@ class Source:
 
 
 def collection(
-    name: str, uid: str, epoch: int, *nodes: str, state: ReplicaState = "active", floor: int = 0
+    name: str,
+    uid: str,
+    epoch: int,
+    *nodes: str,
+    state: ReplicaState = "active",
+    floor: int = 0,
+    fence: int = 0,
+    session: int = 0,
 ) -> CollectionInfo:
-    """A collection of one shard on ``nodes``, of which this node's replica has ``state``."""
-    places = tuple(ReplicaPlace(n, state if n == ME else "active") for n in nodes)
-    shard = Shard(0, 0, RING, epoch, places, floor)
+    """A collection of one shard on ``nodes``, of which this node's replica has ``state`` and ``session``."""
+    places = tuple(ReplicaPlace(n, state, session) if n == ME else ReplicaPlace(n) for n in nodes)
+    shard = Shard(0, 0, RING, epoch, places, floor, fence=fence)
     return CollectionInfo(name, CollectionSchema(uid, (VectorField(4),)), (shard,), len(nodes), 1, 1, None, epoch)
 
 
@@ -245,7 +255,7 @@ def test_a_newer_epoch_is_pulled_and_other_members_raise_the_fence(tmp_path: Pat
         await in_force(hosted, 4)
         assert (found(hosted).epoch, found(hosted).fence) == (4, 0)
         assert found(hosted).replica.maintenance.gc_floor == 77
-        source.behind = at(6, collection("a", U1, 6, ME, "d3"))
+        source.behind = at(6, collection("a", U1, 6, ME, "d3", floor=77, fence=6))
         await in_force(hosted, 6)
         assert (found(hosted).epoch, found(hosted).fence) == (6, 6)
         await hosted.stop()
@@ -253,6 +263,78 @@ def test_a_newer_epoch_is_pulled_and_other_members_raise_the_fence(tmp_path: Pat
         await again.start()
         assert (found(again).fence, found(again).replica.maintenance.gc_floor) == (6, 77), "on stable storage"
         await again.stop()
+
+    asyncio.run(story())
+
+
+def test_a_fence_that_rose_while_the_node_was_away_counts_from_its_start(tmp_path: Path) -> None:
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"))))
+        await hosted.start()
+        await hosted.stop()
+        again = hosting(tmp_path, Source(at(9, collection("a", U1, 9, ME, "d3", fence=8))))
+        await again.start()
+        assert (found(again).epoch, found(again).fence) == (9, 8)
+        assert found(again).replica.maintenance.fence_epoch == 8
+        await again.stop()
+
+    asyncio.run(story())
+
+
+def test_another_session_is_another_replica(tmp_path: Path) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME, "d2")))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        first = found(hosted).replica
+        first.write_at(upsert([1, 2]), 1 << 40)
+        # This node heard nothing of the time in which it had no replica.
+        source.publish(at(7, collection("a", U1, 7, ME, "d2", state="joining", fence=7, session=7)))
+        await in_force(hosted, 7)
+        second = found(hosted).replica
+        assert second is not first and ids_of(second) == []
+        assert (found(hosted).epoch, found(hosted).fence) == (7, 7)
+        await until(lambda: first.closed and folders(tmp_path) == [f"{U1}.0.7"])
+        second.write_at(upsert([3]), 2 << 40)
+        await hosted.stop()
+        again = hosting(tmp_path, Source(at(8, collection("a", U1, 8, ME, "d2", fence=8, session=7))))
+        await again.start()
+        assert ids_of(found(again).replica) == [3]
+        await again.stop()
+
+    asyncio.run(story())
+
+
+def test_a_map_is_in_force_when_the_writes_let_in_under_the_one_before_have_ended(tmp_path: Path) -> None:
+    """Whoever fills a new replica asks under the newer map, and must find everything that the older one let in."""
+
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME, "d2")))
+        threads, made = EngineThreads(writers=1), list[ShardRules]()
+        hosted = hosting(tmp_path, source, drained=lambda replica: made[0].drained(replica))
+        rules = ShardRules(hosted, CLOCK, threads)
+        made.append(rules)
+        await hosted.start()
+        soon, gate = Deadline.after(CLOCK, 20), threading.Event()
+
+        def wait() -> None:
+            gate.wait(20)
+
+        threads.write(wait)
+        late = asyncio.ensure_future(rules.apply(Apply(ref(epoch=3), 1 << 40, upsert([1])), soon))
+        await asyncio.sleep(0)
+        source.publish(at(5, collection("a", U1, 5, ME, "d3", fence=5)))
+        await until(lambda: found(hosted).fence == 5)
+        refused = await rules.apply(Apply(ref(epoch=3), 2 << 40, upsert([2])), soon)
+        assert refused.verdict is Verdict.STALE_EPOCH
+        asked = asyncio.ensure_future(rules.lookup(Lookup(ref(epoch=5), IdColumn.of([1])), soon))
+        await asyncio.wait((asked, late), timeout=0.2)
+        assert not asked.done() and not late.done() and hosted.revision == 3
+        gate.set()
+        assert (await late).verdict is Verdict.OK
+        assert (await asked).states.tolist() == [State.LIVE]
+        await hosted.stop()
+        threads.close()
 
     asyncio.run(story())
 

@@ -1,0 +1,211 @@
+"""Which replicas should move now, and which moves should end without their end (P14). Pure.
+
+In this order: moves whose target is gone are given up; replicas that hold nothing are made anew; those of nodes that
+have been down for long go elsewhere; those of nodes that drain; and when everything is well, one goes from the fullest
+node to the emptiest. At most one replica of a shard is on its way at a time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omendb_common.topology import CollectionInfo, Member, ReplicaPlace, Shard, Topology
+from omendb_coordinator.move_changes import GONE
+from omendb_coordinator.placement import candidates, score
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A command that should be proposed: ``begin_move`` with source and target, or ``cancel_move``."""
+
+    op: str
+    uuid: str
+    shard_id: int
+    epoch: int
+    source: str = ""
+    target: str = ""
+    why: str = ""
+
+    def args(self) -> dict[str, Any]:
+        """The arguments of the command."""
+        shard = {"uuid": self.uuid, "shard_id": self.shard_id, "epoch": self.epoch}
+        return {**shard, "source": self.source, "target": self.target} if self.op == "begin_move" else shard
+
+
+@dataclass(frozen=True, slots=True)
+class MoveLimits:
+    """How much may be on its way, and how long a node may be down before its replicas are made anew elsewhere."""
+
+    moves_max: int
+    moves_per_node_max: int
+    rereplicate_s: float
+    balance_difference: int
+
+
+Silent = Callable[[Member], float]
+"""For how many seconds a member has not been heard."""
+
+
+class _Fleet:
+    """The topology as the planner looks at it; steps that were planned count as taken."""
+
+    def __init__(self, topology: Topology, limits: MoveLimits) -> None:
+        self.members = topology.members
+        self.nodes = {m.node_id: m for m in candidates(topology.members.values())}
+        self.limits = limits
+        moves = [s.move for c in topology.collections.values() for s in c.shards if s.move is not None]
+        self.arriving: Counter[str] = Counter(m.target for m in moves)
+        self.under_way = len(moves)
+        self.load: Counter[str] = Counter(
+            r.node_id
+            for c in topology.collections.values()
+            for s in c.shards
+            for r in s.replicas
+            if r.state not in GONE
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether nothing more may begin."""
+        return self.under_way >= self.limits.moves_max
+
+    def fullness(self, node: Member) -> float:
+        """Replicas for its capacity."""
+        return self.load[node.node_id] / node.capacity
+
+    def target(self, info: CollectionInfo, shard: Shard, source: str) -> str | None:
+        """Where a replica in the place of that of ``source`` goes: to another zone than the others', and to room."""
+        others = [r.node_id for r in shard.replicas if r.node_id != source]
+        zones = Counter(self.members[n].zone for n in others if n in self.members)
+        free = [n for n in self.nodes.values() if n.node_id not in others and n.node_id != source and self.open(n)]
+        if not free:
+            return None
+        key = info.schema.uuid
+        best = min(free, key=lambda n: (zones[n.zone], self.fullness(n), -score(key, shard.shard_id, n), n.node_id))
+        return best.node_id
+
+    def open(self, node: Member) -> bool:
+        """Whether a node may be sent one more."""
+        return self.arriving[node.node_id] < self.limits.moves_per_node_max
+
+    def begin(self, info: CollectionInfo, shard: Shard, source: str, target: str, why: str) -> Step:
+        """Take a step."""
+        self.under_way += 1
+        self.arriving[target] += 1
+        self.load[target] += 1
+        self.load[source] -= 1
+        return Step("begin_move", info.schema.uuid, shard.shard_id, shard.epoch, source, target, why)
+
+
+def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[Step]:
+    """What is due now; empty when everything is where it should be, or enough is on its way."""
+    steps = [
+        Step("cancel_move", info.schema.uuid, shard.shard_id, shard.epoch, why=why)
+        for info, shard in _shards(topology)
+        if (why := _hopeless(topology.members, shard))
+    ]
+    if steps or topology.moves_paused:
+        return steps
+    fleet = _Fleet(topology, limits)
+    for due in (_gone, _left, _draining):
+        for info, shard in _shards(topology):
+            if shard.move is None and not fleet.busy:
+                step = due(fleet, info, shard, silent)
+                steps += [step] if step is not None else []
+        if steps:
+            # What is more urgent goes first, and then the map is looked at again.
+            return steps
+    if not fleet.under_way and all(m.state == "up" for m in topology.members.values() if m.role == "datanode"):
+        balance = _balanced(fleet, topology)
+        steps += [balance] if balance is not None else []
+    return steps
+
+
+def _shards(topology: Topology) -> Iterator[tuple[CollectionInfo, Shard]]:
+    for _, info in sorted(topology.collections.items()):
+        for shard in info.shards:
+            yield info, shard
+
+
+def _hopeless(members: Mapping[str, Member], shard: Shard) -> str:
+    """Why a move should be given up, if it should."""
+    if shard.move is None:
+        return ""
+    target = members.get(shard.move.target)
+    if target is None or target.state in ("down", "left"):
+        return f"{shard.move.target} is down"
+    return ""
+
+
+def _gone(fleet: _Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> Step | None:
+    """A replica that holds nothing is made anew: on its node, or elsewhere when that one stays away or drains."""
+    if not shard.old:
+        return None  # nor does any other: nothing can be made of that
+    for place in shard.replicas:
+        if place.state in GONE:
+            node = fleet.nodes.get(place.node_id)
+            if node is not None:
+                return fleet.begin(info, shard, place.node_id, place.node_id, "lost") if fleet.open(node) else None
+            member = fleet.members.get(place.node_id)
+            if _away(fleet, place, silent) or (member is not None and member.state == "draining"):
+                return _elsewhere(fleet, info, shard, place.node_id, "lost")
+    return None
+
+
+def _left(fleet: _Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> Step | None:
+    """A replica of a node that has been down for long is made anew elsewhere."""
+    for place in shard.replicas:
+        if place.state not in GONE and _away(fleet, place, silent):
+            return _elsewhere(fleet, info, shard, place.node_id, "its node is down")
+    return None
+
+
+def _away(fleet: _Fleet, place: ReplicaPlace, silent: Silent) -> bool:
+    member = fleet.members.get(place.node_id)
+    if member is None:
+        return True
+    return member.state in ("down", "left") and silent(member) >= fleet.limits.rereplicate_s
+
+
+def _draining(fleet: _Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> Step | None:
+    """A replica of a node that drains goes elsewhere."""
+    for place in shard.replicas:
+        member = fleet.members.get(place.node_id)
+        if member is not None and member.state == "draining":
+            return _elsewhere(fleet, info, shard, place.node_id, "its node drains")
+    return None
+
+
+def _elsewhere(fleet: _Fleet, info: CollectionInfo, shard: Shard, source: str, why: str) -> Step | None:
+    target = fleet.target(info, shard, source)
+    return None if target is None else fleet.begin(info, shard, source, target, why)
+
+
+def _balanced(fleet: _Fleet, topology: Topology) -> Step | None:
+    """One replica from the fullest node to the emptiest, if they differ by so much that it is worth its way."""
+    nodes = sorted(fleet.nodes.values(), key=lambda n: (fleet.fullness(n), n.node_id))
+    if len(nodes) < 2:
+        return None
+    empty, full = nodes[0], nodes[-1]
+    # It must stay the better place when the replica has moved, and by a margin: nothing goes back and forth.
+    after = fleet.load[empty.node_id] + fleet.limits.balance_difference
+    if after / empty.capacity > fleet.fullness(full):
+        return None
+    for info, shard in _shards(topology):
+        places = {r.node_id: r for r in shard.replicas}
+        fits = full.node_id in places and empty.node_id not in places
+        if fits and all(r.state == "active" for r in shard.replicas) and _spread(fleet, shard, full, empty):
+            return fleet.begin(info, shard, full.node_id, empty.node_id, "balance")
+    return None
+
+
+def _spread(fleet: _Fleet, shard: Shard, full: Member, empty: Member) -> bool:
+    """Whether the replicas stand in no fewer zones afterwards."""
+    others = {fleet.members[r.node_id].zone for r in shard.replicas if r.node_id != full.node_id}
+    return len(others | {empty.zone}) >= len(others | {full.zone})
+
+
+__all__ = ["MoveLimits", "Silent", "Step", "plan_moves"]
