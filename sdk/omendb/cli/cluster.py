@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
+from omendb.cli import replicas
 from omendb.cli.processes import missing_package
 from omendb.cli.terminal import AsJson, Url, err, fail, out, print_json, reported, table
 from omendb.fleet.fleet import GRACE_S, START_S, Fleet, NodeState
@@ -18,6 +19,9 @@ from omendb_common.errors import InvalidArgumentError, OmenDBError
 app = typer.Typer(
     no_args_is_help=True, help="A local fleet of processes, and any cluster's state.", rich_markup_mode=None
 )
+
+app.command("verify")(replicas.verify)
+app.command("repair")(replicas.repair)
 
 Folder = Annotated[Path, typer.Option("--dir", help="The fleet's folder: data, logs.", show_default=False)]
 

@@ -93,10 +93,14 @@ class FleetPlan:
         listen = ["--http", node.address("http"), "--grpc", node.address("grpc"), "--coordinators", coordinators]
         return ["--node-id", node.name, *listen, *tls]
 
-    def _tls_flags(self, node: NodePlan, folder: Path) -> list[str]:
+    def tls_paths(self, node: NodePlan, folder: Path) -> dict[str, str]:
+        """The files that a process shows the others: ca, cert and key."""
         certificates = folder / "tls"
         files = {"ca": "ca.pem", "cert": f"{node.kind}-{node.name}.pem", "key": f"{node.kind}-{node.name}.key"}
-        return [text for name, file in files.items() for text in (f"--tls-{name}", str(certificates / file))]
+        return {name: str(certificates / file) for name, file in files.items()}
+
+    def _tls_flags(self, node: NodePlan, folder: Path) -> list[str]:
+        return [text for name, path in self.tls_paths(node, folder).items() for text in (f"--tls-{name}", path)]
 
     def write(self, folder: Path) -> None:
         """Keep the plan in its folder."""
