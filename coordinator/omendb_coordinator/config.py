@@ -61,7 +61,7 @@ class CoordinatorSettings:
     rereplicate_s: float = setting(
         900.0, "a data node that is down for so long has its replicas made anew elsewhere", low=1.0, high=1e9
     )
-    moves_max: int = setting(0, "replicas on their way at a time; 0: none begins by itself", low=0, high=10_000)
+    moves_max: int = setting(2, "replicas on their way at a time; 0: none begins by itself", low=0, high=10_000)
     moves_per_node_max: int = setting(
         1, "of them to one node: filling a replica takes disk and network", low=1, high=1000
     )

@@ -43,9 +43,10 @@ from omendb_common.wire.frames import FrameLimits, FrameStats
 from omendb_common.wire.unending import Unending
 from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
-from omendb_datanode.hosting import Hosting
+from omendb_datanode.hosting import Hosting, OpenShard
 from omendb_datanode.measured import Census, MeasuredNode, show_repairs
 from omendb_datanode.node_folder import Identity, open_identity
+from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.replicate.exchange import settled_stamp
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.peers import Peers
@@ -134,15 +135,19 @@ class DataNodeProcess:
         self._peer_frames = FrameStats()
         self.metrics.watch_frames(self._peer_frames, "client")
         self._peers = Peers(self._connect, _close)
+        self._pace = Pace(self._clock, options.repair, self._pressed)
         self.repairer = self._make_repairer()
+        self.arrivals = Arrivals(
+            *(options.node_id, self.rules, self._peers.of, self.hosting.opened, self._client),
+            *(self._advance_move, self._clock, options.repair, self._pace),
+        )
         show_repairs(self.metrics, self.repairer)
         self._ready = False
 
     def _make_repairer(self) -> Repairer:
         node_id, repair = self._options.node_id, self._options.repair
-        pace = Pace(self._clock, repair, self._pressed)
         rounds = Rounds(
-            *(node_id, self.rules, self._peers, self._client, self._clock, repair, pace),
+            *(node_id, self.rules, self._peers, self._client, self._clock, repair, self._pace),
             proven=lambda shard: self.repairer.proven(shard),
         )
         return Repairer(
@@ -162,6 +167,10 @@ class DataNodeProcess:
 
     async def _report_repaired(self, shards: Sequence[RepairedShard]) -> None:
         await self._client.note_repaired(self._options.node_id, shards, Deadline.after(self._clock, _ASK_S))
+
+    async def _advance_move(self, opened: OpenShard, deadline: Deadline) -> None:
+        uuid, shard_id = opened.key.shard
+        await self._client.advance_move(uuid, shard_id, opened.shard.epoch, self._options.node_id, deadline)
 
     def _connect(self, member: Member) -> DataNode:
         options = self._options
@@ -242,14 +251,16 @@ class DataNodeProcess:
             health = await self._show()
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
             if await self._register(member, stop):
-                self._client.start_heartbeats(member, problems=self.hosting.problems)
+                self._client.start_heartbeats(member, problems=self.hosting.problems, fills=self.arrivals.fills)
                 await self.hosting.start()
                 self.repairer.start()
+                self.arrivals.start()
                 self._ready = True
                 self._say_ready(address, "" if health is None else health.address)
                 await self._until(stop)
                 await self._leave()
         finally:
+            await self.arrivals.stop()
             await self.repairer.stop()
             await server.stop(options.settings.drain_s)
             await self._peers.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,7 @@ from omendb.cli import replicas
 from omendb.cli.processes import missing_package
 from omendb.cli.terminal import AsJson, Url, err, fail, out, print_json, reported, table
 from omendb.fleet.fleet import GRACE_S, START_S, Fleet, NodeState
-from omendb.fleet.plan import FleetSize
+from omendb.fleet.plan import FleetSize, read_plan
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 
 app = typer.Typer(
@@ -40,14 +41,16 @@ def up(
     """Start the fleet in DIR, making it when there is none, and wait until it takes reads and writes.
 
     The first router listens on 8480 (REST) and 8481 (gRPC) when they are free. Run again, it starts what has ended,
-    with the data that is there.
+    with the data that is there; with more routers or data nodes than it had, it grows, and shards move to the new ones.
     """
     missing = missing_package()
     if missing is not None:
         fail(f"{missing} is not installed: pip install 'omendb[server]'", 2)
     given = {"coordinators": coordinators, "routers": routers, "datanodes": datanodes}
     counts = {name: count for name, count in given.items() if count is not None}
-    fleet = Fleet.make(folder, FleetSize(**counts) if counts else None, tls=tls)
+    had = read_plan(folder)
+    size = replace(FleetSize() if had is None else had.size, **counts) if counts else None
+    fleet = Fleet.make(folder, size, tls=tls)
     started = time.perf_counter()
     fleet.up(timeout)
     took = time.perf_counter() - started
@@ -141,6 +144,7 @@ def _show_cluster(told: dict[str, Any]) -> None:
     for member in told.get("members", ()):
         for problem in member.get("problems", ()):
             out.print(f"[bold red]{member.get('node_id')}[/]: {escape(str(problem))}", highlight=False)
+    _show_moves(told)
     collections = table("collection", "shards", "replicas", "write quorum", "read quorum", "revision")
     for found in told.get("collections", ()):
         shards = found.get("shards", ())
@@ -155,6 +159,27 @@ def _show_cluster(told: dict[str, Any]) -> None:
     if told.get("collections"):
         out.print()
         out.print(collections)
+
+
+def _show_moves(told: dict[str, Any]) -> None:
+    """Replicas on their way, and how far they are."""
+    if told.get("moves_paused"):
+        out.print("moves are paused")
+    moves = table("moving", "from", "to", "stage", "done", "rows", "waits for")
+    for move in told.get("moves", ()):
+        percent = move.get("percent")
+        moves.add_row(
+            f"{move.get('collection')}.{move.get('shard_id')}",
+            str(move.get("source")),
+            str(move.get("target")),
+            str(move.get("stage")),
+            "" if percent is None else f"{percent:.0f} %",
+            "" if percent is None else f"{move.get('rows_done'):,} of {move.get('rows_total'):,}",
+            escape(str(move.get("waits_for") or "")),
+        )
+    if told.get("moves"):
+        out.print()
+        out.print(moves)
 
 
 __all__ = ["app", "down", "status", "up"]

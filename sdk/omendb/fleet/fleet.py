@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omendb.fleet.plan import MODULES, FleetPlan, FleetSize, Kind, make_plan, read_plan, with_free_ports
+from omendb.fleet.plan import MODULES, FleetPlan, FleetSize, Kind, grown, make_plan, read_plan, with_free_ports
 from omendb.fleet.process import FleetProcess, wait_until
 from omendb_common.clock import SystemClock
-from omendb_common.errors import AlreadyExistsError, NotFoundError, OmenDBError, UnavailableError
+from omendb_common.errors import NotFoundError, OmenDBError, UnavailableError
 
 if TYPE_CHECKING:
     from omendb.client import Client
@@ -58,16 +58,18 @@ class Fleet:
     def make(folder: Path, size: FleetSize | None = None, *, tls: bool = True, usual_ports: bool = True) -> Fleet:
         """The fleet of a folder, planned now when there was none.
 
-        A folder keeps the size that it was made with; another ``size`` raises AlreadyExistsError.
+        A fleet that is there gets the routers and data nodes that ``size`` has more.
+
+        Raises:
+            InvalidArgumentError: it would have fewer of them, or other coordinators.
         """
         plan = read_plan(folder)
         if plan is None:
             plan = make_plan(size or FleetSize(), tls=tls, usual_ports=usual_ports)
             plan.write(folder)
         elif size is not None and size != plan.size:
-            raise AlreadyExistsError(
-                f"a fleet of {plan.size} is here", field=str(folder), bound=f"{size}", mend="use another folder"
-            )
+            plan = grown(plan, size)
+            plan.write(folder)
         return Fleet(folder, plan)
 
     # -- as a whole

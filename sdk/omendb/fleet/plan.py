@@ -137,6 +137,33 @@ def make_plan(size: FleetSize, *, tls: bool, usual_ports: bool = True) -> FleetP
     return FleetPlan(size, tls, tuple(nodes))
 
 
+def grown(plan: FleetPlan, size: FleetSize) -> FleetPlan:
+    """The plan with more routers and data nodes, which get the next names.
+
+    Raises:
+        InvalidArgumentError: it would have fewer, or other coordinators.
+    """
+    for kind, had, wanted in (
+        ("routers", plan.size.routers, size.routers),
+        ("datanodes", plan.size.datanodes, size.datanodes),
+    ):
+        if wanted < had:
+            raise InvalidArgumentError(
+                f"got {wanted}", field=kind, bound=f"at least {had}", mend="`omendb cluster drain` empties a data node"
+            )
+    if size.coordinators != plan.size.coordinators:
+        raise InvalidArgumentError(f"got {size.coordinators}", field="coordinators", bound=str(plan.size.coordinators))
+    ports = free_ports()
+    more = [
+        NodePlan(f"r{i + 1}", "router", {"http": next(ports), "grpc": next(ports)})
+        for i in range(plan.size.routers, size.routers)
+    ]
+    more += [
+        NodePlan(f"d{i + 1}", "datanode", {"data": next(ports)}) for i in range(plan.size.datanodes, size.datanodes)
+    ]
+    return FleetPlan(size, plan.tls, (*plan.nodes, *more))
+
+
 def with_free_ports(plan: FleetPlan, stopped: set[str]) -> FleetPlan:
     """The plan with new ports for those stopped routers and data nodes whose ports somebody else has taken.
 
@@ -187,6 +214,7 @@ __all__ = [
     "Kind",
     "NodePlan",
     "free_ports",
+    "grown",
     "make_plan",
     "port_is_free",
     "read_plan",

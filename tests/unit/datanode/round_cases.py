@@ -12,7 +12,16 @@ from omendb_common.deadline import Deadline
 from omendb_common.metadata import RepairedShard
 from omendb_common.ring import RING
 from omendb_common.shard_calls import DataNode
-from omendb_common.topology import CollectionInfo, Member, MemberState, ReplicaPlace, ReplicaState, Shard, Topology
+from omendb_common.topology import (
+    CollectionInfo,
+    Member,
+    MemberState,
+    Move,
+    ReplicaPlace,
+    ReplicaState,
+    Shard,
+    Topology,
+)
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.hosting import OpenShard
 from omendb_datanode.node_folder import ReplicaKey
@@ -37,6 +46,10 @@ class Group:
     states: dict[str, MemberState] = field(default_factory=dict)
     floor: int = 0
     repaired: int = 0
+    move: Move | None = None
+    epoch: int = EPOCH
+    paused: bool = False
+    write_quorum: int = 2
     doors: dict[str, DataNode] = field(default_factory=dict)
     """What stands before a node's rules, by name."""
     proven: list[RepairedShard] = field(default_factory=list)
@@ -45,15 +58,15 @@ class Group:
     @property
     def shard(self) -> Shard:
         """The shard of the map."""
-        return Shard(0, 0, RING, EPOCH, self.places, self.floor, self.repaired)
+        return Shard(0, 0, RING, self.epoch, self.places, self.floor, self.repaired, self.move)
 
     @property
     def topology(self) -> Topology:
         """The map."""
         schema = self.nodes[0].replica.schema
-        info = CollectionInfo("docs", schema, (self.shard,), 3, 2, 2, None, EPOCH)
+        info = CollectionInfo("docs", schema, (self.shard,), 3, self.write_quorum, 2, None, self.epoch)
         members = {n: Member(n, "datanode", f"{n}:1", n, state=self.states.get(n, "up")) for n in NAMES}
-        return Topology("cluster", EPOCH, {"docs": info}, {}, members)
+        return Topology("cluster", self.epoch, {"docs": info}, {}, members, moves_paused=self.paused)
 
     async def refresh(self, revision: int, deadline: Deadline) -> Topology:
         """There is no newer one."""

@@ -11,7 +11,7 @@ import pytest
 
 from omendb.fleet.fleet import Fleet, up_members
 from omendb.fleet.plan import PLAN_FILE, FleetSize, free_ports, make_plan, port_is_free, read_plan, with_free_ports
-from omendb_common.errors import AlreadyExistsError, FormatVersionError, InvalidArgumentError, NotFoundError
+from omendb_common.errors import FormatVersionError, InvalidArgumentError, NotFoundError
 
 
 def test_every_port_of_a_plan_is_its_own() -> None:
@@ -46,8 +46,6 @@ def test_a_plan_is_kept_and_read_back(tmp_path: Path) -> None:
     fleet = Fleet.make(tmp_path / "fleet", FleetSize(1, 1, 1), usual_ports=False)
     assert read_plan(tmp_path / "fleet") == fleet.plan == Fleet.open(tmp_path / "fleet").plan
     assert Fleet.make(tmp_path / "fleet").plan == fleet.plan, "without a size, the one that it was made with"
-    with pytest.raises(AlreadyExistsError, match="another folder"):
-        Fleet.make(tmp_path / "fleet", FleetSize(1, 1, 2))
     assert [state.pid for state in fleet.states()] == [None, None, None]
     with pytest.raises(InvalidArgumentError, match="c1, r1, d1"):
         fleet.process("d2")
@@ -57,6 +55,17 @@ def test_a_plan_is_kept_and_read_back(tmp_path: Path) -> None:
     (tmp_path / "fleet" / PLAN_FILE).write_text(json.dumps(value | {"format": 99}))
     with pytest.raises(FormatVersionError):
         Fleet.open(tmp_path / "fleet")
+
+
+def test_a_fleet_grows_and_does_not_shrink(tmp_path: Path) -> None:
+    made = Fleet.make(tmp_path / "fleet", FleetSize(1, 1, 1), usual_ports=False).plan
+    more = Fleet.make(tmp_path / "fleet", FleetSize(1, 2, 3)).plan
+    assert more == read_plan(tmp_path / "fleet") and more.nodes[:3] == made.nodes
+    assert [n.name for n in more.nodes[3:]] == ["r2", "d2", "d3"] and more.size == FleetSize(1, 2, 3)
+    for size in (FleetSize(1, 1, 3), FleetSize(1, 2, 2), FleetSize(3, 2, 3)):
+        with pytest.raises(InvalidArgumentError):
+            Fleet.make(tmp_path / "fleet", size)
+    assert read_plan(tmp_path / "fleet") == more
 
 
 @pytest.mark.parametrize("counts", [(2, 1, 1), (0, 1, 1), (3, 0, 1), (3, 1, 0), (3, 33, 1)])
