@@ -13,13 +13,17 @@ from omendb_common.settings import KIB, MIB, check_value, setting
 
 @dataclass(frozen=True, slots=True)
 class FaceSettings:
-    """What the gRPC and REST faces take, and how long they try."""
+    """What the faces take, and how long they try."""
 
     body_bytes_max: int = setting(
         64 * MIB, "longest request and answer of either face; what is longer is sent in parts", low=MIB, high=1 << 31
     )
     bodies_bytes_max: int = setting(
-        512 * MIB, "bytes of all REST bodies at work: more of them are told when to come back", low=MIB, high=1 << 40
+        512 * MIB,
+        "bytes of all REST bodies and client frames at work, and of answers in frames that nobody reads: more of them "
+        "are told when to come back, or cut off",
+        low=MIB,
+        high=1 << 40,
     )
     timeout_s: float = setting(
         30.0, "time for a request that names none, so that each has a deadline", low=0.001, high=86_400
@@ -31,17 +35,24 @@ class FaceSettings:
         high=86_400,
     )
     connections_max: int = setting(
-        4096, "open REST connections and requests; one more is answered 503 at once", low=1, high=1_000_000
+        4096,
+        "open connections of REST and frames, and REST requests; one more is answered 503 at once",
+        low=1,
+        high=1_000_000,
     )
     grpc_calls_max: int = setting(
         4096, "gRPC calls at work; one more is refused as RESOURCE_EXHAUSTED", low=1, high=1_000_000
+    )
+    frame_calls_max: int = setting(
+        4096, "calls of client frames at work; one more is told when to come back", low=1, high=1_000_000
     )
     head_bytes_max: int = setting(
         64 * KIB, "line and headers of a REST request; a longer head is answered 431", low=4 * KIB, high=16 * MIB
     )
     head_timeout_s: float = setting(
         10.0,
-        "from a REST connection, or a request's first byte, to the end of its headers: silence holds no place",
+        "from a REST connection, or a request's first byte, to the end of its headers, and from an upgrade to a "
+        "client's hello: silence holds no place",
         low=0.01,
         high=3600.0,
     )

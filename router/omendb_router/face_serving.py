@@ -1,9 +1,10 @@
-"""Both faces on their ports: bound, started, drained."""
+"""The faces on their ports: bound, started, drained."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ import uvicorn
 from omendb_common.clock import Clock
 from omendb_common.errors import InvalidArgumentError, UnavailableError
 from omendb_common.security.grpc_credentials import server_credentials
+from omendb_common.wire.frames import FrameStats
 from omendb_router.config import About, FaceSettings, FaceTls
 from omendb_router.face_calls import RouterCalls
-from omendb_router.grpc_face import GrpcFace, make_server
+from omendb_router.frame_face import FrameFace
+from omendb_router.grpc_face import make_server
 from omendb_router.grpc_standard import add_standard_services
+from omendb_router.message_calls import MessageCalls
 from omendb_router.rest.app import RestFace, Standing
 from omendb_router.rest.protocol import bounded_http
 
@@ -89,10 +93,11 @@ class _Http(uvicorn.Server):
 
 
 class Faces:
-    """The REST and the gRPC face of one router, serving.
+    """The REST, frames and gRPC faces of one router, serving. Frames come in on REST's port.
 
     Args:
-        observe: told of every answered request: ``rest`` or ``grpc``, its operation, its status, seconds.
+        observe: told of every answered request: ``rest``, ``frames`` or ``grpc``, its operation, its status, seconds.
+        frame_stats: the connections that speak frames are counted into it.
         shared: let other workers of this router bind the same ports.
         tls: what both faces show to clients; None serves in the clear.
     """
@@ -107,6 +112,7 @@ class Faces:
         observe: Callable[[str, str, str, float], None] = lambda face, route, code, seconds: None,
         shared: bool = False,
         tls: FaceTls | None = None,
+        frame_stats: FrameStats | None = None,
     ) -> None:
         self.settings = settings or FaceSettings()
         self.standing = Standing()
@@ -120,14 +126,15 @@ class Faces:
             clock=clock,
             observe=lambda route, code, seconds: observe("rest", route, str(code), seconds),
         )
-        grpc_face = GrpcFace(
-            router,
-            about,
-            settings=self.settings,
-            clock=clock,
-            observe=lambda route, code, seconds: observe("grpc", route, code, seconds),
-        )
-        self._grpc: Any = make_server(grpc_face, self.settings, shared=shared)
+        calls = {
+            face: MessageCalls(
+                router, about, settings=self.settings, clock=clock, observe=functools.partial(observe, face)
+            )
+            for face in ("grpc", "frames")
+        }
+        stats = FrameStats() if frame_stats is None else frame_stats
+        self._frames = FrameFace(calls["frames"], budget=self._rest.budget, release=about.version, stats=stats)
+        self._grpc: Any = make_server(calls["grpc"], self.settings, shared=shared)
         self._grpc_health = add_standard_services(self._grpc)
         self._http: _Http | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -176,7 +183,7 @@ class Faces:
         settings = self.settings
         config = uvicorn.Config(
             self._rest.app(),
-            http=bounded_http(settings),
+            http=bounded_http(settings, self._frames),
             ws="none",
             lifespan="off",
             access_log=False,
@@ -205,7 +212,7 @@ class Faces:
         rest = self._serving
         if self._http is not None:
             self._http.should_exit = True
-        await self._grpc.stop(self.settings.drain_s)
+        await asyncio.gather(self._grpc.stop(self.settings.drain_s), self._frames.stop(self.settings.drain_s))
         if rest is not None:
             await rest
 

@@ -64,6 +64,8 @@ class RouterProcess:
         self._metrics = Metrics("router", options.node_id, self._clock, release=RELEASE)
         self._frames = FrameStats()
         self._metrics.watch_frames(self._frames, "client")
+        self._face_frames = FrameStats()
+        self._metrics.watch_frames(self._face_frames, "face")
         self._lag = LoopLag()
         self._metrics.gauge("omendb_loop_lag_seconds", "How late the event loop is", lambda: self._lag.lag_s)
         if options.tls is not None:
@@ -141,6 +143,7 @@ class RouterProcess:
             observe=lambda face, name, code, seconds: self._metrics.observe_request(f"{face}.{name}", seconds, code),
             shared=options.shared,
             tls=options.face_tls,
+            frame_stats=self._face_frames,
         )
         try:
             await faces.start(options.http, options.grpc)

@@ -15,11 +15,12 @@ GRACE_S = 10.0
 
 
 @contextlib.contextmanager
-def served(path: str | os.PathLike[str], *settings: str) -> Iterator[str]:
+def served(path: str | os.PathLike[str], *settings: str, grpc: bool = False) -> Iterator[str]:
     """The URL of a single-node server over the folder ``path``, which runs as long as the ``with`` block.
 
     Args:
         settings: ``name=value`` each, such as ``durability=os``.
+        grpc: whether the URL names its gRPC, instead of REST and frames.
 
     Raises:
         UnavailableError: it did not start; the error has the end of its log.
@@ -30,7 +31,8 @@ def served(path: str | os.PathLike[str], *settings: str) -> Iterator[str]:
         process = FleetProcess("server", "omendb_server", [os.fspath(path), *ports, *flags], Path(folder))
         process.start()
         try:
-            yield f"http://{process.wait_ready(START_S)['http']}"
+            told = process.wait_ready(START_S)
+            yield f"grpc://{told['grpc']}" if grpc else f"http://{told['http']}"
         finally:
             process.stop(GRACE_S)
 

@@ -12,6 +12,7 @@ from omendb_common.disk import RealDisk
 from omendb_common.telemetry.http import HealthServer
 from omendb_common.telemetry.loop_lag import LoopLag
 from omendb_common.telemetry.metrics import Metrics
+from omendb_common.wire.frames import FrameStats
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.folder_replicas import FolderReplicas
 from omendb_datanode.shard_rules import ShardRules
@@ -67,6 +68,8 @@ class Server:
             metrics=self.metrics,
         )
         self.face_settings = faces or FaceSettings()
+        frame_stats = FrameStats()
+        self.metrics.watch_frames(frame_stats, "face")
         about = About(RELEASE, "server", NODE_ID, folder.path)
         self.faces = Faces(
             self.router,
@@ -74,6 +77,7 @@ class Server:
             settings=self.face_settings,
             clock=clock,
             tls=tls,
+            frame_stats=frame_stats,
             observe=lambda face, name, code, seconds: self.metrics.observe_request(f"{face}.{name}", seconds, code),
         )
 

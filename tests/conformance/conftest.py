@@ -13,14 +13,21 @@ from omendb.fleet.plan import FleetSize
 from omendb.testing import served
 from tests.conformance.deployments import EMBEDDED, MEMORY, Deployment, behind
 
-ENGINES = ["embedded", "serve", "cluster"]
+ENGINES = ["embedded", "serve", "serve_grpc", "cluster"]
 
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A single-node server: a real process."""
+    """A single-node server: a real process, called in frames."""
     with served(tmp_path_factory.mktemp("serve") / "db", "durability=os") as url:
         yield behind(url, "serve", replication=1, durability="os")
+
+
+@pytest.fixture(scope="session")
+def serve_grpc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """The same, called over gRPC."""
+    with served(tmp_path_factory.mktemp("serve_grpc") / "db", "durability=os", grpc=True) as url:
+        yield behind(url, "serve_grpc", replication=1, durability="os")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""R23: requests that nobody should send, over REST, gRPC and bare connections: an error of the table for each.
+"""R23: requests that nobody should send, over REST, gRPC, frames and bare connections: an error of the table for each.
 
 Violations: an internal error or another 5xx, an answer that takes more than five seconds, an exception that nobody
 awaited, a server that does not answer any more, a folder that cannot be read afterwards.
@@ -21,11 +21,14 @@ import httpx
 import numpy as np
 
 from omendb_chaos.fuzz import values
+from omendb_chaos.fuzz.client_frames import UPGRADE, client_frames
 from omendb_chaos.fuzz.grpc_messages import grpc_request
 from omendb_chaos.fuzz.raw_http import raw_http
 from omendb_chaos.fuzz.rest_requests import rest_request
 from omendb_chaos.rows.outcome import Budget, Outcome, dice
 from omendb_common.config import load_settings
+from omendb_common.wire import status
+from omendb_common.wire.frames import FrameDecoder, Kind
 from omendb_engine.folder import Folder
 from omendb_router.face_serving import Place
 from omendb_router.grpc_face import SERVICE
@@ -33,10 +36,12 @@ from omendb_server.serving import Server
 
 _HANG_S = 5.0
 _AT_A_TIME = 8
-# Of a hundred requests: REST, gRPC, bare connections.
-_SHARES = (48, 48, 4)
+# Of a hundred requests: REST, gRPC, bare connections, connections that change over to frames.
+_SHARES = (44, 44, 4, 8)
 _REQUESTS = {"small": 1_200, "full": 100_000}
 _GOOD_CODES = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED")
+# What strangers, calls without time, and those that are given up are told; none: the end of the connection.
+_ODD_CODES = ("PERMISSION_DENIED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "none")
 _ANY = Place("127.0.0.1", 0)
 
 
@@ -95,6 +100,32 @@ class Fuzz:
                     self._outcome.violated(f"{code} {error.details()} for {name} {data[:400]!r}")
             self.codes[f"grpc {code}"] += 1
 
+    async def frames(self, own: random.Random) -> None:
+        """A connection that changes over to frames, and some calls on it."""
+        data, calls = client_frames(own)
+        place = self._server.faces.http
+        async with self._timed(lambda: f"frames {data[:400]!r}"):
+            reader, writer = await asyncio.open_connection(place.host, place.port)
+            try:
+                writer.write(UPGRADE)
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b" 101 " not in head:
+                    self._outcome.violated(f"{head!r} for a request for frames")
+                    return
+                writer.write(data)
+                # What is damaged gets no answer at all, or the end of the connection.
+                codes = await _answered(reader, calls, 10 * _HANG_S if calls else 0.05)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                codes = ["none"]
+            finally:
+                writer.close()
+            for code in codes:
+                self.codes[f"frames {code}"] += 1
+                if code not in _GOOD_CODES and (calls or code not in _ODD_CODES):
+                    self._outcome.violated(f"{code} for frames {data[:400]!r}")
+            if len(codes) < calls:
+                self._outcome.violated(f"{len(codes)} of {calls} answers to frames {data[:400]!r}")
+
     async def bare(self, own: random.Random) -> None:
         """Bytes on a connection of their own, to the end of them or of our patience."""
         data = raw_http(own)
@@ -126,6 +157,27 @@ class Fuzz:
             self._outcome.violated(f"{taken_s:.1f} s for {told()}")
 
 
+async def _answered(reader: asyncio.StreamReader, calls: int, patience_s: float) -> list[str]:
+    """The codes of the answers, until there are as many as calls, the connection ends, or our patience."""
+    codes: list[str] = []
+    decoder = FrameDecoder(1 << 30)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while not calls or len(codes) < calls:
+                while (frame := decoder.next()) is None:
+                    room = decoder.room()
+                    some = await reader.read(min(len(room), 65_536))
+                    if not some:
+                        return codes
+                    room[: len(some)] = some
+                    decoder.received(len(some))
+                if frame.kind == Kind.ERROR:
+                    codes.append(status.from_bytes(frame.message).code)
+                elif frame.kind == Kind.RESPONSE:
+                    codes.append("OK")
+    return codes
+
+
 class _Heard(logging.Handler):
     """Keeps what the faces log of bugs: the caller is told nothing of them."""
 
@@ -148,7 +200,12 @@ async def _fuzz(path: str, seed: int, requests: int, outcome: Outcome) -> Fuzz:
         numbers = iter(range(requests))
 
         async def work() -> None:
-            kinds: tuple[Callable[[random.Random], Awaitable[None]], ...] = (fuzz.rest, fuzz.grpc, fuzz.bare)
+            kinds: tuple[Callable[[random.Random], Awaitable[None]], ...] = (
+                fuzz.rest,
+                fuzz.grpc,
+                fuzz.bare,
+                fuzz.frames,
+            )
             for number in numbers:
                 if number % 100 == 0:
                     await fuzz.fill()

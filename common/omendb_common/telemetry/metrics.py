@@ -118,7 +118,7 @@ class Metrics:
         self._certificates.labels(name).set_function(left_s)
 
     def watch_frames(self, stats: FrameStats, end: str) -> None:
-        """Show what the framed connections of ``end`` ("client", "server") have seen."""
+        """Show what the framed connections of ``end`` ("client", "server", "face") have seen."""
         self._frames.ends[end] = stats
 
     def render(self) -> bytes:

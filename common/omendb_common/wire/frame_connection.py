@@ -320,6 +320,10 @@ class FrameConnection(asyncio.BufferedProtocol):
             return PermissionDeniedError(
                 f"it speaks frames of version {peer.version} at most", field="version", bound=f"{low}..{high}"
             )
+        return self._stranger(peer)
+
+    def _stranger(self, peer: FramePeer) -> OmenDBError | None:
+        """Why this peer is not one of ours, or None."""
         if peer.identity.cluster_id != self.identity.cluster_id:
             return PermissionDeniedError("this is another cluster", field="cluster_id", bound=self.identity.cluster_id)
         said, shown = peer.identity, peer.certificate

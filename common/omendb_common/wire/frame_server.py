@@ -6,7 +6,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.deadline import Deadline
@@ -15,6 +15,7 @@ from omendb_common.errors import (
     InvalidArgumentError,
     OmenDBError,
     PermissionDeniedError,
+    ResourceExhaustedError,
     UnavailableError,
 )
 from omendb_common.wire import status
@@ -25,6 +26,10 @@ from omendb_proto.v1 import frames_pb2
 
 CONNECTIONS_MAX = 4096
 """Connections beyond these are closed at once."""
+CALLS_MAX = 1 << 20
+"""No bound of its own: connections and the calls of each have one."""
+UNSENT_MAX = 1 << 40
+"""The same: between members of a cluster what waits is bounded by what was asked."""
 DRAIN_S = 10.0
 BACKLOG = 512
 
@@ -44,6 +49,16 @@ Answer = tuple[bytes, Sequence[Attachment]]
 Handler = Callable[[Request], Coroutine[Any, Any, Answer]]
 
 
+class ByteBudget(Protocol):
+    """Bytes of requests in memory, bounded for several connections, or several faces, together."""
+
+    def take(self, size: int) -> None:
+        """Reserve; ResourceExhaustedError when it is too much now."""
+
+    def give(self, size: int) -> None:
+        """Give back what was reserved."""
+
+
 class _Call(NamedTuple):
     task: asyncio.Task[Answer]
     method: int
@@ -57,8 +72,13 @@ class _Session(FrameConnection):
         super().__init__(server.identity, server.limits, server.stats)
         self.calls: dict[int, _Call] = {}
         self._bytes = 0
+        # Reserved for a large frame that is being received, or was just now.
+        self._receiving = 0
+        self._this_turn = 0
         self._server = server
         self._going = False
+        if server.budget is not None:
+            self._decoder.admit = self._admits
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Asyncio: somebody has connected."""
@@ -92,14 +112,56 @@ class _Session(FrameConnection):
                 call.task.cancel()
         elif frame.kind != Kind.GOAWAY:
             raise FrameError("kind", f"{Kind(frame.kind).name} to a server")
+        self._settle()
+
+    def _admits(self, size: int) -> bool:
+        """Whether a large frame may be received now."""
+        if not self._reserved(size):
+            return False
+        self._receiving = size
+        return True
+
+    def _reserved(self, size: int) -> bool:
+        budget = self._server.budget
+        try:
+            if budget is not None:
+                budget.take(size)
+        except ResourceExhaustedError:
+            return False
+        return True
+
+    def _settle(self) -> None:
+        """Give back what was reserved for a frame that began no call."""
+        size, self._receiving = self._receiving, 0
+        if size and self._server.budget is not None:
+            self._server.budget.give(size)
+
+    def _refusal_of(self, frame: Frame) -> OmenDBError | None:
+        """Why a call may not begin; if it may, its bytes are reserved."""
+        if self._going:
+            return _LEAVING
+        if frame.deadline_ms == 0:
+            return _LATE
+        server = self._server
+        if len(server.tasks) >= server.calls_max:
+            return ResourceExhaustedError(
+                f"{server.calls_max} calls are at work", field="calls", mend="send fewer at a time", retry_after=0.05
+            )
+        if not frame.whole or not (self._receiving or self._reserved(frame.size)):
+            return ResourceExhaustedError(
+                "too many large requests at a time", field="body", mend="send fewer at a time", retry_after=0.2
+            )
+        self._receiving = 0
+        return None
 
     def _begin(self, frame: Frame) -> None:
         number = frame.call
         if number in self.calls:
             raise FrameError("call", "a number that is in use")
-        if self._going or frame.deadline_ms == 0:
+        refusal = self._refusal_of(frame)
+        if refusal is not None:
             self.stats.calls_refused += 1
-            self._tell(number, _LEAVING if self._going else _LATE)
+            self._tell(number, refusal)
             return
         assert self.peer is not None
         server = self._server
@@ -115,6 +177,8 @@ class _Session(FrameConnection):
     def _ended(self, number: int, task: asyncio.Task[Answer]) -> None:
         call = self.calls.pop(number)
         self._bytes -= call.size
+        if self._server.budget is not None:
+            self._server.budget.give(call.size)
         self._server.ended(task)
         if task.cancelled():
             # Somebody cancelled it: the peer, which does not wait, or this end, which is closing.
@@ -122,15 +186,36 @@ class _Session(FrameConnection):
         elif (error := task.exception()) is not None:
             self._tell(number, status.of_exception(error, self._server.report))
         else:
-            message, attachments = task.result()
-            try:
-                self.send(Kind.RESPONSE, number, message, attachments)
-            except InvalidArgumentError as too_large:
-                self._tell(number, too_large)
+            self._answer(number, *task.result())
         if not self._reading:
             self.release()
         if self._going and not self.calls:
             self.close("this end has shut down")
+
+    def _answer(self, number: int, message: bytes, attachments: Sequence[Attachment]) -> None:
+        if self.closed:
+            return
+        if self.waiting_bytes + len(message) > self.limits.write_buffer_bytes:
+            if not self._server.has_room(len(message)):
+                # It does not read what it asked for, and others could not be answered any more.
+                self._break(FrameError("unread"))
+                return
+            if not self._this_turn:
+                self._loop.call_soon(self._end_turn)
+            self._this_turn += len(message)
+        try:
+            self.send(Kind.RESPONSE, number, message, attachments)
+        except InvalidArgumentError as too_large:
+            self._tell(number, too_large)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of answers that the peer has not taken yet."""
+        # What is written in a turn of the loop, some transports count only after it.
+        return self.unsent + self._this_turn
+
+    def _end_turn(self) -> None:
+        self._this_turn = 0
 
     def _tell(self, number: int, error: OmenDBError) -> None:
         self.send(Kind.ERROR, number, status.to_bytes(error))
@@ -152,6 +237,7 @@ class _Session(FrameConnection):
         for call in self.calls.values():
             if call.method in self._server.cancellable:
                 call.task.cancel()
+        self._settle()
         self._server.forget(self)
 
     def _refusal(self, peer: FramePeer, version_min: int) -> OmenDBError | None:
@@ -161,6 +247,9 @@ class _Session(FrameConnection):
                 f"a {peer.identity.role or 'nobody'} may not call here", field="role", bound=f"one of {sorted(roles)}"
             )
         return super()._refusal(peer, version_min)
+
+    def _stranger(self, peer: FramePeer) -> OmenDBError | None:
+        return super()._stranger(peer) if self._server.members_only else None
 
 
 _LATE = DeadlineExceededError("the deadline passed on the way", field="timeout", mend="allow more time", outcome="none")
@@ -181,20 +270,30 @@ class FrameServer:
         identity: FrameIdentity,
         *,
         roles: Collection[str] | None = None,
+        members_only: bool = True,
         cancellable: Collection[int] = (),
         tls: ssl.SSLContext | None = None,
         limits: FrameLimits | None = None,
+        connections_max: int = CONNECTIONS_MAX,
+        calls_max: int = CALLS_MAX,
+        unsent_max: int = UNSENT_MAX,
+        budget: ByteBudget | None = None,
         stats: FrameStats | None = None,
         clock: Clock | None = None,
         report: Report | None = None,
     ) -> None:
-        """Prepare; :meth:`start` begins to listen.
+        """Prepare; :meth:`start` begins to listen, :meth:`accept` takes over a connection that somebody else has.
 
         Args:
             handler: makes the answer of a request. An OmenDBError it raises is told to the caller as it is, any other
                 exception as "internal error".
             roles: of the processes that may call; None: any of the cluster.
+            members_only: whether a peer must be of the same cluster, and the one that its certificate names.
             tls: a context of :func:`omendb_common.security.tls.server_context`; None speaks in the clear.
+            calls_max: calls at work on all connections together; one more is refused with a time to come back.
+            unsent_max: bytes of answers that wait on all connections whose peers do not keep up; beyond it, one of them
+                is cut off with its next answer.
+            budget: of the bytes of requests; a call for which there is none left is refused.
             report: told of exceptions that are not OmenDB's; by default the event loop's exception handler.
         """
         self.identity = identity
@@ -204,6 +303,11 @@ class FrameServer:
         self.handler = handler
         self.roles = None if roles is None else frozenset(roles)
         self.draining = False
+        self.members_only = members_only
+        self.connections_max = connections_max
+        self.calls_max = calls_max
+        self.unsent_max = unsent_max
+        self.budget = budget
         self.cancellable = frozenset(cancellable)
         self.tasks: set[asyncio.Task[Answer]] = set()
         self._tls = tls
@@ -228,6 +332,16 @@ class FrameServer:
         )
         bound = self._listener.sockets[0].getsockname()
         self.address = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
+
+    def accept(self, transport: asyncio.Transport) -> None:
+        """Take over a connection on which the peer has sent no frame yet."""
+        session = _Session(self)
+        # A loop that is reading goes on in the old protocol's way until it is told to begin anew.
+        transport.pause_reading()
+        transport.set_protocol(session)
+        session.connection_made(transport)
+        if not session.closed:
+            transport.resume_reading()
 
     async def stop(self, drain_s: float = DRAIN_S) -> None:
         """Take no more calls, answer those that were taken for at most ``drain_s`` seconds, then end everything."""
@@ -265,10 +379,15 @@ class FrameServer:
 
     def admit(self, session: _Session) -> bool:
         """Whether one more connection may stay."""
-        if len(self._sessions) >= CONNECTIONS_MAX:
+        if len(self._sessions) >= self.connections_max:
             return False
         self._sessions.add(session)
         return True
+
+    def has_room(self, size: int) -> bool:
+        """Whether an answer of ``size`` may still wait for a peer that does not keep up."""
+        much = self.limits.write_buffer_bytes
+        return size + sum(n for one in self._sessions if (n := one.waiting_bytes) > much) <= self.unsent_max
 
     def forget(self, session: _Session) -> None:
         """A connection has ended."""
@@ -293,9 +412,12 @@ class FrameServer:
 
 
 __all__ = [
+    "CALLS_MAX",
     "CONNECTIONS_MAX",
     "DRAIN_S",
+    "UNSENT_MAX",
     "Answer",
+    "ByteBudget",
     "FrameServer",
     "Handler",
     "Request",

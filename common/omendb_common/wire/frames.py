@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -135,7 +135,8 @@ class FrameStats:
 class Frame(NamedTuple):
     """One frame as it was read; ``attachments`` are views of memory that belongs to this frame alone.
 
-    ``deadline_ms``: what the caller has left; 0: nothing. ``size``: bytes on the wire.
+    ``deadline_ms``: what the caller has left; 0: nothing. ``size``: bytes on the wire. ``whole``: whether its body was
+    kept; one that was not admitted is passed over, and comes without.
     """
 
     kind: int
@@ -145,6 +146,7 @@ class Frame(NamedTuple):
     message: bytes
     attachments: tuple[memoryview, ...]
     size: int
+    whole: bool = True
 
 
 def encode(
@@ -212,6 +214,8 @@ class FrameDecoder:
     def __init__(self, bytes_max: int, versions: tuple[int, int] = (VERSION_MIN, VERSION)) -> None:
         self.bytes_max = bytes_max
         self.versions = versions
+        self.admit: Callable[[int], bool] | None = None
+        """Asked before a frame of so many bytes, a large one, is received; False: its body is passed over."""
         self.progress = 0
         """Bytes received so far."""
         self._view = memoryview(bytearray(READ_BYTES))
@@ -220,6 +224,7 @@ class FrameDecoder:
         self._head: tuple[int, ...] | None = None
         self._large: memoryview | None = None
         self._filled = 0
+        self._passing = 0
 
     @property
     def mid_frame(self) -> bool:
@@ -265,8 +270,13 @@ class FrameDecoder:
             head = self._head = self._read_header(start)
             self._start = start = start + HEADER_BYTES
             if head[9] > READ_BYTES - HEADER_BYTES:
-                self._begin_large(head[9])
+                if self.admit is None or self.admit(head[9] + HEADER_BYTES):
+                    self._begin_large(head[9])
+                else:
+                    self._passing = head[9]
         size = head[9]
+        if self._passing:
+            return self._pass_over(head)
         if self._large is not None:
             if self._filled < size:
                 return None
@@ -297,6 +307,15 @@ class FrameDecoder:
         if head[7] > ATTACHMENTS_MAX:
             raise FrameError("layout", f"{head[7]} attachments")
         return head
+
+    def _pass_over(self, head: tuple[int, ...]) -> Frame | None:
+        here = min(self._end - self._start, self._passing)
+        self._start += here
+        self._passing -= here
+        if self._passing:
+            return None
+        self._head = None
+        return Frame(head[2], head[3], head[4], head[5], b"", (), head[9] + HEADER_BYTES, whole=False)
 
     def _begin_large(self, size: int) -> None:
         # Not zeroed: memory that no byte has come for is not taken from the machine either.

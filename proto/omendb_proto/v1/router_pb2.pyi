@@ -8,12 +8,53 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class RouterMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ROUTER_METHOD_UNSPECIFIED: _ClassVar[RouterMethod]
+    ROUTER_METHOD_CREATE_COLLECTION: _ClassVar[RouterMethod]
+    ROUTER_METHOD_DROP_COLLECTION: _ClassVar[RouterMethod]
+    ROUTER_METHOD_RENAME_COLLECTION: _ClassVar[RouterMethod]
+    ROUTER_METHOD_LIST_COLLECTIONS: _ClassVar[RouterMethod]
+    ROUTER_METHOD_GET_COLLECTION: _ClassVar[RouterMethod]
+    ROUTER_METHOD_UPSERT: _ClassVar[RouterMethod]
+    ROUTER_METHOD_UPDATE: _ClassVar[RouterMethod]
+    ROUTER_METHOD_DELETE: _ClassVar[RouterMethod]
+    ROUTER_METHOD_SEARCH: _ClassVar[RouterMethod]
+    ROUTER_METHOD_GET: _ClassVar[RouterMethod]
+    ROUTER_METHOD_SCROLL: _ClassVar[RouterMethod]
+    ROUTER_METHOD_COUNT: _ClassVar[RouterMethod]
+    ROUTER_METHOD_STATS: _ClassVar[RouterMethod]
+    ROUTER_METHOD_WAIT_UNTIL_INDEXED: _ClassVar[RouterMethod]
+    ROUTER_METHOD_FLUSH: _ClassVar[RouterMethod]
+    ROUTER_METHOD_COMPACT: _ClassVar[RouterMethod]
+    ROUTER_METHOD_CLUSTER_STATUS: _ClassVar[RouterMethod]
+    ROUTER_METHOD_SERVER_INFO: _ClassVar[RouterMethod]
+
 class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CONSISTENCY_UNSPECIFIED: _ClassVar[Consistency]
     CONSISTENCY_ONE: _ClassVar[Consistency]
     CONSISTENCY_MAJORITY: _ClassVar[Consistency]
     CONSISTENCY_SESSION: _ClassVar[Consistency]
+ROUTER_METHOD_UNSPECIFIED: RouterMethod
+ROUTER_METHOD_CREATE_COLLECTION: RouterMethod
+ROUTER_METHOD_DROP_COLLECTION: RouterMethod
+ROUTER_METHOD_RENAME_COLLECTION: RouterMethod
+ROUTER_METHOD_LIST_COLLECTIONS: RouterMethod
+ROUTER_METHOD_GET_COLLECTION: RouterMethod
+ROUTER_METHOD_UPSERT: RouterMethod
+ROUTER_METHOD_UPDATE: RouterMethod
+ROUTER_METHOD_DELETE: RouterMethod
+ROUTER_METHOD_SEARCH: RouterMethod
+ROUTER_METHOD_GET: RouterMethod
+ROUTER_METHOD_SCROLL: RouterMethod
+ROUTER_METHOD_COUNT: RouterMethod
+ROUTER_METHOD_STATS: RouterMethod
+ROUTER_METHOD_WAIT_UNTIL_INDEXED: RouterMethod
+ROUTER_METHOD_FLUSH: RouterMethod
+ROUTER_METHOD_COMPACT: RouterMethod
+ROUTER_METHOD_CLUSTER_STATUS: RouterMethod
+ROUTER_METHOD_SERVER_INFO: RouterMethod
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_ONE: Consistency
 CONSISTENCY_MAJORITY: Consistency

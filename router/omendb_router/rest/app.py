@@ -22,10 +22,17 @@ from starlette.routing import Route as Path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from omendb_common.clock import Clock, SystemClock
-from omendb_common.errors import InvalidArgumentError, NotFoundError, OmenDBError, ResourceExhaustedError
+from omendb_common.errors import (
+    InvalidArgumentError,
+    NotFoundError,
+    OmenDBError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
 from omendb_common.wire import status
 from omendb_router.config import About, FaceSettings
 from omendb_router.face_calls import RouterCalls
+from omendb_router.frame_face import PATH, PROTOCOL
 from omendb_router.rest import care, collections, reading, writing
 from omendb_router.rest.bodies import Health, Info
 from omendb_router.rest.calls import ARROW, JSON, Call, Incoming, Reading, Route
@@ -72,6 +79,7 @@ class RestFace:
         self._clock = clock or SystemClock()
         self._reading = Reading(self._settings, self._clock)
         self._observe = observe
+        self.budget = self._reading.budget
         self._document = _ENCODER.encode(openapi(ROUTES, about.version))
 
     def app(self) -> ASGIApp:
@@ -107,6 +115,7 @@ class RestFace:
             Path("/info", self._info, methods=["GET"]),
             Path("/openapi.json", self._openapi, methods=["GET"]),
             Path("/docs", self._docs, methods=["GET"]),
+            Path(PATH.decode(), self._no_frames, methods=["GET"]),
         ]
         handlers: Mapping[Any, Any] = {
             OmenDBError: self._failed,
@@ -185,6 +194,15 @@ class RestFace:
     async def _docs(self, request: Request) -> Response:
         page = importlib.resources.files("omendb_router.rest").joinpath("docs.html").read_bytes()
         return Response(page, media_type="text/html; charset=utf-8")
+
+    async def _no_frames(self, request: Request) -> Response:
+        """A request for frames that was not handed over before it came here."""
+        asked = request.headers.get("upgrade", "").encode("latin-1").lower() == PROTOCOL
+        if not asked:
+            bound = {"Upgrade": PROTOCOL.decode(), "Connection": "upgrade"}
+            error = InvalidArgumentError("nothing but frames is spoken here", field="Upgrade", bound=bound["Upgrade"])
+            return _error(error, 426, bound)
+        return _error(UnavailableError("no more connections are taken now", field="connections", outcome="none"))
 
     async def _failed(self, request: Request, error: OmenDBError) -> Response:
         return _error(error)

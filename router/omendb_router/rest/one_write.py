@@ -35,6 +35,11 @@ class GatheringTransport:
         if parts and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
 
+    def detach(self) -> asyncio.Transport:
+        """The transport itself, with everything written: for whoever goes on with it."""
+        self.flush()
+        return self._transport
+
     def close(self) -> None:
         """Close, when what was kept has been sent."""
         self.flush()

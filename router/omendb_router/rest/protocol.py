@@ -1,5 +1,7 @@
 """HTTP connections that bound what comes before a request: how long its head is, and how long it takes.
 
+One that asks for it changes over to frames: it is handed to the frames face as it is.
+
 uvicorn bounds neither with its fast parser: one connection could fill the memory with headers, and connections that
 send nothing would hold their places for ever.
 """
@@ -16,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.wire import status
 from omendb_router.config import FaceSettings
+from omendb_router.frame_face import PATH, PROTOCOL, FrameFace
 from omendb_router.rest.calls import WHOLE
 from omendb_router.rest.one_write import GatheringTransport
 
@@ -31,12 +34,14 @@ class BoundedHttp(HttpToolsProtocol):
 
     head_bytes_max = FaceSettings().head_bytes_max
     head_timeout_s = FaceSettings().head_timeout_s
+    frames: FrameFace | None = None
     _timer: asyncio.TimerHandle | None = None
     _in_head = True
     # Whether the head has begun; between two requests uvicorn's own timer holds.
     _begun = False
     _fed = 0
     _head_bytes = 0
+    _changes: bool | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request."""
@@ -53,7 +58,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._in_head:
             self._fed += len(data)
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self._changes or not self._in_head or self.transport.is_closing():
             return
         # One header that is never finished is seen by nobody else.
         if self._fed > self.head_bytes_max + _READ_AHEAD_BYTES:
@@ -64,7 +69,7 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A head begins."""
         super().on_message_begin()
-        self._begun, self._head_bytes = True, 0
+        self._begun, self._head_bytes, self._changes = True, 0, None
 
     def on_url(self, url: bytes) -> None:
         """A part of the request's line."""
@@ -87,6 +92,29 @@ class BoundedHttp(HttpToolsProtocol):
         self._in_head, self._fed = True, 0
         self.scope[WHOLE] = True  # type: ignore[literal-required]
         super().on_message_complete()
+
+    def _should_upgrade(self) -> bool:
+        """Whether the request is one for frames, and may have them; else it is answered as any other."""
+        if self._changes is None:
+            alone = self.cycle is None or self.cycle.response_complete
+            frames = self.frames if alone and self.url == PATH and self._get_upgrade() == PROTOCOL else None
+            # This connection is among them.
+            self._changes = frames is not None and frames.has_room(len(self.connections) - 1)
+        return self._changes
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing to warn of: the request is answered without an upgrade."""
+
+    def handle_websocket_upgrade(self) -> None:
+        """Uvicorn's name for it: hand the connection over. What came behind the request came too early, and is lost."""
+        assert self.frames is not None
+        self._wait_no_more()
+        self.connections.discard(self)
+        transport = cast(GatheringTransport, self.transport)
+        transport.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: " + PROTOCOL + b"\r\n\r\n"
+        )
+        self.frames.take_over(transport.detach())
 
     def send_400_response(self, msg: str) -> None:
         """Say what was wrong, where the parser was stopped by us."""
@@ -129,16 +157,18 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.abort()
 
 
+_CHANGED = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: " + PROTOCOL + b"\r\n\r\n"
 # A read may bring the whole of a good head and much that follows it.
 _READ_AHEAD_BYTES = 256 << 10
 
 
-def bounded_http(settings: FaceSettings) -> type[BoundedHttp]:
-    """The protocol under the bounds of a face."""
+def bounded_http(settings: FaceSettings, frame_face: FrameFace | None = None) -> type[BoundedHttp]:
+    """The protocol under the bounds of a face; ``frame_face`` gets the connections that change over."""
 
     class Http(BoundedHttp):
         head_bytes_max = settings.head_bytes_max
         head_timeout_s = settings.head_timeout_s
+        frames = frame_face
 
     return Http
 

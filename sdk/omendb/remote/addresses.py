@@ -1,8 +1,8 @@
-"""Where routers are: from what a user writes to gRPC targets.
+"""Where routers are: from what a user writes to addresses of frames and gRPC.
 
-``http://host:8480`` names a router by its REST address, as the specification does: the router itself says (``GET
-/info``) where its gRPC is, and when it cannot be asked, it is taken to be one port above. ``grpc://host:8481`` names
-it directly; ``https`` and ``grpcs`` are the same with TLS.
+``http://host:8480`` names a router by its REST address, where it speaks frames too. Where it does not, it says itself
+(``GET /info``) where its gRPC is, and when it cannot be asked, that is taken to be one port above.
+``grpc://host:8481`` names it directly; ``https`` and ``grpcs`` are the same with TLS.
 """
 
 from __future__ import annotations
@@ -26,12 +26,21 @@ _BOUND = "http://host:8480, https://…, grpc://host:8481 or grpcs://…"
 
 
 class Address(NamedTuple):
-    """One router. ``asked`` is the REST address that knows the gRPC port; None when the port is known."""
+    """One router. ``asked`` is the REST address that knows the gRPC port; None when the port is known.
+
+    ``http_port``: REST's and frames'; None where only gRPC was named.
+    """
 
     host: str
     grpc_port: int
     secure: bool
     asked: str | None = None
+    http_port: int | None = None
+
+    @property
+    def http(self) -> str:
+        """``host:port`` of REST and frames."""
+        return f"[{self.host}]:{self.http_port}" if ":" in self.host else f"{self.host}:{self.http_port}"
 
     @property
     def target(self) -> str:
@@ -70,7 +79,7 @@ def _parse(url: Any) -> Address:
         return Address(host, GRPC_PORT if port is None else port, secure)
     http_port = HTTP_PORT if port is None else port
     shown = f"[{host}]" if ":" in host else host
-    return Address(host, min(http_port + 1, 65_535), secure, f"{parts.scheme}://{shown}:{http_port}")
+    return Address(host, min(http_port + 1, 65_535), secure, f"{parts.scheme}://{shown}:{http_port}", http_port)
 
 
 def _check(url: str, parts: SplitResult) -> None:

@@ -1,157 +1,89 @@
-"""One router's gRPC channel: a call goes in, a reply or one of OmenDB's errors comes out."""
+"""The way to one router: frames where it offers them, gRPC where it does not."""
 
 from __future__ import annotations
 
-import ssl
-import threading
-from pathlib import Path
+import time
 from typing import Any
 
-import grpc
+from omendb.remote.addresses import Address
+from omendb.remote.frame_calls import FrameCalls, no_time
+from omendb.remote.frame_link import NotOfferedError
+from omendb.remote.grpc_calls import GrpcCalls
+from omendb.remote.trying import CallFailed, Tls
+from omendb_common.errors import UnavailableError
 
-from omendb.remote.addresses import Address, resolve
-from omendb.remote.cancelling import CANCEL_SCOPE
-from omendb_common.errors import (
-    DeadlineExceededError,
-    InvalidArgumentError,
-    OmenDBError,
-    Outcome,
-    UnavailableError,
-)
-from omendb_common.wire import status
-from omendb_proto.v1 import router_pb2_grpc
-
-_OPTIONS = (
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_metadata_size", 64 << 10),
-    # Our own rules decide what is sent again (retries.py).
-    ("grpc.enable_retries", 0),
-    # A router that hangs is noticed, also by calls with a long timeout.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # A router that was down a moment ago is tried again soon, and a new client does not inherit an old one's waiting.
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    # A proxy in the environment is for the web, not for a database beside us.
-    ("grpc.enable_http_proxy", 0),
-)
-# gRPC's words for a call that never left this machine.
-_NEVER_SENT = ("failed to connect to all addresses", "DNS resolution failed", "name resolution")
-
-
-class Tls:
-    """What a client shows and trusts: a CA to believe (the system's when None), and its own certificate for mTLS."""
-
-    def __init__(self, ca: str | None = None, cert: str | None = None, key: str | None = None) -> None:
-        if (cert is None) != (key is None):
-            raise InvalidArgumentError("got one of cert and key", field="tls_cert, tls_key", bound="both or none")
-        self._ca, self._cert, self._key = ca, cert, key
-
-    def credentials(self) -> Any:
-        """For a gRPC channel."""
-        ca, cert, key = (None if f is None else Path(f).read_bytes() for f in (self._ca, self._cert, self._key))
-        return grpc.ssl_channel_credentials(ca, key, cert)
-
-    def context(self) -> ssl.SSLContext:
-        """For an HTTPS request."""
-        context = ssl.create_default_context(cafile=self._ca)
-        if self._cert is not None:
-            context.load_cert_chain(self._cert, self._key)
-        return context
-
-
-class CallFailed(Exception):
-    """A try that failed: with which error, and whether the router itself ``answered`` so."""
-
-    def __init__(self, error: OmenDBError, *, answered: bool) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.answered = answered
+AGAIN_S = 60.0
+"""How long a router that offers no frames is not asked for them again: it may have been an old release's."""
 
 
 class RouterChannel:
-    """A channel to one router, opened by its first call. Thread-safe."""
+    """The connections to one router, opened by its first call. Thread-safe.
+
+    An address of gRPC is called over gRPC. At an address of REST frames are asked for; what does not know them (an
+    older router, a proxy that passes no ``Upgrade``) is called over gRPC.
+    """
 
     def __init__(self, address: Address, tls: Tls) -> None:
-        self.address = address
-        self._given = address
-        self._tls = tls
-        self._lock = threading.Lock()
-        self._channel: Any = None
-        self._methods: dict[str, Any] = {}
+        self._grpc = GrpcCalls(address, tls)
+        self._frames = None if address.http_port is None else FrameCalls(address, tls)
+        self._spoken = False
+        self._grpc_until_s = 0.0
+
+    @property
+    def address(self) -> Address:
+        """Where the router is."""
+        return self._grpc.address
+
+    @property
+    def where(self) -> str:
+        """``host:port`` as it was named: of REST and frames, or of gRPC."""
+        address = self._grpc.address
+        return address.target if address.http_port is None else address.http
 
     def call(self, method: str, request: Any, timeout_s: float) -> Any:
         """One try of one call.
 
         Raises:
-            CallFailed: with the server's own error; or UnavailableError of ``outcome`` ``none`` when nothing was sent,
-                and of ``unknown`` when the connection broke; or DeadlineExceededError after ``timeout_s``.
+            CallFailed: as :class:`GrpcCalls` and :class:`FrameCalls`.
         """
-        invoke = self._methods.get(method) or self._open(method)
-        scope = CANCEL_SCOPE.get()
+        if self._frames is None or (self._grpc_until_s and time.monotonic() < self._grpc_until_s):
+            return self._grpc.call(method, request, timeout_s)
+        until_s = time.monotonic() + timeout_s
         try:
-            if scope is None:
-                return invoke(request, timeout=timeout_s)
-            call = invoke.future(request, timeout=timeout_s)
-            scope.add(call)
-            try:
-                return call.result()
-            finally:
-                scope.remove(call)
-        except grpc.FutureCancelledError:
-            raise CallFailed(UnavailableError("the call was cancelled", outcome="unknown"), answered=True) from None
-        except grpc.RpcError as failure:
-            raise self._failed(failure) from None
-        except ValueError:  # gRPC's word for a channel that was closed meanwhile
-            closed = UnavailableError("the connection was closed", field=self.address.target, outcome="none")
-            raise CallFailed(closed, answered=False) from None
+            reply = self._frames.call(method, request, timeout_s)
+            self._spoken = True
+            return reply
+        except NotOfferedError:
+            refused = None
+            self._grpc_until_s = time.monotonic() + AGAIN_S
+        except CallFailed as failure:
+            self._spoken = self._spoken or failure.answered
+            if self._spoken or getattr(failure.error, "outcome", "") != "none":
+                raise
+            # Perhaps only its REST address is out of reach.
+            refused = failure
+        left_s = until_s - time.monotonic()
+        if left_s <= 0:
+            raise refused or CallFailed(no_time(), answered=False)
+        return self._over_grpc(method, request, left_s, unreachable=refused is not None)
+
+    def _over_grpc(self, method: str, request: Any, left_s: float, *, unreachable: bool) -> Any:
+        try:
+            reply = self._grpc.call(method, request, left_s)
+        except CallFailed as failure:
+            if isinstance(failure.error, UnavailableError) and not failure.answered:
+                # It is gone, or another release by now: the next call asks for frames again.
+                self._grpc_until_s = 0.0
+            raise
+        if unreachable:
+            self._grpc_until_s = time.monotonic() + AGAIN_S
+        return reply
 
     def close(self) -> None:
-        """Close the channel and break off its calls."""
-        with self._lock:
-            channel, self._channel = self._channel, None
-            self._methods = {}
-        if channel is not None:
-            channel.close()
-
-    def _open(self, method: str) -> Any:
-        with self._lock:
-            if self._channel is None:
-                secure = self.address.secure
-                self.address = resolve(self._given, self._tls.context() if secure else None)
-                target = self.address.target
-                if secure:
-                    self._channel = grpc.secure_channel(target, self._tls.credentials(), _OPTIONS)
-                else:
-                    self._channel = grpc.insecure_channel(target, _OPTIONS)
-                self._methods = dict(vars(router_pb2_grpc.RouterStub(self._channel)))
-            return self._methods[method]
-
-    def _failed(self, failure: Any) -> CallFailed:
-        """What a gRPC failure means, with what is certain about the call's outcome."""
-        if any(key == status.TRAILING_KEY for key, _ in failure.trailing_metadata() or ()):
-            return CallFailed(status.from_rpc(failure), answered=True)
-        code, details = failure.code(), failure.details() or ""
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            late = DeadlineExceededError(
-                "no answer in time", field="timeout", mend="allow more time", outcome="unknown"
-            )
-            return CallFailed(late, answered=False)
-        if code is grpc.StatusCode.UNAVAILABLE:
-            never_sent = any(words in details for words in _NEVER_SENT)
-            outcome: Outcome = "none" if never_sent else "unknown"
-            what = "cannot be reached" if never_sent else "the connection broke"
-            if never_sent and self._given.asked is not None:
-                self.close()  # its gRPC may have moved: the next call asks again
-            lost = UnavailableError(f"{what}: {details}", field=self.address.target, outcome=outcome)
-            return CallFailed(lost, answered=False)
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC's own: a message beyond the server's bound
-            refused = InvalidArgumentError(details, field="message", mend="send less at a time")
-            return CallFailed(refused, answered=True)
-        return CallFailed(status.from_rpc(failure), answered=True)
+        """Close the connections and break off their calls."""
+        if self._frames is not None:
+            self._frames.close()
+        self._grpc.close()
 
 
-__all__ = ["CallFailed", "RouterChannel", "Tls"]
+__all__ = ["AGAIN_S", "CallFailed", "RouterChannel", "Tls"]

@@ -60,7 +60,7 @@ class Routers:
     @property
     def kept(self) -> str:
         """``host:port`` of the router that is asked first."""
-        return self._channels[self._kept].address.target
+        return self._channels[self._kept].where
 
     def call(
         self,

@@ -26,6 +26,11 @@ from omendb_proto.v1 import router_pb2 as pb
 from tests.unit.faces.conftest import Faces
 
 
+@pytest.fixture
+def faces(every_carrier: Faces) -> Faces:
+    return every_carrier
+
+
 def created(name: str = "c", dimension: int = 2, **more: Any) -> pb.CreateCollectionRequest:
     vectors = [pb.VectorFieldSpec(dimension=dimension)]
     return pb.CreateCollectionRequest(collection=pb.CollectionSpec(name=name, vectors=vectors, **more))

@@ -33,6 +33,11 @@ from omendb_router.sessions import TOKEN_BYTES_MAX
 from tests.unit.faces.conftest import Faces
 
 
+@pytest.fixture
+def faces(every_carrier: Faces) -> Faces:
+    return every_carrier
+
+
 def outcome(answer: Any) -> tuple[int, str | None]:
     """Status, and the field of the error."""
     if answer.status_code < 400:

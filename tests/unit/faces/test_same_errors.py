@@ -12,6 +12,12 @@ from omendb_common.wire import status
 from omendb_proto.v1 import router_pb2 as pb
 from tests.unit.faces.conftest import Faces
 
+
+@pytest.fixture
+def faces(every_carrier: Faces) -> Faces:
+    return every_carrier
+
+
 TOLD: list[OmenDBError] = [
     errors.InvalidArgumentError("bad", field="k", bound="1..9", mend="ask for less"),
     errors.FormatVersionError("too new"),

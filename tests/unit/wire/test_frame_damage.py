@@ -136,11 +136,9 @@ def test_three_hundred_slow_peers_do_not_keep_others_out() -> None:
     asyncio.run(scene())
 
 
-def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("omendb_common.wire.frame_server.CONNECTIONS_MAX", 2)
-
+def test_connections_are_bounded() -> None:
     async def scene() -> None:
-        async with serving() as server, calling(server.address, connections=2) as client:
+        async with serving(connections_max=2) as server, calling(server.address, connections=2) as client:
             while server.connections < 2:
                 await client.call(1, b"", deadline=soon())
             assert await attack(server.address, hello(), False) == b""

@@ -10,8 +10,8 @@ import pytest
 from tests.unit.sdk.remote.face_server import FaceServer, face_server
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[FaceServer]:
-    """A fresh server."""
-    with face_server(tmp_path / "db") as running:
+@pytest.fixture(params=["frames", "grpc"])
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaceServer]:
+    """A fresh server, called in frames or over gRPC."""
+    with face_server(tmp_path / "db", carrier=request.param) as running:
         yield running

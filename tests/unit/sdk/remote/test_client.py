@@ -1,4 +1,4 @@
-"""The client over a real gRPC connection: errors, sessions, deadlines, parts, connecting."""
+"""The client over real connections, of frames and of gRPC: errors, sessions, deadlines, parts, connecting."""
 
 from __future__ import annotations
 
