@@ -1,10 +1,11 @@
-"""The load of the fleet's benchmark: thin clients of both faces, and the Python client, in a process of its own."""
+"""The load of the fleet's benchmark: thin clients of each face, and the Python client, in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -13,9 +14,12 @@ import numpy as np
 import uvloop
 
 import omendb
+from omendb_common.wire.frames import HEADER_BYTES, Kind, encode
+from omendb_proto.v1 import frames_pb2
 from omendb_proto.v1 import router_pb2 as pb
+from omendb_router.frame_face import PATH, PROTOCOL, ROLE
 
-FACES = ("rest", "rest, json", "grpc", "python")
+FACES = ("rest", "rest, json", "grpc", "frames", "python", "python, grpc")
 _GRPC_CHANNELS = 4
 
 
@@ -76,6 +80,86 @@ async def _rest(address: str, requests: list[bytes], n: int, seconds: float) -> 
         for i in range(n)
     ]
     await asyncio.gather(*(protocol.done for _, protocol in made))
+    return times
+
+
+class _Framed(asyncio.Protocol):
+    """One connection that carries several searches at a time; each is measured until its whole answer is there."""
+
+    def __init__(self, requests: list[bytes], until_s: float, times: list[float], n: int) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._requests = requests
+        self._until_s = until_s
+        self._times = times
+        self._n = n
+        self._began: dict[int, float] = {}
+        self._had = b""
+        self._greeted = False
+        self._transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._transport.write(b"GET %b HTTP/1.1\r\nconnection: upgrade\r\nupgrade: %b\r\n\r\n" % (PATH, PROTOCOL))
+
+    def _send(self, numbers: list[int]) -> None:
+        """The next search of some places, whose numbers their frames carry."""
+        frames = []
+        began = time.perf_counter()
+        for number in numbers:
+            self._began[number] = began
+            request = self._requests[(number * 31 + len(self._times)) % len(self._requests)]
+            frames += encode(Kind.REQUEST, number, request, method=pb.ROUTER_METHOD_SEARCH, deadline_ms=10_000)
+        self._transport.write(b"".join(frames))  # type: ignore[arg-type]  # these are bytes
+
+    def data_received(self, data: bytes) -> None:
+        self._had += data
+        if not self._greeted:
+            self._greet()
+            return
+        now, free, at = time.perf_counter(), [], 0
+        while len(self._had) - at >= HEADER_BYTES:
+            size = HEADER_BYTES + int.from_bytes(self._had[at + 28 : at + 32], "little")
+            if len(self._had) - at < size:
+                break
+            if self._had[at + 5] == Kind.RESPONSE:
+                number = int.from_bytes(self._had[at + 8 : at + 16], "little")
+                self._times.append(now - self._began.pop(number))
+                free.append(number)
+            elif self._had[at + 5] != Kind.HELLO:
+                self.done.set_exception(RuntimeError(f"the fleet answered {self._had[at : at + size]!r}"))
+                self._transport.close()
+                return
+            at += size
+        self._had = self._had[at:]
+        if free and now < self._until_s:
+            self._send(free)
+        elif not self._began:
+            self._transport.close()
+
+    def _greet(self) -> None:
+        if b"\r\n\r\n" not in self._had:
+            return
+        if not self._had.startswith(b"HTTP/1.1 101"):
+            self.done.set_exception(RuntimeError(f"the fleet answered {self._had[:300]!r}"))
+            self._transport.close()
+            return
+        self._greeted, self._had = True, b""
+        hello = frames_pb2.Hello(version_min=1, version_max=1, role=ROLE, in_flight_max=1024, frame_bytes_max=1 << 28)
+        self._transport.write(encode(Kind.HELLO, 0, hello.SerializeToString())[0])
+        self._send(list(range(1, self._n + 1)))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+
+async def _frames(address: str, requests: list[bytes], n: int, seconds: float) -> list[float]:
+    host, _, port = address.rpartition(":")
+    times: list[float] = []
+    until_s = time.perf_counter() + seconds
+    make = partial(_Framed, requests, until_s, times, n)
+    _, protocol = await asyncio.get_running_loop().create_connection(make, host, int(port))
+    await protocol.done
     return times
 
 
@@ -146,19 +230,22 @@ def work(pipe: Connection, http: str, calls: str, name: str, queries: Any) -> No
     """Serve orders of (face, include, in flight, seconds) until None comes; answers with each search's seconds."""
     queries = np.ascontiguousarray(queries, np.float32)
     made: dict[tuple[str, str], list[bytes]] = {}
-    client = omendb.Client(f"http://{http}")
-    collection = client.collection(name)
+    clients = {"python": omendb.Client(f"http://{http}"), "python, grpc": omendb.Client(f"grpc://{calls}")}
+    collections = {face: client.collection(name) for face, client in clients.items()}
     while (order := pipe.recv()) is not None:
         face, include, n, seconds = order
         if (face, include) not in made:
             made[face, include] = _requests(face, include, http, name, queries)
         try:
-            if face == "python":
-                pipe.send(_python(collection, queries, n, seconds))
+            if face in collections:
+                pipe.send(_python(collections[face], queries, n, seconds))
+            elif face == "frames":
+                pipe.send(uvloop.run(_frames(http, made[face, include], n, seconds)))
             elif face == "grpc":
                 pipe.send(uvloop.run(_grpc(calls, made[face, include], n, seconds)))
             else:
                 pipe.send(uvloop.run(_rest(http, made[face, include], n, seconds)))
         except (RuntimeError, OSError, grpc.RpcError, omendb.OmenDBError) as error:
             pipe.send(f"{face}: {error!r}")
-    client.close()
+    for client in clients.values():
+        client.close()
