@@ -18,12 +18,13 @@ from omendb_common.disk import Disk, DiskFile, DiskUsage, OpenMode, write_new_fi
 VARIABLE = "OMENDB_FAILPOINT"
 Moment = Literal["before", "torn", "after"]
 
-# (kind, class of files, moments): together the 40 failpoints of the table.
+# (kind, class of files, moments): together the 42 failpoints of the table.
 _POINTS: tuple[tuple[str, str, tuple[Moment, ...]], ...] = (
     ("pwrite", "wal", ("before", "torn", "after")),
     ("datasync", "wal", ("before", "after")),
     ("open", "wal", ("after",)),
     ("allocate", "wal", ("before", "after")),
+    ("reserve", "wal", ("before", "after")),
     ("sync", "wal", ("after",)),
     ("sync_dir", "wal", ("before", "after")),
     ("unlink", "wal", ("before", "after")),
@@ -205,11 +206,22 @@ class DyingFile:
         self._file.sync()
         self._disk.after(due)
 
+    def begin_sync(self, offset: int, length: int) -> None:
+        """See ``DiskFile``."""
+        self._file.begin_sync(offset, length)
+
     def allocate(self, length: int) -> None:
         """See ``DiskFile``."""
         due = self._disk.due("allocate", self.path)
         self._disk.before(due)
         self._file.allocate(length)
+        self._disk.after(due)
+
+    def reserve(self, length: int) -> None:
+        """See ``DiskFile``."""
+        due = self._disk.due("reserve", self.path)
+        self._disk.before(due)
+        self._file.reserve(length)
         self._disk.after(due)
 
     def truncate(self, length: int) -> None:

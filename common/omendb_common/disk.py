@@ -7,11 +7,12 @@ of its folder. Paths are strings joined with "/".
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, cast, runtime_checkable
@@ -60,8 +61,14 @@ class DiskFile(Protocol):
     def sync(self) -> None:
         """Make contents and all metadata durable. Never repeat one that failed."""
 
+    def begin_sync(self, offset: int, length: int) -> None:
+        """Have the disk begin with these bytes, so that the next sync has less to wait for. Promises nothing."""
+
     def allocate(self, length: int) -> None:
         """Extend to ``length`` bytes with written zeros, so that later overwrites need no new blocks. Never shrinks."""
+
+    def reserve(self, length: int) -> None:
+        """Extend to ``length`` bytes that read as zeros and whose space is taken, written or not. Never shrinks."""
 
     def truncate(self, length: int) -> None:
         """Cut (or extend, sparsely) to ``length`` bytes."""
@@ -151,18 +158,27 @@ def write_paced(file: DiskFile, parts: Sequence[Buffer]) -> int:
     A big file that reaches the disk in one flush holds up everybody's next fsync by all of its length; in steps
     it holds them up by one step.
     """
-    at = size = 0
+    at = 0
+    *pieces, last = in_pieces(parts, PACE_BYTES)
+    for piece in pieces:
+        at += file.pwrite(piece, at)
+        file.datasync()
+    return at + file.pwrite(last, at)
+
+
+def in_pieces(parts: Sequence[Buffer], piece_bytes: int) -> Iterator[list[memoryview]]:
+    """The buffers as views in groups of ``piece_bytes`` bytes, the last one of what is left (perhaps nothing)."""
+    size = 0
     group: list[memoryview] = []
     for part in parts:
         view = byte_view(part)
-        while size + len(view) > PACE_BYTES:
-            room = PACE_BYTES - size
-            at += file.pwrite([*group, view[:room]], at)
-            file.datasync()
+        while size + len(view) > piece_bytes:
+            room = piece_bytes - size
+            yield [*group, view[:room]]
             group, size, view = [], 0, view[room:]
         group.append(view)
         size += len(view)
-    return at + file.pwrite(group, at)
+    yield group
 
 
 def replace_file(disk: Disk, path: str, parts: Sequence[Buffer]) -> int:
@@ -266,6 +282,10 @@ class RealFile:
         """See ``DiskFile``."""
         _sync(self._checked())
 
+    def begin_sync(self, offset: int, length: int) -> None:
+        """See ``DiskFile``."""
+        _start_writeback(self._checked(), offset, length)
+
     def allocate(self, length: int) -> None:
         """See ``DiskFile``."""
         at = self.size()
@@ -274,6 +294,12 @@ class RealFile:
             # fdatasync that follows then costs a journal commit (measured four times slower).
             step = min(len(_ZEROS), length - at)
             at += self.pwrite([memoryview(_ZEROS)[:step]], at)
+
+    def reserve(self, length: int) -> None:
+        """See ``DiskFile``."""
+        at = self.size()
+        if at < length and not _take_space(self._checked(), at, length - at):
+            self.allocate(length)
 
     def truncate(self, length: int) -> None:
         """See ``DiskFile``."""
@@ -308,6 +334,43 @@ if sys.platform == "darwin":
 else:
     _sync = os.fsync
     _datasync = os.fdatasync
+
+if sys.platform == "linux":
+    # SYNC_FILE_RANGE_WRITE: it begins and waits for nothing, and leaves every error to the sync that follows.
+    _WRITE = 2
+
+    def _sync_file_range() -> Callable[[int, int, int, int], object] | None:
+        try:
+            call = ctypes.CDLL(None).sync_file_range
+        except (OSError, AttributeError):  # a C library that hides it
+            return None
+        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+        call.restype = ctypes.c_int
+        return call
+
+    _begin_sync = _sync_file_range()
+
+    def _start_writeback(fd: int, offset: int, length: int) -> None:
+        if _begin_sync is not None:
+            _begin_sync(fd, offset, length, _WRITE)
+
+    def _take_space(fd: int, offset: int, length: int) -> bool:
+        """Have the file system take blocks without writing them; False where it cannot."""
+        try:
+            os.posix_fallocate(fd, offset, length)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                return False
+            raise
+        return True
+else:
+
+    def _start_writeback(fd: int, offset: int, length: int) -> None:
+        pass
+
+    def _take_space(fd: int, offset: int, length: int) -> bool:
+        return False
+
 
 # A map holds a descriptor, of which a process has few: small files are read.
 _MAP_BYTES_MIN = 64 << 10
@@ -417,6 +480,7 @@ __all__ = [
     "OpenMode",
     "RealDisk",
     "RealFile",
+    "in_pieces",
     "make_folder",
     "parent_of",
     "replace_file",

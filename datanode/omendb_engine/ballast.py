@@ -54,7 +54,7 @@ class Ballast:
     def _grow(self, target: int) -> bool:
         file = self._disk.open(self._path, "rw" if self._disk.exists(self._path) else "create")
         try:
-            file.allocate(target)
+            file.reserve(target)
             file.sync()
         except OSError as error:
             if not is_full(error):

@@ -12,7 +12,7 @@ from omendb_chaos.session import BusyDisk, Session
 from omendb_common.disk import DiskUsage
 from omendb_common.errors import DiskFullError, OmenDBError
 
-KINDS = ("open", "pwrite", "allocate", "rename", "mkdir")
+KINDS = ("open", "pwrite", "allocate", "reserve", "rename", "mkdir")
 _SMALL = ("append_wide", "rotate", "delete_sealed", "merge", "index", "rename")
 _FULL = (
     *_SMALL,

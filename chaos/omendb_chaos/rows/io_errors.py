@@ -8,7 +8,8 @@ from omendb_chaos.rows.outcome import Budget, Outcome
 from omendb_chaos.rows.sweep import sweep
 from omendb_chaos.workloads import WORKLOADS
 
-KINDS = ("open", "pread", "pwrite", "allocate", "truncate", "rename", "unlink", "mkdir", "rmdir", "listdir", "usage")
+_SPACE = ("allocate", "reserve", "truncate")
+KINDS = ("open", "pread", "pwrite", *_SPACE, "rename", "unlink", "mkdir", "rmdir", "listdir", "usage")
 _SMALL = ("updates", "delete_sealed", "merge", "index", "drop", "reopen_clean")
 _FULL = (*_SMALL, "rotate", "flush_often", "late_writes_in_merge", "reopen_killed", "rename", "two_fields", "retire")
 

@@ -74,12 +74,24 @@ class SimFile:
         """See ``DiskFile``."""
         self._sync("sync")
 
+    def begin_sync(self, offset: int, length: int) -> None:
+        """See ``DiskFile``. Any sector may reach the disk at any time without it."""
+        with self._disk.lock:
+            self._check()
+
     def allocate(self, length: int) -> None:
         """See ``DiskFile``."""
         with self._disk.lock:
             self._check(writing=True)
             if length > self.size():
                 self._disk.resize(self._node, self.path, length, "allocate")
+
+    def reserve(self, length: int) -> None:
+        """See ``DiskFile``."""
+        with self._disk.lock:
+            self._check(writing=True)
+            if length > self.size():
+                self._disk.resize(self._node, self.path, length, "reserve")
 
     def truncate(self, length: int) -> None:
         """See ``DiskFile``."""
@@ -356,14 +368,14 @@ class SimDisk:
         return len(data)
 
     def resize(self, node: int, path: str, length: int, kind: str) -> None:
-        """Allocate or truncate, or fail (allocating: after a part)."""
+        """Allocate, reserve or truncate, or fail (but for truncating: after a part)."""
         size = self._live.files[node].size
         failed = self.faults.error_for(kind, path)
         end = self._room_end(node)
         if failed is None and (kind == "truncate" or length <= end):
             self._do(Resize(node, length))
             return
-        if kind == "allocate":
+        if kind != "truncate":
             stop = min(length, end) if failed is None else self._rng.randint(size, length)
             self._do(Resize(node, max(stop, size)))
         code = errno.ENOSPC if failed is None else failed

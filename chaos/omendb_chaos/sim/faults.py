@@ -15,6 +15,7 @@ KINDS = (
     "sync",
     "sync_dir",
     "allocate",
+    "reserve",
     "truncate",
     "rename",
     "unlink",
@@ -24,7 +25,7 @@ KINDS = (
     "usage",
 )
 # The calls that change something, and those that make it last.
-WRITE_KINDS = ("open", "pwrite", "allocate", "truncate", "rename", "unlink", "mkdir", "rmdir")
+WRITE_KINDS = ("open", "pwrite", "allocate", "reserve", "truncate", "rename", "unlink", "mkdir", "rmdir")
 SYNC_KINDS = ("datasync", "sync", "sync_dir")
 
 

@@ -1,7 +1,9 @@
 """Makes log segments ahead of need: zero-filled, fsynced, and their name fsynced too.
 
 Overwriting zeros that are on disk changes no metadata, so a commit's fdatasync costs one data write; and a full
-disk is met here, before any byte of a record is written, where it harms nothing.
+disk is met here, before any byte of a record is written, where it harms nothing. The zeros of the next segment keep
+step with the records in this one. What a writer comes too early for is reserved instead: the file system takes the
+blocks and notes that they read as zeros, which costs it a note more when they are written, and nobody a wait.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import errno
 from concurrent.futures import Executor, Future
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from omendb_common.disk import PACE_BYTES, Disk, DiskFile
 from omendb_common.errors import DiskFullError, ReplicaFailedError
@@ -18,6 +20,8 @@ from omendb_engine.wal.record import HEADER_PAGE_BYTES, segment_name
 _PAGE_BYTES = 4096
 # Groups that a segment made ahead has room for, however small the one before it was.
 _GROUPS_AHEAD = 2
+# The zeros are all there when this share of the segment in use is full.
+_WHOLE_AT = 0.875
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -35,15 +39,41 @@ class WalSettings:
     segment_bytes: int = 64 << 20
     first_segment_bytes: int = 1 << 20
 
+    @property
+    def step_bytes(self) -> int:
+        """Zeros that are written and synced at a time."""
+        return max(_PAGE_BYTES, min(PACE_BYTES, self.segment_bytes // 32))
+
 
 @dataclass(frozen=True, slots=True)
 class BlankSegment:
-    """A segment file of durable zeros."""
+    """A segment file that durably reads as zeros, its blocks taken."""
 
     seq: int
     path: str
     file: DiskFile
     size: int
+
+
+@dataclass(slots=True)
+class _Making:
+    """A segment in the making; it belongs to ``step`` while that runs.
+
+    ``zeros`` of its ``size`` bytes are on disk; ``whole``: all of it is, and its name.
+    """
+
+    seq: int
+    path: str
+    size: int
+    file: DiskFile | None = None
+    zeros: int = 0
+    whole: bool = False
+    step: Future[None] = field(default_factory=Future)
+
+    @property
+    def resting(self) -> bool:
+        """Whether nobody works on it, and nothing went wrong."""
+        return self.step.done() and not self.step.cancelled() and self.step.exception() is None
 
 
 def log_failed(error: OSError, doing: str) -> WalFailedError:
@@ -77,10 +107,10 @@ def is_full(error: OSError) -> bool:
 
 
 class SegmentPreparer:
-    """Hands out blank segments, doubling in size, and keeps at most one ready.
+    """Hands out blank segments, doubling in size, and keeps at most one in the making.
 
-    Calls must not overlap; only the making itself runs in ``executor`` (inline when None). Sequence numbers
-    are never used twice, not even after a failure.
+    Calls must not overlap; only steps of the making run in ``executor`` (there is none: all is made when it is
+    needed). Sequence numbers are never used twice, not even after a failure.
     """
 
     def __init__(
@@ -93,53 +123,69 @@ class SegmentPreparer:
         self._size_max = _round_up(settings.segment_bytes)
         self._first_size = min(_round_up(settings.first_segment_bytes), self._size_max)
         self._next_size = self._first_size
-        self._ready: Future[BlankSegment] | None = None
+        self._step_bytes = settings.step_bytes
+        self._making: _Making | None = None
 
-    def prepare_ahead(self, group_bytes: int) -> None:
-        """Start making the next segment, for groups of about this size, in the background, unless that was done."""
-        if self._executor is not None and self._ready is None:
+    def prepare_ahead(self, group_bytes: int, used: float) -> None:
+        """Take the next step, in the background, if it is time for one.
+
+        Args:
+            group_bytes: how large the groups are that the segment is for.
+            used: share of the segment in use that is full, 0.0..1.0.
+        """
+        if self._executor is None:
+            return
+        making = self._making
+        if making is None:
             # One that held a single group would be waited for by every group.
             several = min(_round_up(HEADER_PAGE_BYTES + _GROUPS_AHEAD * group_bytes), self._size_max)
             self._next_size = max(self._next_size, several)
-            self._ready = self._executor.submit(self._make, *self._plan(0))
+            making = self._making = self._plan(0)
+        elif not making.resting:
+            return
+        if making.zeros < min(making.size * used / _WHOLE_AT, making.size):
+            making.step = self._executor.submit(self._take_step, making)
 
     def background_failure(self) -> WalFailedError | None:
         """What went wrong in the background, if it was worse than a full disk."""
-        if self._ready is None or not self._ready.done():
+        making = self._making
+        if making is None or not making.step.done() or making.step.cancelled():
             return None
-        error = self._ready.exception()
+        error = making.step.exception()
         return error if isinstance(error, WalFailedError) else None
 
     def take(self, needed_bytes: int) -> BlankSegment:
-        """A blank segment of at least this size; waits for the one in the making.
+        """A blank segment of at least this size; waits for the step that is being taken.
 
         Raises:
             DiskFullError: there is no room; nothing was changed, and it can be tried again.
             WalFailedError: the disk failed.
         """
-        ready, self._ready = self._ready, None
-        if ready is not None:
+        making, self._making = self._making, None
+        if making is not None:
             # Full a while ago need not be full now: try once more in that case.
             with suppress(DiskFullError):
-                return self._grown(ready.result(), needed_bytes)
+                self._await_step(making)
+                return self._finished(making, needed_bytes)
         try:
-            return self._make(*self._plan(needed_bytes))
+            return self._finished(self._plan(needed_bytes), needed_bytes)
         except DiskFullError:
             # There may still be room for just this, and a delete that goes through makes more.
             self._next_size = self._first_size
-            seq, size = self._plan(0)
+            making = self._plan(0)
             smallest = _round_up(needed_bytes)
-            if smallest >= size:
+            if smallest >= making.size:
                 raise
-            return self._make(seq, smallest)
+            making.size = smallest
+            return self._finished(making, needed_bytes)
 
     def discard(self) -> None:
-        """Remove the segment that was made and not needed."""
-        ready, self._ready = self._ready, None
-        if ready is None or ready.cancel():
-            return
-        with suppress(DiskFullError, WalFailedError):
-            self.remove(ready.result())
+        """Remove the segment that was begun and not needed."""
+        making, self._making = self._making, None
+        if making is not None:
+            with suppress(DiskFullError, WalFailedError):
+                self._await_step(making)
+            self._remove(making)
 
     def remove(self, blank: BlankSegment) -> None:
         """Throw a blank segment away."""
@@ -148,49 +194,78 @@ class SegmentPreparer:
             blank.file.close()
             self._disk.unlink(blank.path)
 
-    def _plan(self, needed_bytes: int) -> tuple[int, int]:
+    def _remove(self, making: _Making) -> None:
+        if making.file is not None:
+            self.remove(BlankSegment(making.seq, making.path, making.file, making.size))
+            making.file = None
+
+    def _plan(self, needed_bytes: int) -> _Making:
         seq, size = self._next_seq, max(self._next_size, _round_up(needed_bytes))
         self._next_seq += 1
         self._next_size = min(self._next_size * 2, self._size_max)
-        return seq, size
+        making = _Making(seq, f"{self._folder}/{segment_name(seq)}", size)
+        making.step.set_result(None)
+        return making
 
-    def _make(self, seq: int, size: int) -> BlankSegment:
-        path = f"{self._folder}/{segment_name(seq)}"
+    @staticmethod
+    def _await_step(making: _Making) -> None:
+        """Have nobody work on it; raises what went wrong."""
+        if not making.step.cancel():
+            making.step.result()
+
+    def _take_step(self, making: _Making) -> None:
+        """Zeros for the next piece, durable: a commit's fdatasync waits for whatever is being flushed beside it."""
+        file = self._begun(making)
+        zeros = min(making.zeros + self._step_bytes, making.size)
         try:
-            file = self._disk.open(path, "create")
+            file.allocate(zeros)
+            file.datasync()
         except OSError as error:
-            raise disk_full(error) if is_full(error) else log_failed(error, "creating a log segment") from error
-        blank = BlankSegment(seq, path, file, size)
+            raise self._spoiled(making, error) from error
+        making.zeros = zeros
+        if zeros == making.size:
+            self._settle(making, file)
+
+    def _begun(self, making: _Making) -> DiskFile:
+        if making.file is None:
+            try:
+                making.file = self._disk.open(making.path, "create")
+            except OSError as error:
+                raise disk_full(error) if is_full(error) else log_failed(error, "creating a log segment") from error
+        return making.file
+
+    def _spoiled(self, making: _Making, error: OSError) -> DiskFullError | WalFailedError:
+        # The file goes, and whatever its failed fsync left in doubt goes with it.
+        self._remove(making)
+        return disk_full(error) if is_full(error) else log_failed(error, "making a log segment")
+
+    def _finished(self, making: _Making, needed_bytes: int) -> BlankSegment:
+        """A whole segment, at once: what lacks is reserved, but for a first step, for the logs of small databases."""
+        file = self._begun(making)
+        size = max(making.size, _round_up(needed_bytes))
+        if not making.whole or size > making.size:
+            try:
+                if not making.zeros:
+                    file.allocate(min(self._step_bytes, size))
+                file.reserve(size)
+            except OSError as error:
+                raise self._spoiled(making, error) from error
+            self._settle(making, file)
+        return BlankSegment(making.seq, making.path, file, size)
+
+    def _settle(self, making: _Making, file: DiskFile) -> None:
+        """Make the file and its name last."""
         try:
-            for step in range(PACE_BYTES, size, PACE_BYTES):
-                # In steps, because a commit's fdatasync waits for whatever is being flushed beside it.
-                file.allocate(step)
-                file.datasync()
-            file.allocate(size)
             file.sync()
         except OSError as error:
-            # The file goes, and whatever its failed fsync left in doubt goes with it.
-            self.remove(blank)
-            raise disk_full(error) if is_full(error) else log_failed(error, "making a log segment") from error
+            raise self._spoiled(making, error) from error
         try:
             self._disk.sync_dir(self._folder)
         except OSError as error:
             # A folder cannot be thrown away, so not even a full disk is harmless here.
-            self.remove(blank)
+            self._remove(making)
             raise log_failed(error, "syncing the log folder") from error
-        return blank
-
-    def _grown(self, blank: BlankSegment, needed_bytes: int) -> BlankSegment:
-        if blank.size >= needed_bytes:
-            return blank
-        size = _round_up(needed_bytes)
-        try:
-            blank.file.allocate(size)
-            blank.file.sync()
-        except OSError as error:
-            self.remove(blank)
-            raise disk_full(error) if is_full(error) else log_failed(error, "growing a log segment") from error
-        return BlankSegment(blank.seq, blank.path, blank.file, size)
+        making.whole = True
 
 
 def _round_up(size: int) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,30 @@ def test_allocate_writes_zeros_and_never_shrinks(place: tuple[Disk, str]) -> Non
     file.sync()
 
 
+def test_reserve_reads_as_zeros_and_never_shrinks(place: tuple[Disk, str]) -> None:
+    disk, folder = place
+    file = disk.open(f"{folder}/f", "create")
+    file.pwrite([b"xy"], 0)
+    file.reserve(10_000)
+    assert file.pread(20_000, 0) == b"xy" + bytes(9_998)
+    file.reserve(5)
+    assert file.size() == 10_000
+    file.pwrite([b"z"], 9_999)
+    file.allocate(10_000)
+    assert file.pread(20_000, 0) == b"xy" + bytes(9_997) + b"z"
+    file.sync()
+
+
+def test_to_begin_a_sync_changes_nothing(place: tuple[Disk, str]) -> None:
+    disk, folder = place
+    file = disk.open(f"{folder}/f", "create")
+    file.pwrite([b"x" * 10_000], 0)
+    file.begin_sync(0, 5000)
+    file.begin_sync(50_000, 10)
+    assert file.pread(20_000, 0) == b"x" * 10_000
+    file.datasync()
+
+
 def test_truncate_cuts_and_extends_with_zeros(place: tuple[Disk, str]) -> None:
     disk, folder = place
     file = disk.open(f"{folder}/f", "create")
@@ -111,6 +137,8 @@ def test_a_closed_file_refuses(place: tuple[Disk, str]) -> None:
     calls: list[Callable[[], object]] = [
         lambda: file.pread(1, 0),
         lambda: file.pwrite([b"x"], 0),
+        lambda: file.reserve(10),
+        lambda: file.begin_sync(0, 1),
         file.datasync,
         file.sync,
         file.size,
@@ -222,3 +250,37 @@ def test_usage_adds_up(place: tuple[Disk, str]) -> None:
 
 def test_parent_of() -> None:
     assert [parent_of(p) for p in ("a", "/a", "a/b", "/a/b/", "/")] == [".", "/", "a", "/a", "."]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what is reserved is written")
+def test_what_is_reserved_has_its_blocks(tmp_path: Path) -> None:
+    file = RealDisk().open(f"{tmp_path}/f", "create")
+    file.reserve(1 << 20)
+    assert os.stat(f"{tmp_path}/f").st_blocks * 512 >= 1 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what is reserved is written")
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_that_cannot_reserve_is_given_zeros(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    file = RealDisk().open(f"{tmp_path}/f", "create")
+    file.pwrite([b"xy"], 0)
+    file.reserve(10_000)
+    assert file.pread(20_000, 0) == b"xy" + bytes(9_998)
+    assert os.stat(f"{tmp_path}/f").st_blocks * 512 >= 10_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere what is reserved is written")
+def test_no_room_for_a_reservation_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    with pytest.raises(OSError) as caught:
+        RealDisk().open(f"{tmp_path}/f", "create").reserve(10_000)
+    assert caught.value.errno == errno.ENOSPC

@@ -149,6 +149,6 @@ def test_released_space_can_be_used_at_once() -> None:
 
 def test_other_errors_are_not_taken_for_a_full_disk() -> None:
     disk = new_disk()
-    disk.faults.fail("allocate", 1, errno.EIO)
+    disk.faults.fail("reserve", 1, errno.EIO)
     with pytest.raises(OSError):
         Ballast(disk, "/db").establish(1 << 20, 8 << 20)

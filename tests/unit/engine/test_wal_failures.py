@@ -14,7 +14,7 @@ from omendb_chaos.sim.oplog import SyncFile, SyncFolder
 from omendb_common.errors import DatabaseClosedError, DiskFullError, ReplicaFailedError
 from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.writer import WalWriter
-from tests.unit.engine.wal_cases import append, check, new_disk, open_writer, scan, segment_paths
+from tests.unit.engine.wal_cases import append, check, new_disk, open_writer, scan, segment_path, segment_paths
 
 
 def workload(disk: SimDisk) -> tuple[list[int], WalWriter | None, BaseException | None]:
@@ -172,7 +172,7 @@ def test_a_failure_in_the_background_stops_the_next_operation() -> None:
     disk = new_disk()
     with ThreadPoolExecutor(1) as executor:
         writer = open_writer(disk, prepare=executor)
-        disk.faults.fail("sync", 2)
+        disk.faults.fail("datasync", path_part=segment_path(2))
         append(writer, 9000)
         executor.submit(lambda: None).result()
         assert_dead(disk, writer)
@@ -202,6 +202,31 @@ def test_a_segment_that_cannot_be_removed_is_tried_again() -> None:
     assert not writer.failed
     writer.drop_through(4)
     assert len(segment_paths(disk)) == 1
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_large_group_goes_to_the_disk_in_pieces_and_fails_as_one(nth: int) -> None:
+    disk = new_disk()
+    writer = open_writer(disk)
+    append(writer, 100)
+    assert writer.sync() == 1
+    before = disk.faults.calls["pwrite"]
+    disk.faults.fail("pwrite", nth, path_part=segment_path(2))
+    if nth == 1:  # the segment's header
+        with pytest.raises(WalFailedError):
+            append(writer, 3 << 20)
+        return
+    with pytest.raises(WalFailedError):
+        append(writer, 3 << 20)
+    assert disk.faults.calls["pwrite"] - before >= nth
+    assert_dead(disk, writer)
+    disk.faults.clear()
+    found = scan(disk)
+    check(list(found), 1, 1)
+    writer = open_writer(disk, found.end, incarnation=1)
+    append(writer, 3 << 20, 10, 1 << 20)
+    writer.close()
+    check(list(scan(disk))[:-1], 1, 4)
 
 
 def test_what_nobody_synced_is_synced_behind_the_writes() -> None:
