@@ -46,21 +46,28 @@ def arrow_of_texts(values: Sequence[str | None]) -> pa.Array:
         UnicodeEncodeError: one is not UTF-8.
         pa.ArrowException: more than 2 GiB.
     """
-    null = None
     try:
-        joined = "".join(values)  # type: ignore[arg-type]  # None is what the TypeError is for
+        return arrow_of_strings(cast("Sequence[str]", values))
     except TypeError:
         null = np.fromiter((text is None for text in values), np.bool_, len(values))
-        values = [text or "" for text in values]
-        joined = "".join(cast("list[str]", values))
+        return arrow_of_strings([text or "" for text in values], null)
+
+
+def arrow_of_strings(values: Sequence[str], null: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+    """As :func:`arrow_of_texts`; where ``null`` (n) is true there is no value.
+
+    Raises:
+        TypeError: a value is no string.
+    """
+    joined = "".join(values)
     data = joined.encode()
-    pieces: Iterable[Any] = (
-        values if len(data) == len(joined) else (text.encode() for text in values if text is not None)
-    )
     if len(data) > _OFFSET_MAX:
         return pa.array(values, pa.string(), mask=null)
+    pieces: Iterable[Any] = values if len(data) == len(joined) else (text.encode() for text in values)
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum(np.fromiter(map(len, pieces), np.int32, len(values)), out=offsets[1:])
+    if offsets[-1] != len(data):
+        raise TypeError("a kind of string that says another length than it has")
     valid = None if null is None else pa.py_buffer(np.packbits(~null, bitorder="little"))
     return pa.StringArray.from_buffers(len(values), pa.py_buffer(offsets), pa.py_buffer(data), valid)
 
@@ -123,4 +130,4 @@ def filled(array: pa.Array, value: Any) -> pa.Array:
     return pc.fill_null(array, one[0])
 
 
-__all__ = ["arrow_of_numpy", "arrow_of_texts", "arrow_of_values", "filled", "numpy_of_arrow"]
+__all__ = ["arrow_of_numpy", "arrow_of_strings", "arrow_of_texts", "arrow_of_values", "filled", "numpy_of_arrow"]

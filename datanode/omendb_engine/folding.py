@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from omendb_common.ids import U64Array
+from omendb_common.ids import IdColumn, U64Array
+
+
+def last_rows(ids: IdColumn) -> npt.NDArray[np.int64] | None:
+    """Rows that are the last of their id, in order; None when all ids differ (the usual case)."""
+    # Rising integers, as most callers number their points, are told apart without their hashes.
+    if ids.strs is None and ids.ints is not None and (ids.ints[1:] > ids.ints[:-1]).all():
+        return None
+    return last_occurrences(*ids.hashes())
 
 
 def last_occurrences(hi: U64Array, lo: U64Array) -> npt.NDArray[np.int64] | None:
@@ -24,4 +32,4 @@ def last_occurrences(hi: U64Array, lo: U64Array) -> npt.NDArray[np.int64] | None
     return np.sort(order[last])
 
 
-__all__ = ["last_occurrences"]
+__all__ = ["last_occurrences", "last_rows"]

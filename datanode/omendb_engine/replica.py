@@ -38,7 +38,7 @@ from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, SpaceLevel
 from omendb_engine.beside import Beside
 from omendb_engine.commit import GroupCommit
 from omendb_engine.disk_errors import disk_error, translated
-from omendb_engine.folding import last_occurrences
+from omendb_engine.folding import last_rows
 from omendb_engine.hash_tree import HashTrees
 from omendb_engine.maintenance import Maintenance
 from omendb_engine.operation import Operation, WriteResult, as_exhausted, fail_all
@@ -211,7 +211,7 @@ class Replica(Reader):
             raise InvalidArgumentError(f"{len(ids)} ids for {n} vectors", field="ids", bound=f"{n} ids")
         batch = WriteBatch(Op.UPSERT, ids, vectors, payload)
         if not auto:
-            keep = last_occurrences(*ids.hashes())
+            keep = last_rows(ids)
             if keep is not None:
                 batch = take_batch(batch, keep)
         result = self._submit(batch, auto=auto, create_only=create_only)
@@ -237,7 +237,7 @@ class Replica(Reader):
         for name, array in (vectors or {}).items():
             check_vectors(self.schema, name, array, len(ids))
         batch = WriteBatch(Op.UPDATE, ids, dict(vectors or {}), payload, None, tuple(unset))
-        keep = last_occurrences(*ids.hashes())
+        keep = last_rows(ids)
         if keep is not None:
             batch = take_batch(batch, keep)
         result = self._submit(batch)
@@ -246,7 +246,7 @@ class Replica(Reader):
     def delete(self, ids: IdColumn) -> WriteResult:
         """Delete points; ids that do not exist are no error. ``count`` is how many did exist."""
         self._check_writable()
-        keep = last_occurrences(*ids.hashes())
+        keep = last_rows(ids)
         return self._submit(WriteBatch(Op.DELETE, ids if keep is None else ids.take(keep)))
 
     def delete_where(self, condition: Filter) -> WriteResult:

@@ -21,7 +21,7 @@ from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import FIELDS_MAX, TYPES, check_path, split_name
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import ID_BYTES_MAX, CollectionSchema
-from omendb_engine.folding import last_occurrences
+from omendb_engine.folding import last_rows
 from omendb_engine.vectors import all_finite
 
 I64Array = npt.NDArray[np.int64]
@@ -109,7 +109,7 @@ def _check_ids(ids: IdColumn) -> None:
         raise InvalidArgumentError("the batch is empty", field="ids", bound="at least one id")
     if ids.strs is not None:
         _check_strings(ids)
-    if last_occurrences(*ids.hashes()) is not None:
+    if last_rows(ids) is not None:
         raise InvalidArgumentError("an id stands in the batch twice", field="ids", bound="ids that differ")
 
 

@@ -16,7 +16,14 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.payload.assemble import assemble
 from omendb_common.payload.names import LIST_KINDS, TIME, TYPES, check_key, check_path, field_of
 from omendb_common.payload.values import Cells, Part, refuse
-from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts, arrow_of_values, filled, numpy_of_arrow
+from omendb_common.plain_arrow import (
+    arrow_of_numpy,
+    arrow_of_strings,
+    arrow_of_texts,
+    arrow_of_values,
+    filled,
+    numpy_of_arrow,
+)
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MICROSECOND = dt.timedelta(microseconds=1)
@@ -183,6 +190,13 @@ def _append_list(parts: list[Part], path: str, values: list[Any]) -> None:
     The type is never left to Arrow to infer: it turns integers among floats into floats and among datetimes
     into datetimes, cuts datetimes among dates down to dates, and follows nesting of any depth.
     """
+    if values and type(values[0]) is str:
+        # Joining tells by itself whether all are strings, in half the time that asking each takes.
+        try:
+            parts.append((path, "s", arrow_of_strings(values)))
+            return
+        except (TypeError, UnicodeEncodeError, pa.ArrowException):
+            pass
     only: type = type(None)
     kinds = set(map(type, values)) - {type(None)}
     if kinds == {list}:

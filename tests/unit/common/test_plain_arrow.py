@@ -11,14 +11,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts, arrow_of_values, filled, numpy_of_arrow
+from omendb_common.payload import columns_from_mapping
+from omendb_common.plain_arrow import (
+    arrow_of_numpy,
+    arrow_of_strings,
+    arrow_of_texts,
+    arrow_of_values,
+    filled,
+    numpy_of_arrow,
+)
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cs"])))))
 def test_texts_are_what_arrow_makes_of_them(values: list[str | None]) -> None:
     made = arrow_of_texts(values)
@@ -58,6 +67,7 @@ def test_arrays_are_what_arrow_makes_of_them(dtype: str, step: int) -> None:
     assert made.equals(pa.array(array.astype(array.dtype.newbyteorder("="))))
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["?", "i1", "u2", "i4", "u8", "f2", "f4", "f8", "M8[us]"]),
     st.lists(st.booleans(), max_size=40),
@@ -79,6 +89,7 @@ def test_there_and_back_with_gaps_and_offsets(dtype: str, null: list[bool], star
         assert numpy_of_arrow(full).dtype == array.dtype
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.none(), st.text(max_size=3))), st.integers(0, 5))
 def test_texts_come_back_as_objects(values: list[str | None], start: int) -> None:
     made = arrow_of_texts(values).slice(start)
@@ -121,3 +132,34 @@ def test_a_first_write_does_not_wait_for_pandas(tmp_path: Path) -> None:
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=120
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+class Longer(str):
+    """A string that says another length than it has."""
+
+    def __len__(self) -> int:
+        return super().__len__() + 100
+
+
+def test_a_string_is_as_long_as_its_bytes_whatever_it_says() -> None:
+    values = ["a", Longer("bc"), "d"]
+    with pytest.raises(TypeError):
+        arrow_of_strings(values)
+    batch = columns_from_mapping({"x": values}, 3)
+    assert batch.to_pydict() == {"x#s": ["a", "bc", "d"]}
+
+
+@pytest.mark.parametrize("other", [0, 0.0, False, [], b""])
+def test_a_value_among_strings_that_is_none_is_not_taken_for_one(other: object) -> None:
+    with pytest.raises(TypeError):
+        arrow_of_strings(["a", other, "b"])  # type: ignore[list-item]
+
+
+def test_a_list_that_begins_with_a_string_may_go_on_with_anything() -> None:
+    batch = columns_from_mapping({"x": ["a", None, 0, False, "ü", 1.5]}, 6)
+    assert batch.to_pydict() == {
+        "x#s": ["a", None, None, None, "ü", None],
+        "x#i": [None, None, 0, None, None, None],
+        "x#b": [None, None, None, False, None, None],
+        "x#f": [None, None, None, None, None, 1.5],
+    }
