@@ -33,6 +33,10 @@ _COMBINING = ("$and", "$or", "$not")
 # Longer keys are hashed: a cache must not hold the text of 65,536 values.
 _KEY_LENGTH_MAX = 512
 _FLOAT_IS_INT_MAX = float(1 << 63)
+# Small filters that were read are kept, since callers send few different ones again and again, and reading one takes
+# a quarter as long as searching with it. They are forgotten all at once, at a few hundred KiB.
+_KEPT_MAX, _KEPT_TEXT_MAX, _KEPT_ITEMS_MAX, _KEPT_DEPTH_MAX = 256, 512, 16, 4
+_kept: dict[str, Filter] = {}
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 
 
@@ -47,7 +51,36 @@ def parse_filter(value: Filter | Mapping[str, Any] | None) -> Filter | None:
     """
     if value is None:
         return None
-    return check_filter(value if isinstance(value, Filter) else _parse_object(value, 1))
+    if isinstance(value, Filter):
+        return check_filter(value)
+    if not _is_small(value, _KEPT_DEPTH_MAX):
+        return check_filter(_parse_object(value, 1))
+    # Exact types only, so that one text never stands for two filters; True, 1 and 1.0 differ in it.
+    text = repr(value)
+    found = _kept.get(text)
+    if found is None:
+        found = check_filter(_parse_object(value, 1))
+        if len(_kept) >= _KEPT_MAX:
+            _kept.clear()
+        if len(text) <= _KEPT_TEXT_MAX:
+            _kept[text] = found
+    return found
+
+
+def _is_small(value: Any, depth: int) -> bool:
+    """Whether a filter is a few plain values in dicts and lists, as most are that are asked for again and again."""
+    kind = type(value)
+    if kind is str:
+        return len(value) <= _KEPT_TEXT_MAX
+    if kind is int:  # Python refuses to print the largest
+        return bool(value.bit_length() <= 64)
+    if kind is float or kind is bool or value is None:
+        return True
+    if not depth or (kind is not dict and kind is not list) or len(value) > _KEPT_ITEMS_MAX:
+        return False
+    if kind is dict:
+        return all(type(key) is str and _is_small(child, depth - 1) for key, child in value.items())
+    return all(_is_small(child, depth - 1) for child in value)
 
 
 def _parse_object(value: Any, depth: int) -> Filter:
@@ -222,10 +255,14 @@ def canonical_key(node: Filter) -> str:
     ``and``/``or`` are flattened, sorted and freed of doubles; ``1`` and ``1.0`` are one number; ``ne``,
     ``nin`` and ``isNull`` are negations. Different keys may still mean the same.
     """
-    text = _dump(_canonical(node))
-    if len(text) <= _KEY_LENGTH_MAX:
-        return text
-    return "blake2b:" + hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+    try:
+        return node._key
+    except AttributeError:  # not asked before; whoever asks at the same time finds the same
+        text = _dump(_canonical(node))
+    if len(text) > _KEY_LENGTH_MAX:
+        text = "blake2b:" + hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
+    object.__setattr__(node, "_key", text)
+    return text
 
 
 def _dump(value: Any) -> str:

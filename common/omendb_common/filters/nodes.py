@@ -29,9 +29,14 @@ _COMBINE = "combine filters with F.AND, F.OR, F.NOT or with &, |, ~"
 
 
 class Filter:
-    """A condition on payloads. Combine with ``&``, ``|`` and ``~``; it has no truth value of its own."""
+    """A condition on payloads. Combine with ``&``, ``|`` and ``~``; it has no truth value of its own.
 
-    __slots__ = ()
+    ``_key``: what ``canonical_key`` found, once it was asked.
+    """
+
+    __slots__ = ("_key",)
+
+    _key: str
 
     def __bool__(self) -> bool:
         raise InvalidArgumentError("a filter is neither true nor false", field="filters", mend=_COMBINE)

@@ -261,6 +261,12 @@ def _search_wide(step: _Step, request: SearchRequest, work: Work) -> tuple[Float
     passing = step.allowed.contains(candidates)
     if not _complete(candidates, candidates.shape[1]):
         passing &= candidates >= 0
+    if m == 1:
+        hits = passing[0].nonzero()[0]
+        if len(hits) >= k:
+            hits = hits[:k]
+            return near.take(hits, axis=1), candidates.take(hits, axis=1)
+        return _search_thin(step, request, [0], len(hits), work)
     native, rows = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
     short: list[int] = []
     fewest = k

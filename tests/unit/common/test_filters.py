@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
+import math
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -29,6 +31,7 @@ from omendb_common.filters import (
     StartsWith,
     canonical_key,
     check_filter,
+    form,
     parse_filter,
     to_json,
 )
@@ -319,3 +322,68 @@ def test_long_keys_are_hashed() -> None:
     assert len(canonical_key(long)) < 100
     assert canonical_key(long) != canonical_key(longer)
     assert canonical_key(long) == canonical_key(F.in_("a", range(999, -1, -1)))
+
+
+def test_a_filter_that_was_read_before_is_read_no_more() -> None:
+    asked = {"bucket": {"$lt": 500}, "$or": [{"a": "x"}, {"b": None}]}
+    first = parse_filter(asked)
+    assert parse_filter({"bucket": {"$lt": 500}, "$or": [{"a": "x"}, {"b": None}]}) is first
+    asked["bucket"]["$lt"] = 501  # type: ignore[index]
+    assert parse_filter(asked) == F.AND(F.lt("bucket", 501), F.OR(F.eq("a", "x"), F.is_null("b")))
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        [{"a": 1}, {"a": 1.0}, {"a": True}, {"a": "1"}, {"a": "True"}],
+        [{"a": 0.0}, {"a": -0.0}, {"a": 0}, {"a": False}, {"a": None}],
+        [{"a": {"$in": [1, 2]}}, {"a": {"$in": ["1", 2]}}, {"a": {"$in": [1.0, 2]}}],
+        [{"a": np.int64(4607182418800017408)}, {"a": np.float64(1.0)}, {"a": 4607182418800017408}, {"a": 1.0}],
+    ],
+)
+def test_what_is_kept_is_never_taken_for_another(several: list[dict[str, Any]]) -> None:
+    for asked in [*several, *reversed(several)]:
+        tree = parse_filter(asked)
+        (value,) = asked.values()
+        if value is None:
+            assert tree == F.is_null("a")
+        elif isinstance(value, dict):
+            assert isinstance(tree, In)
+            assert [(type(v), v) for v in tree.values] == [(type(v), v) for v in value["$in"]]
+        else:
+            assert isinstance(tree, Compare)
+            plain = value.item() if isinstance(value, np.generic) else value
+            assert (type(tree.value), repr(tree.value)) == (type(plain), repr(plain))
+
+
+@pytest.mark.parametrize(
+    "odd", [{1: 2}, {"a": {1: 2}}, {"a": math.nan}, {"a": {"$lt": 10**5000}}, {"a": object()}, [{"a": 1}], {"$and": []}]
+)
+def test_what_is_refused_is_refused_again(odd: Any) -> None:
+    parse_filter({"1": 2})
+    for _ in range(2):
+        with pytest.raises(InvalidArgumentError):
+            parse_filter(odd)
+
+
+def test_few_filters_are_kept() -> None:
+    for number in range(3 * form._KEPT_MAX):
+        parse_filter({"n": number})
+        assert len(form._kept) <= form._KEPT_MAX
+    before = dict(form._kept)
+    for large in ({"a": "x" * 600}, {"a": {"$in": list(range(17))}}, {"$not": {"$not": {"$not": {"$not": {"a": 1}}}}}):
+        parse_filter(large)
+    parse_filter({f"k{n}": "x" * 60 for n in range(16)})
+    assert form._kept == before
+
+
+def test_a_key_that_was_found_is_no_part_of_the_filter() -> None:
+    asked, fresh = F.eq("a", 1) & F.lt("b", 2.5), F.eq("a", 1) & F.lt("b", 2.5)
+    key = canonical_key(asked)
+    assert canonical_key(asked) is key
+    assert asked == fresh
+    assert hash(asked) == hash(fresh)
+    assert repr(asked) == repr(fresh)
+    again = copy.deepcopy(asked)
+    assert again == fresh
+    assert canonical_key(again) == canonical_key(fresh) == key
