@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from omendb_chaos.fleet.replicas import soon, topology_of, with_coordinators
+from omendb.cli.main import app
+from omendb_chaos.fleet.replicas import topology_of
 from tests.cluster.moving import DIMENSION, NAME, check_kept, fleet_of, places, traffic_on, wait_rest
 
 
@@ -16,7 +18,8 @@ def test_drain_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         client.create_collection(NAME, DIMENSION, replication=3, shards=4)
         leaves = max(places(topology_of(fleet)))
         with traffic_on(fleet, client) as traffic:
-            with_coordinators(fleet, lambda c: c.drain(leaves, True, soon()))
+            told = CliRunner().invoke(app, ["cluster", "drain", leaves, "--dir", str(fleet.folder)])
+            assert told.exit_code == 0 and f"{leaves} is draining" in told.output
             wait_rest(fleet, {"d1", "d2", "d3", "d4"} - {leaves})
             fleet.process(leaves).stop(10)
         report = traffic.stop()

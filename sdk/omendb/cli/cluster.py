@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from omendb.cli import replicas
+from omendb.cli import moves, replicas
+from omendb.cli.moves import show_moves
 from omendb.cli.processes import missing_package
 from omendb.cli.terminal import AsJson, Url, err, fail, out, print_json, reported, table
 from omendb.fleet.fleet import GRACE_S, START_S, Fleet, NodeState
@@ -23,6 +24,9 @@ app = typer.Typer(
 
 app.command("verify")(replicas.verify)
 app.command("repair")(replicas.repair)
+app.command("drain")(moves.drain)
+app.command("moves")(moves.moves)
+app.command("move")(moves.move)
 
 Folder = Annotated[Path, typer.Option("--dir", help="The fleet's folder: data, logs.", show_default=False)]
 
@@ -144,7 +148,7 @@ def _show_cluster(told: dict[str, Any]) -> None:
     for member in told.get("members", ()):
         for problem in member.get("problems", ()):
             out.print(f"[bold red]{member.get('node_id')}[/]: {escape(str(problem))}", highlight=False)
-    _show_moves(told)
+    show_moves(told)
     collections = table("collection", "shards", "replicas", "write quorum", "read quorum", "revision")
     for found in told.get("collections", ()):
         shards = found.get("shards", ())
@@ -159,27 +163,6 @@ def _show_cluster(told: dict[str, Any]) -> None:
     if told.get("collections"):
         out.print()
         out.print(collections)
-
-
-def _show_moves(told: dict[str, Any]) -> None:
-    """Replicas on their way, and how far they are."""
-    if told.get("moves_paused"):
-        out.print("moves are paused")
-    moves = table("moving", "from", "to", "stage", "done", "rows", "waits for")
-    for move in told.get("moves", ()):
-        percent = move.get("percent")
-        moves.add_row(
-            f"{move.get('collection')}.{move.get('shard_id')}",
-            str(move.get("source")),
-            str(move.get("target")),
-            str(move.get("stage")),
-            "" if percent is None else f"{percent:.0f} %",
-            "" if percent is None else f"{move.get('rows_done'):,} of {move.get('rows_total'):,}",
-            escape(str(move.get("waits_for") or "")),
-        )
-    if told.get("moves"):
-        out.print()
-        out.print(moves)
 
 
 __all__ = ["app", "down", "status", "up"]

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omendb.cli.place import (
+    ROUTER,
+    Authority,
+    Certificate,
+    Coordinators,
+    Folder,
+    Key,
+    Place,
+    Router,
+    Timeout,
+    place_of,
+)
 from omendb.cli.terminal import FAULT, AsJson, escape, out, print_json, reported, table
-from omendb.fleet.fleet import Fleet
-from omendb_common.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from omendb_common.security.tls import TlsFiles
     from omendb_common.wire.replica_check import ShardReport
 
 Collection = Annotated[str, typer.Argument(help="The collection.", show_default=False)]
-Folder = Annotated[Path | None, typer.Option("--dir", help="The folder of a local fleet.")]
-Coordinators = Annotated[
-    str | None, typer.Option("--coordinators", help="host:port of the coordinators, with commas, instead of --dir.")
-]
-Authority = Annotated[str | None, typer.Option("--tls-ca", help="PEM file of the cluster's authority.")]
-Certificate = Annotated[str | None, typer.Option("--tls-cert", help="PEM file of a router's certificate.")]
-Key = Annotated[str | None, typer.Option("--tls-key", help="PEM file of its key.")]
-Router = Annotated[str, typer.Option("--as", help="The router whom the certificate names.")]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds until an answer must be there.")]
 
 
 @reported
@@ -37,7 +35,7 @@ def verify(
     tls_ca: Authority = None,
     tls_cert: Certificate = None,
     tls_key: Key = None,
-    router: Router = "omendb-cli",
+    router: Router = ROUTER,
     timeout: Timeout = 300.0,
     json: AsJson = False,
 ) -> None:
@@ -45,8 +43,8 @@ def verify(
 
     Changes nothing. What is younger than the settling time of the data nodes is left out.
     """
-    place = _place(folder, coordinators, (tls_ca, tls_cert, tls_key), router)
-    _tell(place.check(collection, timeout, repair=False), json)
+    place = place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router)
+    _tell(_check(place, collection, timeout, repair=False), json)
 
 
 @reported
@@ -57,43 +55,21 @@ def repair(
     tls_ca: Authority = None,
     tls_cert: Certificate = None,
     tls_key: Key = None,
-    router: Router = "omendb-cli",
+    router: Router = ROUTER,
     timeout: Timeout = 3600.0,
     json: AsJson = False,
 ) -> None:
     """Bring the replicas of COLLECTION together now, as data nodes do by themselves; 1 unless all are equal then."""
-    place = _place(folder, coordinators, (tls_ca, tls_cert, tls_key), router)
-    _tell(place.check(collection, timeout, repair=True), json)
+    place = place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router)
+    _tell(_check(place, collection, timeout, repair=True), json)
 
 
-@dataclass(frozen=True)
-class _Place:
-    coordinators: list[str]
-    tls: TlsFiles | None
-    node_id: str
+def _check(place: Place, collection: str, timeout_s: float, *, repair: bool) -> list[ShardReport]:
+    from omendb_common.wire.replica_check import check_replicas  # here: other commands need no network
 
-    def check(self, collection: str, timeout_s: float, *, repair: bool) -> list[ShardReport]:
-        from omendb_common.wire.replica_check import check_replicas  # here: other commands need no network
-
-        return check_replicas(
-            self.coordinators, collection, timeout_s, repair=repair, tls=self.tls, node_id=self.node_id
-        )
-
-
-def _place(folder: Path | None, coordinators: str | None, files: tuple[str | None, ...], router: str) -> _Place:
-    from omendb_common.security.tls import TlsFiles
-
-    if (folder is None) == (coordinators is None):
-        raise InvalidArgumentError("got none or both", field="--dir, --coordinators", bound="exactly one of them")
-    if folder is not None:
-        plan = Fleet.open(folder).plan
-        first = plan.of("router")[0]
-        tls = TlsFiles(**plan.tls_paths(first, folder)) if plan.tls else None
-        return _Place([node.address("grpc") for node in plan.of("coordinator")], tls, first.name)
-    given = [file for file in files if file]
-    if given and len(given) < len(files):
-        raise InvalidArgumentError("got some of the three", field="tls", bound="--tls-ca, --tls-cert and --tls-key")
-    return _Place(str(coordinators).split(","), TlsFiles(*given) if given else None, router)
+    return check_replicas(
+        place.coordinators, collection, timeout_s, repair=repair, tls=place.tls, node_id=place.node_id
+    )
 
 
 def _tell(reports: list[ShardReport], json: bool) -> None:

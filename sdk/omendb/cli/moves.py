@@ -1,0 +1,153 @@
+"""``omendb cluster drain``, ``moves`` and ``move``: where replicas lie, and how they come to lie elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omendb.cli.place import (
+    ROUTER,
+    Authority,
+    Certificate,
+    Coordinators,
+    Folder,
+    Key,
+    Place,
+    Router,
+    Timeout,
+    place_of,
+)
+from omendb.cli.terminal import AsJson, escape, out, print_json, reported, table
+from omendb_common.errors import InvalidArgumentError, NotFoundError
+
+if TYPE_CHECKING:
+    from omendb_common.deadline import Deadline
+    from omendb_common.topology import CollectionInfo, Member, Shard
+    from omendb_common.wire.coordinator_client import CoordinatorClient
+
+Node = Annotated[str, typer.Argument(help="The data node.", show_default=False)]
+Collection = Annotated[str, typer.Argument(help="The collection.", show_default=False)]
+Number = Annotated[int, typer.Argument(help="The number of its shard.", show_default=False)]
+
+
+@reported
+def drain(
+    node: Node,
+    undo: Annotated[bool, typer.Option("--undo", help="Take it back instead.")] = False,
+    folder: Folder = None,
+    coordinators: Coordinators = None,
+    tls_ca: Authority = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    router: Router = ROUTER,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Empty data node NODE: it gets no new replicas, and those that it has move to others.
+
+    `omendb cluster moves` tells how far it is; when the node has no replicas left, end it.
+    """
+
+    async def change(client: CoordinatorClient, deadline: Deadline) -> Member:
+        return await client.drain(node, not undo, deadline)
+
+    member = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), change, timeout)
+    out.print(f"{member.node_id} is {member.state}")
+
+
+@reported
+def moves(
+    pause: Annotated[bool, typer.Option("--pause", help="Begin none and fill none until --resume.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on.")] = False,
+    folder: Folder = None,
+    coordinators: Coordinators = None,
+    tls_ca: Authority = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    router: Router = ROUTER,
+    timeout: Timeout = 30.0,
+    json: AsJson = False,
+) -> None:
+    """Print the replicas that are on their way, how far each is and what it waits for."""
+    if pause and resume:
+        raise InvalidArgumentError("got both", field="--pause, --resume", bound="at most one of them")
+
+    async def ask(client: CoordinatorClient, deadline: Deadline) -> dict[str, Any]:
+        if pause or resume:
+            await client.pause_moves(pause, deadline)
+        return await client.status(deadline)
+
+    told = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), ask, timeout)
+    if json:
+        print_json({"moves": told["moves"], "paused": told["moves_paused"]})
+        return
+    show_moves(told)
+    if not told["moves"]:
+        out.print("nothing moves")
+
+
+@reported
+def move(
+    collection: Collection,
+    shard: Number,
+    source: Annotated[str | None, typer.Option("--from", help="The data node that gives its replica up.")] = None,
+    target: Annotated[str | None, typer.Option("--to", help="The data node that gets one.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give the move of this shard up.")] = False,
+    folder: Folder = None,
+    coordinators: Coordinators = None,
+    tls_ca: Authority = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    router: Router = ROUTER,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Begin to move a replica of one shard of COLLECTION from one data node to another, or give that up."""
+    if cancel == (source is not None or target is not None) or (source is None) != (target is None):
+        raise InvalidArgumentError("got some of them", field="--from, --to, --cancel", bound="both, or --cancel alone")
+
+    async def change(client: CoordinatorClient, deadline: Deadline) -> CollectionInfo:
+        info = (await client.refresh(0, deadline)).collection(collection)
+        found = _shard(info, shard)
+        if source is None or target is None:
+            return await client.cancel_move(info.schema.uuid, shard, found.epoch, deadline)
+        return await client.begin_move(info.schema.uuid, shard, found.epoch, source, target, deadline)
+
+    info = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), change, timeout)
+    places = ", ".join(f"{r.node_id} {r.state}" for r in _shard(info, shard).replicas)
+    out.print(f"{collection}.{shard}: {places}", highlight=False)
+
+
+def show_moves(told: dict[str, Any]) -> None:
+    """Replicas on their way, and how far they are, from a cluster's status."""
+    if told.get("moves_paused"):
+        out.print("moves are paused")
+    rows = table("moving", "from", "to", "stage", "done", "rows", "waits for")
+    for moving in told.get("moves", ()):
+        percent = moving.get("percent")
+        rows.add_row(
+            f"{moving.get('collection')}.{moving.get('shard_id')}",
+            str(moving.get("source")),
+            str(moving.get("target")),
+            str(moving.get("stage")),
+            "" if percent is None else f"{percent:.0f} %",
+            "" if percent is None else f"{moving.get('rows_done'):,} of {moving.get('rows_total'):,}",
+            escape(str(moving.get("waits_for") or "")),
+        )
+    if told.get("moves"):
+        out.print(rows)
+
+
+def _shard(info: CollectionInfo, number: int) -> Shard:
+    found = next((shard for shard in info.shards if shard.shard_id == number), None)
+    if found is None:
+        raise NotFoundError(f"no shard {number}", field="SHARD", bound=", ".join(str(s.shard_id) for s in info.shards))
+    return found
+
+
+def _with(place: Place, work: Any, timeout_s: float) -> Any:
+    from omendb_common.wire.with_coordinators import with_coordinators  # here: other commands need no network
+
+    return with_coordinators(place.coordinators, work, timeout_s, tls=place.tls, name=place.node_id)
+
+
+__all__ = ["drain", "move", "moves", "show_moves"]
