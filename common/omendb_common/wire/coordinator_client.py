@@ -416,12 +416,17 @@ class CoordinatorClient:
     async def register(self, member: Member, deadline: Deadline) -> Member:
         """Make this process a member, or say where it serves now.
 
+        Once it returns, :attr:`topology` shows what came of it: under an older map a node whose folder is new would
+        make replicas that the coordinators have just noted as lost, and answer "absent" for them (P16).
+
         Raises:
             AlreadyExistsError: a data node of that name with another data folder is up (P16).
+            UnavailableError, DeadlineExceededError: it may be a member, but that cannot be seen yet; do it again.
         """
         request = pb.MemberRegisterRequest(proposal=self._proposal(), member_json=_json(member_to_json(member)))
-        reply = await self._shown(await self._call("members.Register", request, deadline), deadline)
+        reply = await self._call("members.Register", request, deadline)
         self._registered = member
+        await self.refresh(reply.revision, deadline)
         found = member_from_json(json.loads(reply.member_json))
         self._state = found.state
         return found

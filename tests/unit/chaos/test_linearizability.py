@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omendb_chaos.checkers.linearizability import UNKNOWN, Operation, Recorder, Register, check
+from omendb_chaos.checkers.points import FieldOfPoint, PointOfTwo, field_by_field
 
 
 def _op(text: str, began: float, ended: float = math.inf, key: str = "x") -> Operation:
@@ -145,3 +146,20 @@ def test_a_recorder_writes_down_what_happened() -> None:
     recorder.forget(third)
     written = {o.call[1]: (o.began, o.ended, o.result) for o in recorder.history()}
     assert written == {0: (0.0, 4.0, None), 1: (1.0, math.inf, UNKNOWN), 3: (3.0, math.inf, UNKNOWN)}
+
+
+def test_fields_of_a_point_may_be_in_order_where_the_whole_is_not() -> None:
+    def operation(call: tuple[object, ...], result: object, began: float, ended: float = float("inf")) -> Operation:
+        return Operation("c", 1, call, UNKNOWN if ended == float("inf") else result, began, ended)
+
+    torn = [
+        operation(("write", 10), None, 0, 1),
+        operation(("write", 20), None, 2),
+        operation(("extra", 5), None, 3, 4),
+        operation(("read",), (10, 5), 5, 6),
+        operation(("read",), (20, 5), 7, 8),
+    ]
+    assert not check(torn, PointOfTwo()).ok
+    assert check(list(field_by_field(torn)), FieldOfPoint()).ok
+    back = [*torn, operation(("read",), (10, 5), 9, 10)]
+    assert not check(list(field_by_field(back)), FieldOfPoint()).ok

@@ -373,6 +373,38 @@ async def test_a_member_that_the_coordinators_do_not_know_registers_by_itself() 
 
 
 @in_a_loop
+async def test_who_registers_is_told_so_only_once_it_sees_the_map_that_follows() -> None:
+    """Else a data node on a new folder would make the replicas anew that were just noted as lost (P16)."""
+    async with one_coordinator(_PATIENT) as (server, client):
+        made = await client.create_collection(collection("docs"), soon())
+        lost = made.shards[0].replicas[0].node_id
+        await client.leave(soon())
+        anew = replace(client.topology.members[lost], incarnation="a new folder", state="up")
+        await server.control.leave(Asking("leave", "test"), lost, client.topology.members[lost].incarnation, 5.0)
+        late = CoordinatorClient([server.address], None, CLOCK)
+        # It follows nobody, and whoever it asks for the map is silent.
+        answered = asyncio.Event()
+
+        async def silent(timeout_s: float) -> Topology:
+            answered.set()
+            await asyncio.sleep(timeout_s)
+            raise UnavailableError("silent", field="coordinator", outcome="none")
+
+        asked, server.control.read = server.control.read, silent  # type: ignore[method-assign]
+        try:
+            with pytest.raises((UnavailableError, DeadlineExceededError)):
+                await late.register(anew, soon(1.5))
+            assert answered.is_set()
+            assert server.catalog.topology.members[lost].incarnation == "a new folder"
+            server.control.read = asked  # type: ignore[method-assign]
+            await late.register(anew, soon())
+            placed = late.topology.collection("docs").shards[0].replicas
+            assert [r.state for r in placed if r.node_id == lost] == ["lost"]
+        finally:
+            await late.close()
+
+
+@in_a_loop
 async def test_the_cluster_gets_a_name_and_the_level_that_all_understand() -> None:
     async with one_coordinator(_PATIENT, nodes=1) as (server, client):
         assert server.catalog.topology.cluster_id

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pytest
 
 from omendb_chaos.checkers.linearizability import UNKNOWN, Operation, check
+from omendb_chaos.checkers.points import PointOfTwo, never_older
 from omendb_chaos.sim.faulty_node import Weather
 from omendb_common.errors import DeadlineExceededError, NotFoundError, OmenDBError, UnavailableError
 from omendb_common.ids import IdColumn
@@ -23,23 +22,6 @@ IDS = [1, 2]
 CLIENTS = 4
 STEPS = 9
 QUICK_S = 0.4
-
-
-class PointOfTwo:
-    """A point with a value and an extra: a write replaces both, an update changes the second of a point that exists."""
-
-    def initial(self, key: Hashable) -> tuple[int, int] | None:
-        return None
-
-    def step(self, state: tuple[int, int] | None, call: Any) -> tuple[tuple[int, int] | None, Any]:
-        if call[0] == "read":
-            return state, state
-        if call[0] == "write":
-            return (None if call[1] is None else (call[1], 0)), None
-        return (None if state is None else (state[0], call[1])), None
-
-    def agrees(self, expected: Any, result: Any) -> bool:
-        return bool(expected == result)
 
 
 @dataclass
@@ -58,13 +40,6 @@ class Story:
             for point_id, value in found.items():
                 writes = [o for o in self.history if o.key == point_id and o.call[0] == "write"]
                 assert never_older(writes, value, called), (point_id, value, called, writes)
-
-
-def never_older(writes: list[Operation], seen: int | None, called: float) -> bool:
-    """Whether ``seen`` is no older than what was acknowledged before ``called``: what a search at majority promises."""
-    first = Operation("", None, ("write", None), None, -2.0, -1.0)
-    done = [w for w in writes if w.ended < called]
-    return any(w.call[1] == seen and not any(other.began > w.ended for other in done) for w in [first, *writes])
 
 
 class Client:

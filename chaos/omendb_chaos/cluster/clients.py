@@ -1,0 +1,211 @@
+"""The clients of a simulated cluster: few ids, all kinds of calls, and an exact note of what each was told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from omendb_chaos.checkers.linearizability import UNKNOWN, Operation
+from omendb_chaos.cluster.clocks import MachineClock
+from omendb_chaos.cluster.judge import Acknowledged, Found, Judge
+from omendb_chaos.cluster.network import Network, within
+from omendb_chaos.cluster.processes import Process
+from omendb_chaos.cluster.routers import RouterCall
+from omendb_common.deadline import Deadline
+from omendb_common.errors import NotFoundError, OmenDBError
+from omendb_common.ids import IdColumn
+from omendb_common.payload import columns_from_rows, rows_from_columns
+from omendb_router.face_calls import Question, Seen, Written
+
+NAME = "points"
+_KINDS = ("write",) * 6 + ("delete",) * 2 + ("extra",) * 2 + ("read",) * 7 + ("search",) * 2 + ("own search",)
+_AGAIN = 0.4
+
+
+@dataclass(slots=True)
+class Load:
+    """What clients do: ``operations`` in all, on ``ids``, with ``think_s`` between two calls of one client."""
+
+    ids: Sequence[int]
+    operations: int
+    think_s: float
+    timeout_s: tuple[float, float] = (0.3, 2.0)
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = self.operations
+
+
+@dataclass(slots=True)
+class Client:
+    """One client: one call at a time, to any router."""
+
+    number: int
+    process: Process
+    network: Network
+    clock: MachineClock
+    routers: Sequence[str]
+    load: Load
+    judge: Judge
+    rng: random.Random
+    note: Callable[..., None]
+    write_quorum: int
+    told: Counter[str] = field(default_factory=Counter)
+    session: bytes = b""
+    _value: int = 0
+
+    async def run(self) -> None:
+        """Call until the load is done."""
+        while self.load.left > 0:
+            await asyncio.sleep(self.rng.expovariate(1 / self.load.think_s))
+            if self.load.left <= 0:
+                return
+            self.load.left -= 1
+            point_id = self.rng.choice(self.load.ids)
+            kind = self.rng.choice(_KINDS)
+            if kind == "extra" and point_id in self.judge.whole:
+                kind = "write"
+            await self.step(kind, point_id)
+
+    async def step(self, kind: str, point_id: int) -> None:
+        """One call and what became of it."""
+        match kind:
+            case "read":
+                await self.read(point_id)
+            case "search":
+                await self.search(Seen("majority"))
+            case "own search":
+                await self.search(Seen(None, self.session))
+            case _:
+                await self.change(kind, point_id)
+
+    # -- writes
+
+    async def change(self, kind: str, point_id: int) -> None:
+        """A write, a deletion, or an update of one field; sent again under its stamp if its outcome is unknown."""
+        self._value += 1
+        value = self.number * 10_000 + self._value
+        call = ("extra", value) if kind == "extra" else ("write", None if kind == "delete" else value)
+        operation = Operation(self._name, point_id, call, UNKNOWN, self._now())
+        error = await self._write(kind, point_id, value, None, operation)
+        stamp = getattr(error, "stamp", None)
+        if error is not None and stamp and self.rng.random() < _AGAIN:
+            await self._write(kind, point_id, value, stamp, operation)
+
+    async def _write(
+        self, kind: str, point_id: int, value: int, stamp: int | None, operation: Operation
+    ) -> OmenDBError | None:
+        """Send it, and put what is known of it into the history; the error if its outcome is unknown."""
+        history = self.judge.history
+        ids, echo = IdColumn.of([point_id]), {"retry_stamp": stamp}
+        try:
+            if kind == "delete":
+                written = await self._call("delete", NAME, ids, **echo)
+            elif kind == "extra":
+                written = await self._call("update", NAME, ids, None, columns_from_rows([{"u": value}]), **echo)
+            else:
+                payload = columns_from_rows([{"v": value}])
+                written = await self._call("upsert", NAME, ids, {"": _vector(value)}, payload, 1, **echo)
+        except NotFoundError:
+            # An update: nothing was changed, and the point was seen not to be there.
+            if stamp is None:
+                self._told(kind, "absent")
+                history.append(replace(operation, call=("read",), result=None, ended=self._now()))
+            return None
+        except OmenDBError as error:
+            return self._failed(kind, value, stamp, operation, error)
+        self._acknowledged(kind, point_id, stamp, operation, written)
+        return None
+
+    def _failed(
+        self, kind: str, value: int, stamp: int | None, operation: Operation, error: OmenDBError
+    ) -> OmenDBError | None:
+        if stamp is not None:
+            return None  # the first attempt stands in the history as open
+        if getattr(error, "outcome", "none") == "none":
+            self._told(kind, "none")
+            self.judge.never.add(value)
+            return None
+        self._told(kind, "unknown")
+        self.judge.history.append(operation)
+        return error
+
+    def _acknowledged(
+        self, kind: str, point_id: int, stamp: int | None, operation: Operation, written: Written
+    ) -> None:
+        self._told(kind, "done" if stamp is None else "done again")
+        if written.superseded:
+            return  # whether it was ever seen is not known: it stays open
+        if stamp is not None:
+            self.judge.history.remove(operation)
+        self.session = written.session or self.session
+        self.judge.history.append(replace(operation, result=None, ended=self._now()))
+        self.judge.acknowledged.append(Acknowledged(point_id, written.stamp, self.write_quorum))
+
+    # -- reads
+
+    async def read(self, point_id: int) -> bool:
+        """A point by id, at the majority; whether there was an answer."""
+        operation = Operation(self._name, point_id, ("read",), UNKNOWN, self._now())
+        ids = IdColumn.of([point_id])
+        try:
+            found = await self._call("get", NAME, ids, payload=True, vectors=True, seen=Seen("majority"))
+        except OmenDBError:
+            self._told("read", "none")
+            return False
+        rows = rows_from_columns(found.payload, n=len(found.ids)) if len(found.ids) else []
+        value = (int(rows[0]["v"]), int(rows[0].get("u", 0))) if rows else None
+        if value is not None and int(found.vectors[""][0, 0]) != value[0]:
+            self.judge.violated(f"V3: {point_id} has the vector of another version: {found.vectors[''][0]}, {value}")
+        self.judge.history.append(replace(operation, result=value, ended=self._now()))
+        self._told("read", "done")
+        return True
+
+    async def search(self, seen: Seen) -> bool:
+        """All points, by a search; whether there was an answer."""
+        called = self._now()
+        question = Question(_vector(0), len(self.load.ids) + 2, exact=True)
+        try:
+            hits = await self._call("search", NAME, question, seen=seen)
+        except OmenDBError:
+            self._told("search", "none")
+            return False
+        values: dict[int, int | None] = dict.fromkeys(self.load.ids)
+        ids = [int(i) for i in hits.ids.to_list()]
+        values.update({i: round(float(d)) for i, d in zip(ids, hits.distances[0], strict=False)})
+        twice = len(set(ids)) != len(ids)
+        self.judge.searches.append(Found(self._name, called, values, twice, not hits.stale_possible))
+        self._told("search", "done")
+        return True
+
+    # -- what they share
+
+    async def _call(self, kind: str, *arguments: Any, **options: Any) -> Any:
+        deadline = Deadline.after(self.clock, self.rng.uniform(*self.load.timeout_s))
+        call = RouterCall(arguments, options)
+        router = self.rng.choice(self.routers)
+        return await within(deadline, self.network.call(self.process, router, kind, call, deadline, hang_up=True))
+
+    def _told(self, kind: str, what: str) -> None:
+        self.told[what] += 1
+        self.note("client", self._name, kind, what)
+
+    @property
+    def _name(self) -> str:
+        return self.process.name
+
+    def _now(self) -> float:
+        return self.clock.mono_s()
+
+
+def _vector(number: int) -> Any:
+    return np.array([[number, 0.0]], np.float32)
+
+
+__all__ = ["NAME", "Client", "Load"]

@@ -1,0 +1,109 @@
+"""The coordinators of a simulated cluster, as one place: the real control and catalog on a log that is never lost.
+
+How a group agrees on that log, loses leaders and finds new ones is tried by its own rows (R14, R15), with virtual time
+of its own; here it is enough that the group can be out of reach, slow, and leave callers without an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+from omendb_chaos.cluster.network import Network
+from omendb_chaos.cluster.processes import Process, ProcessLoop
+from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
+from omendb_common.topology import Topology
+from omendb_coordinator.catalog import Catalog
+from omendb_coordinator.config import CoordinatorSettings
+from omendb_coordinator.consensus.seam import Committed, ConsensusStatus
+from omendb_coordinator.control import Control
+from omendb_coordinator.watch import Watch
+
+COORDINATORS = "coordinators"
+_AGREES_S = (0.001, 0.01)
+_WATCH_S = 30.0
+
+
+class AgreedLog:
+    """A :class:`~omendb_coordinator.consensus.seam.Consensus` of a group that agrees on everything, in a moment."""
+
+    def __init__(self, catalog: Catalog, rng: random.Random) -> None:
+        self._catalog = catalog
+        self._rng = rng
+        self._index = 0
+
+    async def start(self) -> None:
+        """See ``Consensus``."""
+
+    async def stop(self) -> None:
+        """See ``Consensus``."""
+
+    async def propose(self, command: bytes, timeout_s: float) -> Committed:
+        """See ``Consensus``."""
+        await asyncio.sleep(self._rng.uniform(*_AGREES_S))
+        self._index += 1
+        return Committed(self._index, self._catalog.apply(self._index, command))
+
+    async def read_index(self, timeout_s: float) -> int:
+        """See ``Consensus``."""
+        await asyncio.sleep(self._rng.uniform(*_AGREES_S))
+        return self._index
+
+    @property
+    def status(self) -> ConsensusStatus:
+        """See ``Consensus``."""
+        index = self._index
+        return ConsensusStatus(COORDINATORS, "leader", 1, COORDINATORS, index, index, index, (COORDINATORS,))
+
+    def on_change(self, callback: Callable[[ConsensusStatus], None]) -> None:
+        """See ``Consensus``: nothing ever changes."""
+
+
+class Coordinators:
+    """Answers the calls of a :class:`~omendb_chaos.cluster.follower.Follower`."""
+
+    def __init__(self, loop: ProcessLoop, network: Network, clock: Clock, rng: random.Random) -> None:
+        self.process = Process(loop, COORDINATORS)
+        watch = Watch()
+        self.catalog = Catalog(watch.publish)
+        self._rng = rng
+        self._watch = watch
+        # Members are heard every few seconds, and for long nothing happens in between: half a second is for people.
+        settings = CoordinatorSettings(suspect_s=9.0, down_s=30.0, grace_s=30.0, decide_s=3.0, stall_s=8.0)
+        self.control = Control(
+            AgreedLog(self.catalog, rng),
+            self.catalog,
+            watch,
+            {COORDINATORS: COORDINATORS},
+            settings,
+            clock,
+            self.new_id,
+        )
+        network.serve(self.process, self, clock)
+        self.process.spawn(self.control.lead())
+
+    def new_id(self) -> str:
+        """An id of 128 random bits, from the world's dice."""
+        bits = f"{self._rng.getrandbits(128):032x}"
+        return f"{bits[:8]}-{bits[8:12]}-{bits[12:16]}-{bits[16:20]}-{bits[20:]}"
+
+    async def ask(self, kind: str, call: Any, deadline: Deadline) -> Any:
+        """See ``Server``: ``call`` is what the method of the control takes before its timeout."""
+        if kind == "watch":
+            step = await self._watch.wait(call, min(_WATCH_S, deadline.left_s))
+            return None if step is None else step.topology
+        if kind == "heartbeat":
+            return self.control.heartbeat(*call)
+        answer = await getattr(self.control, kind)(*call, deadline.left_s)
+        return (answer, self.topology.revision) if kind == "register" else answer
+
+    @property
+    def topology(self) -> Topology:
+        """What is agreed on now."""
+        return self.catalog.topology
+
+
+__all__ = ["COORDINATORS", "AgreedLog", "Coordinators"]

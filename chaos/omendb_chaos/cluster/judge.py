@@ -1,0 +1,249 @@
+"""What must hold in a simulated cluster, whatever happens to it: watched while it runs, and looked at when it is quiet.
+
+The letters are those of the invariants in the README of this component.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from omendb_chaos.checkers.linearizability import Operation, check
+from omendb_chaos.checkers.points import FieldOfPoint, PointOfTwo, field_by_field, never_older
+from omendb_chaos.cluster.datanodes import FOLDER, SMALL, SimDataNode
+from omendb_chaos.sim.disk import SimDisk
+from omendb_common.errors import OmenDBError
+from omendb_common.ids import IdColumn
+from omendb_common.shard_calls import Apply, Repair, State, Verdict
+from omendb_common.topology import Topology
+from omendb_datanode.node_folder import ReplicaKey, replica_path
+from omendb_engine.replica import Replica
+from omendb_engine.resources import Resources
+from omendb_router.router import Router
+
+STEPS_MAX = 400_000
+
+
+class Acknowledged(NamedTuple):
+    """A write that its client was told is committed: of which point, under which stamp, on how many replicas."""
+
+    point_id: int
+    stamp: int
+    quorum: int
+
+
+class Version(NamedTuple):
+    """What a replica has of a point."""
+
+    state: int
+    stamp: int
+    digest: int
+
+
+@dataclass(slots=True)
+class Found:
+    """What a search showed: the values by id of the points that it was about, and what it promised."""
+
+    client: str
+    called: float
+    values: dict[int, int | None]
+    ids_twice: bool
+    current: bool
+
+
+@dataclass(slots=True)
+class Judge:
+    """Collects what clients were told and replicas did, and says what of it may not be.
+
+    ``whole``: ids that are only ever written whole. ``violations`` are in words, each with the letter of its invariant.
+    """
+
+    whole: frozenset[int]
+    history: list[Operation] = field(default_factory=list)
+    searches: list[Found] = field(default_factory=list)
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    never: set[int] = field(default_factory=set)
+    violations: list[str] = field(default_factory=list)
+    applied: int = 0
+    undecided: int = 0
+    _stamps: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    _owners: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+    def violated(self, what: str) -> None:
+        """Note a violation."""
+        self.violations.append(what)
+
+    # -- while it runs
+
+    def leased(self, holder: str, router: Router) -> None:
+        """V5: an origin goes on to another holder only above every stamp that it was given before."""
+        stamps = router._stamps
+        known = self._owners.get(stamps.origin)
+        lease = stamps._lease
+        assert lease is not None
+        if known is not None and known[0] != holder and lease.stamp_above <= known[1]:
+            self.violated(f"V5: origin {stamps.origin} of {known[0]} was leased to {holder} below its bound")
+        self._owners[stamps.origin] = holder, lease.stamp_bound
+
+    def replica_answered(self, node: SimDataNode, kind: str, call: Any, answer: Any) -> None:
+        """V5 and V6: look at what a replica applied."""
+        if kind not in ("apply", "repair") or answer.verdict is not Verdict.OK:
+            return
+        self.applied += 1
+        assert isinstance(call, Apply | Repair)
+        hosting = node.hosting
+        hosted = None if hosting is None else hosting.find(call.shard)
+        if hosted is not None and call.shard.epoch < hosted.replica.maintenance.fence_epoch:
+            fence = hosted.replica.maintenance.fence_epoch
+            self.violated(f"V6: {node.name} applied under epoch {call.shard.epoch}, its fence is {fence}")
+        if isinstance(call, Apply):
+            content = id(call.batch)
+            for key in call.batch.ids.hashes()[0].tolist():
+                known = self._stamps.setdefault((key, call.stamp), (call.shard.origin, content))
+                # An echo of the client is another batch of the same content, under the same origin's stamp.
+                if known[0] != call.shard.origin and (call.stamp & 0xFFF) not in (known[0], call.shard.origin):
+                    self.violated(f"V5: stamp {call.stamp} was used by origins {known[0]} and {call.shard.origin}")
+
+    # -- afterwards
+
+    def check_history(self) -> None:
+        """V2, V3, V4, V8 as clients see them: per id one order of all calls, and no search older than it may be."""
+        whole = [o for o in self.history if o.key in self.whole]
+        parts = list(field_by_field(o for o in self.history if o.key not in self.whole))
+        for verdict in (
+            check(whole, PointOfTwo(), steps_max=STEPS_MAX),
+            check(parts, FieldOfPoint(), steps_max=STEPS_MAX),
+        ):
+            if verdict.undecided:
+                self.undecided += 1
+            elif not verdict.ok:
+                self.violated(f"no order of all calls:\n{verdict.why}")
+        by_id: dict[int, list[Operation]] = {}
+        for operation in self.history:
+            if operation.call[0] == "write" and isinstance(operation.key, int):
+                by_id.setdefault(operation.key, []).append(operation)
+        for found in self.searches:
+            self._check_search(found, by_id)
+
+    def _check_search(self, found: Found, writes: dict[int, list[Operation]]) -> None:
+        if found.ids_twice:
+            self.violated(f"V3: a search of {found.client} at {found.called:.3f} showed an id twice")
+        for point_id, value in found.values.items():
+            if value is not None and not any(w.call[1] == value for w in writes.get(point_id, ())):
+                self.violated(f"V3, V4: a search showed {point_id} as {value}, which nobody wrote")
+            elif (
+                found.current
+                and point_id in self.whole
+                and not never_older(writes.get(point_id, ()), value, found.called)
+            ):
+                self.violated(
+                    f"V8: a search of {found.client} at {found.called:.3f} showed {point_id} as {value}, "
+                    f"which was replaced before it began"
+                )
+
+    def check_copies(self, nodes: Sequence[SimDataNode], topology: Topology, lost: int) -> None:
+        """V1 and V2 in the memory of all replicas: what was acknowledged is on as many as was promised."""
+        ids = sorted({a.point_id for a in self.acknowledged})
+        have = [versions_of(node, topology, ids) for node in nodes]
+        self._check_held(have, lost, "V1: in memory")
+
+    def check_durable(self, nodes: Sequence[SimDataNode], topology: Topology, lost: int, rng: random.Random) -> None:
+        """V1 on stable storage: a power cut of everything now would leave as many copies as was promised."""
+        ids = sorted({a.point_id for a in self.acknowledged})
+        have = []
+        for node in nodes:
+            survivor = node.disk.power_cut(rng)
+            try:
+                have.append(stored_versions(survivor, node, topology, ids))
+            except OmenDBError as error:
+                self.violated(f"V1: {node.name} would not open after a power cut: {error}")
+                return
+        self._check_held(have, lost, "V1: on stable storage")
+
+    def _check_held(self, have: Sequence[dict[int, Version]], lost: int, where: str) -> None:
+        newest: dict[int, Acknowledged] = {}
+        for told in self.acknowledged:
+            if told.point_id not in newest or newest[told.point_id].stamp < told.stamp:
+                newest[told.point_id] = told
+        for point_id, told in newest.items():
+            count = sum(h.get(point_id, Version(0, 0, 0)).stamp >= told.stamp for h in have)
+            if count < told.quorum - lost:
+                self.violated(
+                    f"{where}, {count} replicas have stamp {told.stamp} of {point_id}, {told.quorum} were told"
+                )
+
+    def check_equal(self, nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> None:
+        """V10: all replicas that count are logically equal."""
+        for what in differences(nodes, topology, ids):
+            self.violated(f"V10: {what}")
+
+    def check_replay(self, nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> None:
+        """V12: what a node reads from its log again is what it has in memory."""
+        for node in nodes:
+            memory = versions_of(node, topology, ids)
+            try:
+                again = stored_versions(node.disk.copy(), node, topology, ids)
+            except OmenDBError as error:
+                self.violated(f"V12: {node.name} would not open: {error}")
+                continue
+            for point_id in ids:
+                if memory.get(point_id) != again.get(point_id):
+                    told = f"{memory.get(point_id)} in memory, {again.get(point_id)} read again"
+                    self.violated(f"V12: {node.name} has {point_id} as {told}")
+
+
+def versions_of(node: SimDataNode, topology: Topology, ids: Sequence[int]) -> dict[int, Version]:
+    """What a node has in memory of points."""
+    found: dict[int, Version] = {}
+    if node.hosting is not None:
+        for replica in node.hosting.replicas():
+            _look(replica, ids, found)
+    return found
+
+
+def stored_versions(disk: SimDisk, node: SimDataNode, topology: Topology, ids: Sequence[int]) -> dict[int, Version]:
+    """What a copy of a node's disk holds of points, as the next process with room to work would find it."""
+    found: dict[int, Version] = {}
+    disk.capacity_bytes = None
+    for info in topology.collections.values():
+        for shard in info.shards:
+            key = ReplicaKey(info.schema.uuid, shard.shard_id)
+            path = replica_path(FOLDER, key.name)
+            if not disk.exists(path):
+                continue
+            replica = Replica.open(
+                disk, path, info.schema.uuid, Resources(SMALL), SMALL, node.clock, keep_tombstones=True
+            )
+            _look(replica, ids, found)
+    return found
+
+
+def _look(replica: Replica, ids: Sequence[int], found: dict[int, Version]) -> None:
+    if not ids:
+        return
+    versions = replica.versions(IdColumn.of(list(ids)))
+    columns = versions.states.tolist(), versions.stamps.tolist(), versions.digests().tolist()
+    for point_id, state, stamp, digest in zip(ids, *columns, strict=True):
+        if state != State.ABSENT:
+            found[point_id] = Version(state, stamp, digest)
+
+
+def differences(nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> Iterator[str]:
+    """Points of which not all replicas that count have the same."""
+    counting = {
+        replica.node_id
+        for info in topology.collections.values()
+        for shard in info.shards
+        for replica in shard.replicas
+        if replica.state in ("active", "leaving")
+    }
+    have = {node.name: versions_of(node, topology, ids) for node in nodes if node.name in counting}
+    for point_id in ids:
+        held = {name: versions.get(point_id) for name, versions in have.items()}
+        if len(set(held.values())) > 1:
+            yield f"replicas differ in {point_id}: {held}"
+
+
+__all__ = ["Acknowledged", "Found", "Judge", "Version", "differences", "stored_versions", "versions_of"]

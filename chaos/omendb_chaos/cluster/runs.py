@@ -1,0 +1,40 @@
+"""Every kind of simulated run, by the row that makes it: a seed names one run, ``R13/0/17`` the 18th of that row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from omendb_chaos.cluster.swarm import Run, swarm
+from omendb_chaos.cluster.world import Size
+from omendb_chaos.rows.outcome import dice
+
+
+def history(seed: str) -> Run:
+    """R13: 200 calls of three clients to a cluster of three under faults."""
+    return swarm(seed, 200, without=["lost disk"])
+
+
+def cluster(seed: str) -> Run:
+    """R10: 300 calls, other sizes and quorums, every fault."""
+    rng = dice("size", seed)
+    write, read = rng.choice([(2, 2), (2, 2), (2, 2), (3, 1)])
+    size = Size(
+        datanodes=rng.choice([3, 3, 4]),
+        routers=rng.choice([1, 2, 2, 3]),
+        clients=rng.choice([2, 3, 5]),
+        shards=rng.choice([1, 1, 2]),
+        write_quorum=write,
+        read_quorum=read,
+    )
+    return swarm(seed, 300, size=size, think_s=rng.choice([0.3, 2.0, 6.0]))
+
+
+RUNS: Mapping[str, Callable[[str], Run]] = {"R10": cluster, "R13": history}
+
+
+def run_one(seed: str) -> Run:
+    """The run of a seed."""
+    return RUNS[seed.partition("/")[0]](seed)
+
+
+__all__ = ["RUNS", "cluster", "history", "run_one"]
