@@ -22,6 +22,7 @@ ROWS: Mapping[str, str] = {
     "R7": "io_errors",
     "R8": "failed_syncs",
     "R9": "memory",
+    "R10": "swarm",
     "R13": "histories",
     "R14": "metadata",
     "R15": "raft",
@@ -30,6 +31,7 @@ ROWS: Mapping[str, str] = {
     "R23": "fuzzed_requests",
     "R30": "mutants",
     "R-coordinators": "no_coordinators",
+    "R-determinism": "determinism",
     "R-leaders": "leaders",
 }
 

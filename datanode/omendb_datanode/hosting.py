@@ -67,7 +67,10 @@ async def _nothing_waits(replica: Replica) -> None:
 
 @dataclass(slots=True)
 class _Place:
-    """One replica of this node: open, or why it is not; neither while it is opened for the first time."""
+    """One replica of this node: open, or why it is not; neither while it is opened for the first time.
+
+    With both, it is open under an older map, since the newest could not be put in force for it.
+    """
 
     shard: Shard
     hosted: Hosted | None = None
@@ -76,7 +79,12 @@ class _Place:
     @property
     def hopeless(self) -> bool:
         """Whether opening it again would change nothing."""
-        return isinstance(self.error, (CorruptionError, FormatVersionError))
+        return self.hosted is None and isinstance(self.error, (CorruptionError, FormatVersionError))
+
+    @property
+    def in_line(self) -> bool:
+        """Whether the newest map is in force for it."""
+        return self.hosted is not None and self.error is None
 
 
 class OpenShard(NamedTuple):
@@ -246,7 +254,8 @@ class Hosting:
 
     async def _keep_following(self) -> None:
         while True:
-            pause = self._retry_s if any(p.hosted is None and not p.hopeless for p in self._places.values()) else None
+            again = any(not p.in_line and not p.hopeless for p in self._places.values())
+            pause = self._retry_s if again else None
             try:
                 async with asyncio.timeout(pause):
                     await self._newer.wait()
@@ -287,15 +296,21 @@ class Hosting:
             await asyncio.wait((self._endings[key.name],))
         try:
             if place.hosted is not None:
-                if place.shard != shard:
+                if place.shard != shard or place.error is not None:
                     await self._advance(place, place.hosted, shard)
+                    place.error = None
                 return
             if place.hopeless:
                 return
             replica = await self._in_thread(lambda: self._open(key, schema, revision))
-            await self._floors(replica, shard)
+            try:
+                await self._floors(replica, shard)
+            except OmenDBError:
+                await self._in_thread(lambda: _close(replica))  # to be opened again, and tried again
+                raise
             self._opened(replica.last_stamp)
-            place.hosted, place.shard = Hosted(replica, shard.epoch, replica.maintenance.fence_epoch), shard
+            fence = replica.maintenance.fence_epoch
+            place.hosted, place.shard, place.error = Hosted(replica, shard.epoch, fence), shard, None
         except OmenDBError as error:
             _log.error("replica %s: %s", key.name, error)
             place.error = error
@@ -423,7 +438,9 @@ def _lost(path: str) -> CorruptionError:
 def _state(place: _Place) -> str:
     if place.hosted is None:
         return "opening" if place.error is None else str(place.error)
-    return "failed" if place.hosted.replica.failed else "open"
+    if place.hosted.replica.failed:
+        return "failed"
+    return "open" if place.error is None else f"serves under an older map: {place.error}"
 
 
 __all__ = ["RETRY_S", "Hosting", "OpenShard"]

@@ -44,7 +44,7 @@ class Load:
 
 @dataclass(slots=True)
 class Client:
-    """One client: one call at a time, to any router."""
+    """One client: one call at a time, to any router. ``reads_settle``: by default reads ask a majority."""
 
     number: int
     process: Process
@@ -56,6 +56,7 @@ class Client:
     rng: random.Random
     note: Callable[..., None]
     write_quorum: int
+    reads_settle: bool
     told: Counter[str] = field(default_factory=Counter)
     session: bytes = b""
     _value: int = 0
@@ -113,10 +114,11 @@ class Client:
                 payload = columns_from_rows([{"v": value}])
                 written = await self._call("upsert", NAME, ids, {"": _vector(value)}, payload, 1, **echo)
         except NotFoundError:
-            # An update: nothing was changed, and the point was seen not to be there.
+            # An update: nothing was changed, and as many replicas as a read asks did not have the point.
             if stamp is None:
                 self._told(kind, "absent")
-                history.append(replace(operation, call=("read",), result=None, ended=self._now()))
+                if self.reads_settle:
+                    history.append(replace(operation, call=("read",), result=None, ended=self._now()))
             return None
         except OmenDBError as error:
             return self._failed(kind, value, stamp, operation, error)

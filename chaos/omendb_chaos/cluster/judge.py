@@ -14,9 +14,11 @@ from omendb_chaos.checkers.linearizability import Operation, check
 from omendb_chaos.checkers.points import FieldOfPoint, PointOfTwo, field_by_field, never_older
 from omendb_chaos.cluster.datanodes import FOLDER, SMALL, SimDataNode
 from omendb_chaos.sim.disk import SimDisk
+from omendb_common import ring
 from omendb_common.errors import OmenDBError
+from omendb_common.hlc import stamp_wall_ms
 from omendb_common.ids import IdColumn
-from omendb_common.shard_calls import Apply, Repair, State, Verdict
+from omendb_common.shard_calls import MAX_AHEAD_MS, Apply, Repair, State, Verdict
 from omendb_common.topology import Topology
 from omendb_datanode.node_folder import ReplicaKey, replica_path
 from omendb_engine.replica import Replica
@@ -99,6 +101,9 @@ class Judge:
             fence = hosted.replica.maintenance.fence_epoch
             self.violated(f"V6: {node.name} applied under epoch {call.shard.epoch}, its fence is {fence}")
         if isinstance(call, Apply):
+            ahead_ms = stamp_wall_ms(call.stamp) - node.clock.wall_ms()
+            if ahead_ms > MAX_AHEAD_MS:
+                self.violated(f"P2: {node.name} took a stamp {ahead_ms} ms ahead of its clock")
             content = id(call.batch)
             for key in call.batch.ids.hashes()[0].tolist():
                 known = self._stamps.setdefault((key, call.stamp), (call.shard.origin, content))
@@ -231,19 +236,15 @@ def _look(replica: Replica, ids: Sequence[int], found: dict[int, Version]) -> No
 
 
 def differences(nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> Iterator[str]:
-    """Points of which not all replicas that count have the same."""
-    counting = {
-        replica.node_id
-        for info in topology.collections.values()
-        for shard in info.shards
-        for replica in shard.replicas
-        if replica.state in ("active", "leaving")
-    }
-    have = {node.name: versions_of(node, topology, ids) for node in nodes if node.name in counting}
-    for point_id in ids:
-        held = {name: versions.get(point_id) for name, versions in have.items()}
-        if len(set(held.values())) > 1:
-            yield f"replicas differ in {point_id}: {held}"
+    """Points of which not all replicas that count have the same; the id is the fourth word."""
+    have = {node.name: versions_of(node, topology, ids) for node in nodes}
+    hashes = ring.key_hashes(IdColumn.of(list(ids))).tolist()
+    for info in topology.collections.values():
+        for point_id, place in zip(ids, hashes, strict=True):
+            shard = next(s for s in info.shards if s.low <= place < s.high)
+            held = {name: have[name].get(point_id) for name in shard.nodes("active", "leaving")}
+            if len(set(held.values())) > 1:
+                yield f"replicas differ in {point_id}: {held}"
 
 
 __all__ = ["Acknowledged", "Found", "Judge", "Version", "differences", "stored_versions", "versions_of"]

@@ -32,8 +32,13 @@ class Mix:
     drift: Mapping[str, float] = field(default_factory=dict)
 
 
-def drawn_mix(rng: random.Random, places: list[str], *, without: frozenset[str] = frozenset()) -> Mix:
-    """Draw which faults are on, and how strong they are (swarm testing: a run of few kinds finds other bugs)."""
+def drawn_mix(
+    rng: random.Random, places: list[str], *, pace_s: float = 0.3, without: frozenset[str] = frozenset()
+) -> Mix:
+    """Draw which faults are on, and how strong they are (swarm testing: a run of few kinds finds other bugs).
+
+    ``pace_s``: the time between two calls of a client, which the time between two faults follows.
+    """
     often = {name: rng.choice([1.0, 1.0, 3.0]) for name in FAULTS if rng.random() < _ON and name not in without}
     slow = rng.choice([0.002, 0.01, 0.05])
     link = Link(
@@ -46,7 +51,7 @@ def drawn_mix(rng: random.Random, places: list[str], *, without: frozenset[str] 
     clocks = rng.choice(["good", "good", "skewed", "drifting"])
     skew = {p: rng.uniform(-400, 400) for p in places} if clocks == "skewed" else {}
     drift = {p: rng.uniform(-2e-3, 2e-3) for p in places} if clocks == "drifting" else {}
-    return Mix(often, rng.choice([0.5, 1.5, 4.0]), link, skew, drift)
+    return Mix(often, rng.choice([2.0, 6.0, 15.0]) * pace_s, link, skew, drift)
 
 
 class Nemesis:

@@ -33,6 +33,7 @@ from omendb_common.shard_calls import (
     Select,
     Selected,
     ShardHits,
+    Verdict,
 )
 
 
@@ -78,6 +79,7 @@ class _Call:
     left_s: float
     answer: asyncio.Future[Any]
     served: asyncio.Task[None] | None = None
+    refused: bool = False
 
 
 class Network:
@@ -176,7 +178,8 @@ class Network:
         place.waiting[call.number] = call
         self._loop.outside(self._travel(link), self._arrive, call, place)
         if again and link.twice and self._rng.random() < link.twice:
-            # The answer to a second copy is nobody's: whoever asked takes that to the first for the whole truth.
+            # A copy of what was done may come much later. Not of what was refused: no transport sends a call again
+            # that was answered, so whoever asked takes that for certain. The answer to a second copy is nobody's.
             self._loop.outside(self._travel(link) + self._travel(link), self._arrive, call, place)
         return True
 
@@ -195,6 +198,8 @@ class Network:
     def _arrive(self, call: _Call, place: _Place) -> None:
         if self._places.get(call.target) is not place:
             return  # it died; who waited was told
+        if call.refused:
+            return
         if self.link(call.source, call.target).cut:
             place.waiting.pop(call.number, None)
             self._broken_some_day(call)
@@ -208,7 +213,8 @@ class Network:
         try:
             answer = await place.server.ask(call.kind, call.what, deadline)
         except OmenDBError as error:
-            answer = error
+            answer, call.refused = error, True
+        call.refused = call.refused or getattr(answer, "verdict", Verdict.OK) is not Verdict.OK
         if place.process.alive and not again:
             place.waiting.pop(call.number, None)
             self._tell(call, answer)

@@ -55,7 +55,7 @@ def swarm(
 
     async def story(world: World) -> None:
         rng = world.rng("nemesis")
-        drawn = mix or drawn_mix(rng, [*world.nodes, *world.routers], without=frozenset(without))
+        drawn = mix or drawn_mix(rng, [*world.nodes, *world.routers], pace_s=think_s, without=frozenset(without))
         await world.begin(Load(IDS, operations, think_s))
         nemesis = asyncio.get_running_loop().create_task(Nemesis(world, drawn, rng).run())
         async with asyncio.timeout(LIMIT_S):

@@ -24,6 +24,7 @@ from omendb_chaos.sim.virtual_time import run_virtually
 from omendb_common.config import EngineSettings
 from omendb_common.deadline import Deadline
 from omendb_common.metadata import NewCollection
+from omendb_common.quorum import majority
 from omendb_common.schema import CollectionSchema, VectorField
 from omendb_common.topology import CollectionInfo, Topology
 from omendb_router.face_calls import Seen
@@ -192,6 +193,7 @@ class World:
             self.rng(name),
             self.note,
             self.size.write_quorum,
+            self.size.read_quorum >= majority(self.size.replication),
         )
 
     def all_ready(self) -> bool:

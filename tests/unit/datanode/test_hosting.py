@@ -456,6 +456,37 @@ def test_one_that_cannot_be_opened_now_is_tried_again(tmp_path: Path, monkeypatc
     asyncio.run(story())
 
 
+def test_a_map_that_could_not_be_put_in_force_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else every call under the newer map would be refused until there is a still newer one."""
+
+    async def story() -> None:
+        source = Source(at(1, collection("a", U1, 1, ME, "d2")))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        raised: list[int] = []
+        raise_floors = Replica.raise_floors
+
+        def full(self: Replica, *, gc_floor: int = 0, fence_epoch: int = 0) -> None:
+            raised.append(fence_epoch)
+            if len(raised) < 3:
+                raise UnavailableError("the volume is full", field="disk")
+            raise_floors(self, gc_floor=gc_floor, fence_epoch=fence_epoch)
+
+        monkeypatch.setattr(Replica, "raise_floors", full)
+        source.publish(at(2, collection("a", U1, 2, ME, "d3")))
+        await until(lambda: len(raised) == 1)
+        assert found(hosted).epoch == 1
+        await until(lambda: hosted.revision == 2)
+        assert "under an older map: disk: the volume is full" in hosted.report()[f"{U1}.0"]
+        assert hosted.problems()
+        await until(lambda: found(hosted).epoch == 2)
+        assert (found(hosted).fence, raised) == (2, [2, 2, 2])
+        assert hosted.report() == {f"{U1}.0": "open"}
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("crash", ["folder made", "entry gone"])
 def test_leftovers_of_a_crash_go(tmp_path: Path, crash: str) -> None:
     """A folder that is not in the list was not complete, or was given up."""
