@@ -107,12 +107,12 @@ class Client:
         ids, echo = IdColumn.of([point_id]), {"retry_stamp": stamp}
         try:
             if kind == "delete":
-                written = await self._call("delete", NAME, ids, **echo)
+                written = await self.ask("delete", NAME, ids, **echo)
             elif kind == "extra":
-                written = await self._call("update", NAME, ids, None, columns_from_rows([{"u": value}]), **echo)
+                written = await self.ask("update", NAME, ids, None, columns_from_rows([{"u": value}]), **echo)
             else:
                 payload = columns_from_rows([{"v": value}])
-                written = await self._call("upsert", NAME, ids, {"": _vector(value)}, payload, 1, **echo)
+                written = await self.ask("upsert", NAME, ids, {"": _vector(value)}, payload, 1, **echo)
         except NotFoundError:
             # An update: nothing was changed, and as many replicas as a read asks did not have the point.
             if stamp is None:
@@ -157,7 +157,7 @@ class Client:
         operation = Operation(self._name, point_id, ("read",), UNKNOWN, self._now())
         ids = IdColumn.of([point_id])
         try:
-            found = await self._call("get", NAME, ids, payload=True, vectors=True, seen=Seen("majority"))
+            found = await self.ask("get", NAME, ids, payload=True, vectors=True, seen=Seen("majority"))
         except OmenDBError:
             self._told("read", "none")
             return False
@@ -174,7 +174,7 @@ class Client:
         called = self._now()
         question = Question(_vector(0), len(self.load.ids) + 2, exact=True)
         try:
-            hits = await self._call("search", NAME, question, seen=seen)
+            hits = await self.ask("search", NAME, question, seen=seen)
         except OmenDBError:
             self._told("search", "none")
             return False
@@ -188,7 +188,8 @@ class Client:
 
     # -- what they share
 
-    async def _call(self, kind: str, *arguments: Any, **options: Any) -> Any:
+    async def ask(self, kind: str, *arguments: Any, **options: Any) -> Any:
+        """One call of a router, whichever; raises what it ends with."""
         deadline = Deadline.after(self.clock, self.rng.uniform(*self.load.timeout_s))
         call = RouterCall(arguments, options)
         router = self.rng.choice(self.routers)

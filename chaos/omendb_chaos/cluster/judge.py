@@ -184,6 +184,12 @@ class Judge:
         for what in differences(nodes, topology, ids):
             self.violated(f"V10: {what}")
 
+    def check_amnesia(self, nodes: Sequence[SimDataNode]) -> None:
+        """P16: a node on a new folder serves nothing that was placed on it before."""
+        for node in nodes:
+            if node.folders > 1 and node.hosting is not None and node.hosting.replicas():
+                self.violated(f"P16: {node.name} lost its folder, and serves what was on it: {node.hosting.report()}")
+
     def check_replay(self, nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> None:
         """V12: what a node reads from its log again is what it has in memory."""
         for node in nodes:

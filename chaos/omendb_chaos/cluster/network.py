@@ -20,6 +20,8 @@ from omendb_common.errors import DeadlineExceededError, OmenDBError, Unavailable
 from omendb_common.shard_calls import (
     Applied,
     Apply,
+    Entries,
+    Listed,
     Looked,
     Lookup,
     Maintain,
@@ -33,6 +35,8 @@ from omendb_common.shard_calls import (
     Select,
     Selected,
     ShardHits,
+    Summed,
+    Sums,
     Verdict,
 )
 
@@ -88,6 +92,8 @@ class Network:
     def __init__(self, loop: ProcessLoop, rng: random.Random, note: Callable[..., None]) -> None:
         self.calm = Link()
         self.counts: Counter[str] = Counter()
+        self.drops: Callable[[str, str], bool] = lambda kind, target: False
+        """Asked of every call, by its kind and target, whether it is lost on its way beside those that links lose."""
         self._loop = loop
         self._rng = rng
         self._note = note
@@ -135,6 +141,7 @@ class Network:
     def heal(self) -> None:
         """Good links everywhere."""
         self.calm = Link()
+        self.drops = lambda kind, target: False
         self._links.clear()
 
     # -- calls
@@ -172,7 +179,7 @@ class Network:
 
     def _send(self, call: _Call, link: Link, place: _Place, *, again: bool) -> bool:
         """Put a call on its way, maybe twice; whether it can arrive."""
-        if link.cut or self._rng.random() < link.loss:
+        if link.cut or self._rng.random() < link.loss or self.drops(call.kind, call.target):
             self._note("lost", call.kind, call.source, call.target)
             return False
         place.waiting[call.number] = call
@@ -306,6 +313,16 @@ class RemoteNode:
         """Do or tell something about a replica."""
         maintained: Maintained = await self._ask("maintain", call, deadline)
         return maintained
+
+    async def sums(self, call: Sums, deadline: Deadline) -> Summed:
+        """Tell values of the hash tree."""
+        summed: Summed = await self._ask("sums", call, deadline)
+        return summed
+
+    async def entries(self, call: Entries, deadline: Deadline) -> Listed:
+        """List records by the hash tree."""
+        found: Listed = await self._ask("entries", call, deadline)
+        return found
 
 
 async def within(deadline: Deadline, work: Any) -> Any:

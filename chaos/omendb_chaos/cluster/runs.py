@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from omendb_chaos.cluster.lagging import lagging
+from omendb_chaos.cluster.partitions import partitions
+from omendb_chaos.cluster.skews import skewed
 from omendb_chaos.cluster.swarm import Run, swarm
 from omendb_chaos.cluster.world import Size
 from omendb_chaos.rows.outcome import dice
@@ -29,7 +32,13 @@ def cluster(seed: str) -> Run:
     return swarm(seed, 300, size=size, think_s=rng.choice([0.3, 2.0, 6.0]))
 
 
-RUNS: Mapping[str, Callable[[str], Run]] = {"R10": cluster, "R13": history}
+RUNS: Mapping[str, Callable[[str], Run]] = {
+    "R10": cluster,
+    "R11": partitions,
+    "R12": skewed,
+    "R13": history,
+    "R16": lagging,
+}
 
 
 def run_one(seed: str) -> Run:

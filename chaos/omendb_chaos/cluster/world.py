@@ -288,6 +288,7 @@ class World:
         judge.check_equal(nodes, self.topology, ids)
         judge.check_copies(nodes, self.topology, self.lost)
         judge.check_durable(nodes, self.topology, self.lost, self.rng("durable"))
+        judge.check_amnesia(nodes)
         judge.check_replay(nodes, self.topology, ids)
         judge.violations += [f"a fault of the code: {fault}" for fault in self.loop.faults]
 

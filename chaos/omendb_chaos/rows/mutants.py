@@ -1,10 +1,9 @@
-"""R30: test power. Bugs are planted in the running engine, one at a time, and a row must catch each of them."""
+"""R30: test power. Bugs are planted in the running code, one at a time, and a row must catch each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
 from typing import Any
 
 import omendb_engine.catalog
@@ -16,6 +15,8 @@ from omendb_chaos.oracle import Violation
 from omendb_chaos.rows import failed_syncs, memory, power
 from omendb_chaos.rows.fixture import build, noticed
 from omendb_chaos.rows.outcome import Budget, Outcome, dice
+from omendb_chaos.rows.planting import Mutant, Probe, replaced
+from omendb_chaos.rows.replication_mutants import REPLICATION_MUTANTS
 from omendb_chaos.rows.sweep import UNTYPED, Planned, chosen, problems_after, run_through
 from omendb_chaos.sim.faults import SYNC_KINDS
 from omendb_common.checksum import crc32c
@@ -31,25 +32,14 @@ from omendb_engine.wal.reader import TornTail
 from omendb_engine.wal.record import CommitPoint, RecordHeader
 from omendb_engine.wal.writer import WalWriter
 
-Probe = Callable[[int], bool]
 _STATES = 150
-
-
-@dataclass(frozen=True, slots=True)
-class Mutant:
-    """A bug: ``planted`` puts it into the engine, ``caught`` runs what must notice it."""
-
-    name: str
-    row: str
-    planted: Callable[[], AbstractContextManager[None]]
-    caught: Probe
 
 
 def run(seed: int, budget: Budget) -> Outcome:
     """Plant every bug, and see it caught."""
     outcome = Outcome("R30", seed, budget)
     caught = 0
-    for mutant in MUTANTS:
+    for mutant in (*MUTANTS, *REPLICATION_MUTANTS):
         with mutant.planted():
             found = _noticed(mutant, seed)
         if found:
@@ -57,7 +47,7 @@ def run(seed: int, budget: Budget) -> Outcome:
         else:
             outcome.violated(f"{mutant.name!r} was not caught by {mutant.row}")
         outcome.notes.append(f"{mutant.row} {'catches' if found else 'MISSES'}: {mutant.name}")
-    outcome.figure = f"{caught} of {len(MUTANTS)} seeded bugs caught"
+    outcome.figure = f"{caught} of {len(MUTANTS) + len(REPLICATION_MUTANTS)} seeded bugs caught"
     return outcome
 
 
@@ -71,18 +61,8 @@ def _noticed(mutant: Mutant, seed: int) -> bool:
 # -- planting
 
 
-@contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    original = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, original)
-
-
 def _skipped_sync() -> AbstractContextManager[None]:
-    return _replaced(WalWriter, "_datasync", lambda self, file: None)
+    return replaced(WalWriter, "_datasync", lambda self, file: None)
 
 
 def _ignored_sync_failure() -> AbstractContextManager[None]:
@@ -90,7 +70,7 @@ def _ignored_sync_failure() -> AbstractContextManager[None]:
         with suppress(OSError):
             file.datasync()
 
-    return _replaced(WalWriter, "_datasync", datasync)
+    return replaced(WalWriter, "_datasync", datasync)
 
 
 def _repeated_sync() -> AbstractContextManager[None]:
@@ -100,7 +80,7 @@ def _repeated_sync() -> AbstractContextManager[None]:
         except OSError:
             file.datasync()
 
-    return _replaced(WalWriter, "_datasync", datasync)
+    return replaced(WalWriter, "_datasync", datasync)
 
 
 def _late_sync() -> AbstractContextManager[None]:
@@ -113,7 +93,7 @@ def _late_sync() -> AbstractContextManager[None]:
             file.datasync()
         return original(self, entries)
 
-    stack = _replaced(WalWriter, "append", append)
+    stack = replaced(WalWriter, "append", append)
 
     @contextmanager
     def both() -> Iterator[None]:
@@ -134,8 +114,8 @@ def _no_folder_sync() -> AbstractContextManager[None]:
     @contextmanager
     def both() -> Iterator[None]:
         with (
-            _replaced(omendb_engine.segment.manifest, "replace_file", replace_file),
-            _replaced(omendb_engine.catalog, "replace_file", replace_file),
+            replaced(omendb_engine.segment.manifest, "replace_file", replace_file),
+            replaced(omendb_engine.catalog, "replace_file", replace_file),
         ):
             yield
 
@@ -143,7 +123,7 @@ def _no_folder_sync() -> AbstractContextManager[None]:
 
 
 def _unsettled_recovery() -> AbstractContextManager[None]:
-    return _replaced(WalWriter, "_settle", lambda self, resume: None)
+    return replaced(WalWriter, "_settle", lambda self, resume: None)
 
 
 def _damage_taken_for_a_tear() -> AbstractContextManager[None]:
@@ -152,8 +132,8 @@ def _damage_taken_for_a_tear() -> AbstractContextManager[None]:
     @contextmanager
     def both() -> Iterator[None]:
         with (
-            _replaced(segment, "_judge_tail", lambda self: TornTail(self.path, self.position)),
-            _replaced(omendb_engine.wal.reader.WalScan, "_check_marks", lambda self, last: None),
+            replaced(segment, "_judge_tail", lambda self: TornTail(self.path, self.position)),
+            replaced(omendb_engine.wal.reader.WalScan, "_check_marks", lambda self, last: None),
         ):
             yield
 
@@ -172,7 +152,7 @@ def _unchecked_bodies() -> AbstractContextManager[None]:
         fixed = _with_right_trailer(copy, header, salt)
         return original(memoryview(fixed), 0, header, salt)
 
-    return _replaced(omendb_engine.wal.reader, "decode_record", decode_record)
+    return replaced(omendb_engine.wal.reader, "decode_record", decode_record)
 
 
 def _with_right_trailer(record: bytearray, header: RecordHeader, salt: int) -> bytes:
@@ -181,7 +161,7 @@ def _with_right_trailer(record: bytearray, header: RecordHeader, salt: int) -> b
 
 
 def _forgotten_kills() -> AbstractContextManager[None]:
-    return _replaced(GrowingBuffer, "record_kill", lambda self, part_id, rows: None)
+    return replaced(GrowingBuffer, "record_kill", lambda self, part_id, rows: None)
 
 
 def _log_dropped_early() -> AbstractContextManager[None]:
@@ -192,7 +172,7 @@ def _log_dropped_early() -> AbstractContextManager[None]:
         self._replica.drop_log(checkpoint_lsn)
         original(self, refs, dead, checkpoint_lsn=checkpoint_lsn)
 
-    return _replaced(Maintenance, "_commit", commit)
+    return replaced(Maintenance, "_commit", commit)
 
 
 def _deaths_of_the_future() -> AbstractContextManager[None]:
@@ -204,7 +184,7 @@ def _deaths_of_the_future() -> AbstractContextManager[None]:
         later = {i: now.get(i, d) for i, d in dead.items()}
         original(self, refs, later, checkpoint_lsn=checkpoint_lsn)
 
-    return _replaced(Maintenance, "_commit", commit)
+    return replaced(Maintenance, "_commit", commit)
 
 
 def _resurrecting_merge() -> AbstractContextManager[None]:
@@ -217,11 +197,11 @@ def _resurrecting_merge() -> AbstractContextManager[None]:
         self.snapshot = type(before)(clean, before.lsn, before.live)
         original(self, old, new, row_maps)
 
-    return _replaced(PartStore, "replace", replace)
+    return replaced(PartStore, "replace", replace)
 
 
 def _unverified_files() -> AbstractContextManager[None]:
-    return _replaced(layout, "verify", lambda view, entry, path: None)
+    return replaced(layout, "verify", lambda view, entry, path: None)
 
 
 def _trusted_commit() -> AbstractContextManager[None]:
@@ -235,8 +215,8 @@ def _trusted_commit() -> AbstractContextManager[None]:
     @contextmanager
     def both() -> Iterator[None]:
         with (
-            _replaced(omendb_engine.wal.reader, "decode_commit", decode_commit),
-            _replaced(omendb_engine.check, "decode_commit", decode_commit),
+            replaced(omendb_engine.wal.reader, "decode_commit", decode_commit),
+            replaced(omendb_engine.check, "decode_commit", decode_commit),
         ):
             yield
 
@@ -249,7 +229,7 @@ def _leaked_memory() -> AbstractContextManager[None]:
             original(self, purpose, size)
 
     original = MemoryBudget.release
-    return _replaced(MemoryBudget, "release", release)
+    return replaced(MemoryBudget, "release", release)
 
 
 # -- catching
@@ -331,4 +311,4 @@ MUTANTS: Collection[Mutant] = (
     Mutant("a merge keeps its memory", "R9", _leaked_memory, _leaks("merge")),
 )
 
-__all__ = ["MUTANTS", "Mutant", "run"]
+__all__ = ["MUTANTS", "run"]

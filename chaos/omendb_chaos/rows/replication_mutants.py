@@ -1,0 +1,202 @@
+"""Bugs of replication, each of which a simulated cluster must show: what ``docs/replication.md`` rules out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+import omendb_coordinator.member_changes
+import omendb_router.lookups
+from omendb_chaos.cluster.nemesis import Mix
+from omendb_chaos.cluster.network import Link
+from omendb_chaos.cluster.runs import run_one
+from omendb_chaos.cluster.swarm import swarm
+from omendb_chaos.rows.planting import Mutant, Probe, replaced
+from omendb_common.shard_calls import Looked, Repair, State
+from omendb_datanode.hosting import Hosting
+from omendb_datanode.shard_rules import ShardRules
+from omendb_engine.wal.writer import WalWriter
+from omendb_router.asked import Asked
+from omendb_router.lookups import Lookups
+from omendb_router.ranking import Contest
+from omendb_router.router import Router
+from omendb_router.searches import Searches
+from omendb_router.tally import Ballot, Tally
+from omendb_router.versions import Versions, newest
+
+Planted = Callable[[], AbstractContextManager[None]]
+_ROUGH = Link(loss=0.08, twice=0.1, delay_s=(0.0002, 0.02), late=0.05, late_s=1.0)
+
+# -- planting
+
+
+def _ack_before_quorum() -> AbstractContextManager[None]:
+    original = Ballot.of
+    return replaced(Ballot, "of", staticmethod(lambda *given: replace(original(*given), need=1)))
+
+
+def _superseded_counts() -> AbstractContextManager[None]:
+    """A row that lost to a newer stamp counts as written, so it is never stamped above it."""
+    original = Tally.hear
+    none: dict[str, Any] = {"superseded": np.empty(0, np.int64), "newer": np.empty(0, np.uint64)}
+    return replaced(Tally, "hear", lambda self, node_id, answer: original(self, node_id, replace(answer, **none)))
+
+
+def _stamped_by_arrival() -> AbstractContextManager[None]:
+    """Replicas order writes as they come in."""
+    original = ShardRules._write
+
+    async def write(self: ShardRules, hosted: Any, writes: Any, deadline: Any) -> Any:
+        stamped = [replace(w, stamp=self._hlc.tick()) if w.stamp else w for w in writes]
+        return await original(self, hosted, stamped, deadline)
+
+    return replaced(ShardRules, "_write", write)
+
+
+def _no_verify_round() -> AbstractContextManager[None]:
+    async def verify(*given: object) -> bool:
+        return True
+
+    return replaced(Searches, "_verify", verify)
+
+
+def _intersect_merge() -> AbstractContextManager[None]:
+    """A hit counts only if every replica that was asked has it."""
+    original = Contest.heard
+
+    def heard(self: Contest, replica: int, uids: Any, answer: Looked) -> None:
+        absent = answer.states == State.ABSENT
+        states = np.where(absent, np.uint8(State.DELETED), answer.states)
+        stamps = np.where(absent, np.uint64((1 << 64) - 1), answer.stamps)
+        original(self, replica, uids, replace(answer, states=states, stamps=stamps))
+
+    return replaced(Contest, "heard", heard)
+
+
+def _absent_is_deleted() -> AbstractContextManager[None]:
+    """A replica that has nothing of a point hides it."""
+
+    def hidden(answers: Sequence[Looked]) -> Versions:
+        found = newest(answers)
+        absent = np.any([a.states == State.ABSENT for a in answers], axis=0)
+        states = np.where(absent, np.uint8(State.ABSENT), found.states)
+        return Versions(states, found.stamps, found.holder, found.holds | absent, found.torn & ~absent)
+
+    return replaced(omendb_router.lookups, "newest", hidden)
+
+
+def _first_answer_wins() -> AbstractContextManager[None]:
+    return replaced(omendb_router.lookups, "newest", lambda answers: newest([answers[0]] * len(answers)))
+
+
+def _no_read_repair() -> AbstractContextManager[None]:
+    async def push(self: Lookups, asked: Asked, ids: Any, *rest: object) -> Any:
+        return np.zeros(len(ids), np.bool_)
+
+    return replaced(Lookups, "_push", push)
+
+
+def _projection_repair() -> AbstractContextManager[None]:
+    """Repairs bring what a reader asked for, not the whole record."""
+
+    def repair(shard: Any, records: Any) -> Repair:
+        return Repair(shard, tuple(replace(batch, payload=None) for batch in records))
+
+    return replaced(omendb_router.lookups, "Repair", repair)
+
+
+def _no_fence() -> AbstractContextManager[None]:
+    """The fence is written, and not looked at."""
+    original = Hosting._advance
+
+    async def advance(self: Hosting, place: Any, hosted: Any, shard: Any) -> None:
+        await original(self, place, hosted, shard)
+        hosted.fence = 0
+
+    return replaced(Hosting, "_advance", advance)
+
+
+def _reused_origin() -> AbstractContextManager[None]:
+    return replaced(omendb_coordinator.member_changes, "_free_origin", lambda state, stamp: 1)
+
+
+def _lost_is_active() -> AbstractContextManager[None]:
+    """A node that comes with an empty folder goes on counting for what it held."""
+    return replaced(omendb_coordinator.member_changes, "lose_replicas", lambda state, index, node_id: state)
+
+
+def _unknown_told_as_none() -> AbstractContextManager[None]:
+    return replaced(Tally, "untouched", lambda self: True)
+
+
+def _no_clock_check() -> AbstractContextManager[None]:
+    return replaced(ShardRules, "_check_clock", lambda self, stamp: None)
+
+
+def _majority_is_one() -> AbstractContextManager[None]:
+    original = Router._asked
+
+    def asked(self: Router, *given: Any, **more: Any) -> list[Asked]:
+        return [a._replace(need=1) for a in original(self, *given, **more)]
+
+    return replaced(Router, "_asked", asked)
+
+
+def _unsynced_log() -> AbstractContextManager[None]:
+    return replaced(WalWriter, "_datasync", lambda self, file: None)
+
+
+# -- catching
+
+
+def _runs(row: str, count: int = 30) -> Probe:
+    def probe(seed: int) -> bool:
+        return any(run_one(f"{row}/{seed}/{number}").violations for number in range(count))
+
+    return probe
+
+
+def _struck(
+    *faults: str,
+    count: int = 30,
+    gap_s: float = 1.5,
+    skew_ms: float = 0.0,
+) -> Probe:
+    """Runs of R10 under these faults only: what a full swarm finds too, and later."""
+    mix = Mix(dict.fromkeys(faults, 1.0), gap_s, _ROUGH, {"r1": skew_ms})
+
+    def probe(seed: int) -> bool:
+        return any(swarm(f"R10/{seed}/{number}", 120, mix=mix).violations for number in range(count))
+
+    return probe
+
+
+REPLICATION_MUTANTS: Collection[Mutant] = (
+    Mutant("acknowledged before a quorum has it", "R10", _ack_before_quorum, _struck("isolation", "deafness")),
+    Mutant("superseded counts as written", "R13", _superseded_counts, _struck("isolation", skew_ms=-1500.0)),
+    Mutant("replicas order writes by their arrival", "R10", _stamped_by_arrival, _struck("isolation")),
+    Mutant("no verify round", "R16", _no_verify_round, _runs("R16", 3)),
+    Mutant("searches intersect what replicas have", "R16", _intersect_merge, _runs("R16", 3)),
+    Mutant("absent counts as deleted", "R13", _absent_is_deleted, _struck("isolation")),
+    Mutant("the first answer wins", "R13", _first_answer_wins, _struck("isolation")),
+    Mutant("no read repair", "R13", _no_read_repair, _struck("isolation", "deafness")),
+    Mutant("repairs push a projection", "R10", _projection_repair, _struck("isolation")),
+    Mutant("the fence is not looked at", "R10", _no_fence, _struck("lost disk", "one-way cut", gap_s=1.0)),
+    Mutant("an origin is leased twice", "R10", _reused_origin, _runs("R10", 5)),
+    Mutant(
+        "a lost replica goes on counting",
+        "R10",
+        _lost_is_active,
+        _struck("lost disk", gap_s=5.0),
+    ),
+    Mutant("an unknown outcome is told as none", "R10", _unknown_told_as_none, _struck("isolation", "deafness")),
+    Mutant("stamps of the future are taken", "R12", _no_clock_check, _struck("clock set")),
+    Mutant("the majority is one", "R13", _majority_is_one, _struck("isolation")),
+    Mutant("the log is not synced, in a cluster", "R10", _unsynced_log, _struck("power cut")),
+)
+
+__all__ = ["REPLICATION_MUTANTS"]
