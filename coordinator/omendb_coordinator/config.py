@@ -45,6 +45,12 @@ class CoordinatorSettings:
         low=0.0,
         high=86_400.0,
     )
+    gc_grace_s: float = setting(
+        3600.0,
+        "deletions are forgotten so long before all replicas were last found equal: writes that come later are refused",
+        low=0.0,
+        high=1e9,
+    )
     watch_keepalive_s: float = setting(
         1.0, "a watch on which nothing happens is told so this often", low=0.05, high=60.0
     )

@@ -254,7 +254,8 @@ class Control:
         news = [list(one) for one in told if _is_news(topology, node_id, one, step)]
         if not news:
             return topology.revision
-        answer = await self.change(asking, "note_repaired", {"node_id": node_id, "shards": news}, timeout_s)
+        args = {"node_id": node_id, "shards": news, "grace": stamp_step(self._settings.gc_grace_s)}
+        answer = await self.change(asking, "note_repaired", args, timeout_s)
         return int(answer["revision"])
 
     # -- reads

@@ -16,20 +16,26 @@ from omendb_common.metadata import RepairedShard
 from omendb_common.ring import SHARDS_MAX
 from omendb_common.topology import CollectionInfo, Shard, Topology
 from omendb_coordinator.collection_changes import Args, Change
-from omendb_coordinator.commands import text
+from omendb_coordinator.commands import text, whole
 from omendb_coordinator.state import CatalogState
 
 
 def note_repaired(state: CatalogState, index: int, args: Args) -> Change:
-    """Keep up to which stamps a data node found the replicas of its shards equal; what is older than known is not."""
-    node_id, told = text(args, "node_id"), _told(args)
+    """Keep up to which stamps a data node found the replicas of its shards equal; what is older than known is not.
+
+    Deletions that are ``grace`` older than that may be forgotten from now on, where nobody is missing (P13).
+    """
+    node_id, told, grace = text(args, "node_id"), _told(args), whole(args, "grace")
     topology = state.topology
     changed: dict[str, dict[int, Shard]] = {}
     for one in told:
         info = topology.by_uuid(one.collection_uuid)
         shard = None if info is None else _shard(info, one.shard_id)
         if info is not None and shard is not None and gains(shard, node_id, one):
-            changed.setdefault(info.name, {})[one.shard_id] = replace(shard, repaired_through=one.through)
+            floor = max(shard.gc_floor, one.through - grace) if _all_up(topology, shard) else shard.gc_floor
+            changed.setdefault(info.name, {})[one.shard_id] = replace(
+                shard, repaired_through=one.through, gc_floor=floor
+            )
     if changed:
         topology = _with(topology, index, changed)
         state = replace(state, topology=topology)
@@ -42,8 +48,15 @@ def gains(shard: Shard, node_id: str, told: RepairedShard, step: int = 1) -> boo
         shard.epoch == told.epoch
         and node_id in shard.nodes("active")
         and len(shard.nodes("active")) == len(shard.replicas)
+        and shard.move is None
         and told.through >= shard.repaired_through + step
     )
+
+
+def _all_up(topology: Topology, shard: Shard) -> bool:
+    """Whether nobody is away who may come back with what is to be forgotten."""
+    members = map(topology.members.get, shard.nodes("active"))
+    return all(member is not None and member.state == "up" for member in members)
 
 
 def _shard(info: CollectionInfo, shard_id: int) -> Shard | None:

@@ -304,6 +304,7 @@ class Hosting:
                 return
             replica = await self._in_thread(lambda: self._open(key, schema, revision))
             try:
+                await self._check_age(key, replica, shard)
                 await self._floors(replica, shard)
             except OmenDBError:
                 await self._in_thread(lambda: _close(replica))  # to be opened again, and tried again
@@ -317,6 +318,22 @@ class Hosting:
         except _FAULTS as error:  # of one replica; the others serve
             _log.error("replica %s", key.name, exc_info=error)
             place.error = UnavailableError(f"the replica cannot be opened: {type(error).__name__}", field=key.name)
+
+    async def _check_age(self, key: ReplicaKey, replica: Replica, shard: Shard) -> None:
+        """Refuse an old copy: it may hold points of which all others have forgotten the deletion (P13).
+
+        Every active replica notes up to when all were equal before the floor rises to anywhere near.
+        """
+        state = next(place.state for place in shard.replicas if place.node_id == self._node_id)
+        repaired = replica.maintenance.repaired_through
+        if state == "joining" or shard.gc_floor <= repaired:
+            return
+        await self._in_thread(lambda: _close(replica))
+        raise CorruptionError(
+            f"an old copy: last equal to the others at {repaired}, and deletions up to {shard.gc_floor} are forgotten",
+            path=replica_path(self._folder, key.name),
+            mend="have it made anew from the others",
+        )
 
     async def _advance(self, place: _Place, hosted: Hosted, shard: Shard) -> None:
         await self._floors(hosted.replica, shard)

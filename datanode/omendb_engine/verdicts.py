@@ -54,7 +54,7 @@ def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int) -> V
     located = snapshot.find(batch.ids)
     found = located.found
     tombstones = newest_tombstones(snapshot, batch.ids)
-    stale = ~found & (tombstones == 0) & (mine <= np.uint64(gc_floor))
+    stale, vacuous = _below_floor(batch, mine, found, tombstones, np.uint64(gc_floor))
     missing = np.zeros(batch.rows, np.bool_)
     if batch.op is Op.UPDATE:
         wins, newest = _update(snapshot, batch, located, mine)
@@ -63,12 +63,30 @@ def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int) -> V
     else:
         base = _base(snapshot, located)
         # Stamps are unique. Where damage made two alike, the deletion wins on every replica, whichever came first.
-        wins = (mine > tombstones) & ((mine >= base) if batch.op is Op.DELETE else (mine > base)) & ~stale
+        wins = (mine > tombstones) & ((mine >= base) if batch.op is Op.DELETE else (mine > base)) & ~stale & ~vacuous
         newest = np.maximum(tombstones, _latest(snapshot, located))
     newest[stale] = gc_floor
-    overtaken = (stale | (mine < newest)) & ~missing
+    overtaken = (stale | (mine < newest)) & ~missing & ~vacuous
     rows = np.flatnonzero(overtaken)
     return Verdicts(np.flatnonzero(wins), rows, newest[rows], np.flatnonzero(missing), int(np.count_nonzero(found)))
+
+
+def _below_floor(
+    batch: WriteBatch, mine: U64Array, found: BoolArray, tombstones: U64Array, floor: np.uint64
+) -> tuple[BoolArray, BoolArray]:
+    """Rows at or below the floor that are not to be believed, and those that say what everybody knows.
+
+    Down to the floor every replica was found equal, so what comes later under such a stamp comes too late. An id that
+    is unknown may have been deleted. A deletion would leave nothing behind that a replica could tell the others: its
+    writer must stamp it anew. But a *record* of a deletion, which another replica still remembers, is no news.
+    """
+    below = mine <= floor
+    unknown = ~found & (tombstones <= floor) & below
+    if batch.op is not Op.DELETE:
+        return unknown, np.zeros(batch.rows, np.bool_)
+    if batch.stamps is None:
+        return below & (mine != tombstones), np.zeros(batch.rows, np.bool_)
+    return np.zeros(batch.rows, np.bool_), unknown
 
 
 def refuse_taken(snapshot: Snapshot, ids: IdColumn, stamp: int) -> None:

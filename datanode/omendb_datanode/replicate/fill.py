@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
 from omendb_common.hlc import stamp_wall_ms
-from omendb_common.shard_calls import DataNode, ShardRef
+from omendb_common.shard_calls import DataNode, Maintain, ShardRef, Verdict
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.replicate.exchange import Exchange, ExchangeEndedError, Moved, settled_stamp
 from omendb_datanode.replicate.pace import Pace
@@ -33,7 +34,10 @@ class FillProgress:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The replica and every source hold the same records up to ``through``; so many came, of so many bytes."""
+    """The replica and every source hold the same records up to ``through``, which the replica has noted.
+
+    So many records came, of so many bytes.
+    """
 
     through: int
     records: int
@@ -82,6 +86,12 @@ async def fill(
         raise ExchangeEndedError(
             f"{done.leaves} leaves still differ", field=f"{shard.collection_uuid}.{shard.shard_id}", mend="try again"
         )
+    # An active replica that has noted less than the floor is taken for an old copy (P13).
+    noted = await here.maintain(
+        Maintain(shard, "note_repaired", through), Deadline.after(clock, settings.call_timeout_s)
+    )
+    if noted.verdict is not Verdict.OK:
+        raise noted.error or ExchangeEndedError(f"the replica answers {noted.verdict.name}", field="shard")
     return Filled(through, told.now.records, told.now.size)
 
 

@@ -27,7 +27,7 @@ def log() -> Log:
 
 def note(log: Log, through: int, *, shard: int = 1, epoch: int = 5, node_id: str = "d1") -> int:
     """Tell of one shard; what is known of it afterwards."""
-    log.add("note_repaired", node_id=node_id, shards=[["uuid of docs", shard, epoch, through]])
+    log.add("note_repaired", node_id=node_id, grace=20, shards=[["uuid of docs", shard, epoch, through]])
     return log.catalog.topology.collection("docs").shard(shard).repaired_through
 
 
@@ -40,9 +40,32 @@ def test_it_only_rises_and_changes_no_epoch(log: Log) -> None:
     assert Topology.from_json(log.catalog.topology.to_json()) == log.catalog.topology
 
 
+def floor(log: Log) -> int:
+    return log.catalog.topology.collection("docs").shard(1).gc_floor
+
+
+def test_deletions_are_forgotten_below_it_while_nobody_is_away(log: Log) -> None:
+    note(log, 10)
+    assert floor(log) == 0
+    note(log, 100)
+    assert floor(log) == 80
+    log.add("set_member_state", node_id="d3", incarnation="folder of d3", was="up", to="suspect")
+    assert note(log, 200) == 200 and floor(log) == 80
+    log.add("set_member_state", node_id="d3", incarnation="folder of d3", was="suspect", to="up")
+    assert note(log, 210) == 210 and floor(log) == 190
+    assert log.catalog.topology.collection("docs").shard(0).gc_floor == 0
+
+
+def test_while_a_replica_moves_nothing_is_known_and_nothing_forgotten(log: Log) -> None:
+    note(log, 100)
+    log.add("begin_move", uuid="uuid of docs", shard_id=1, epoch=5, source="d3", target="d4")
+    epoch = log.catalog.topology.collection("docs").shard(1).epoch
+    assert note(log, 200, epoch=epoch) == 100 and floor(log) == 80
+
+
 def test_only_what_was_found_under_the_map_in_force_counts(log: Log) -> None:
     assert note(log, 50, epoch=4) == note(log, 50, epoch=6) == note(log, 50, node_id="d4") == 0
-    log.add("note_repaired", node_id="d1", shards=[["another", 1, 5, 50], ["uuid of docs", 7, 5, 50]])
+    log.add("note_repaired", node_id="d1", grace=0, shards=[["another", 1, 5, 50], ["uuid of docs", 7, 5, 50]])
     replicas = [["d1", "active"], ["d2", "active"], ["d4", "joining"]]
     log.add("place_shard", uuid="uuid of docs", shard_id=1, epoch=5, replicas=replicas)
     epoch = log.catalog.topology.collection("docs").shard(1).epoch
@@ -54,7 +77,7 @@ def test_only_what_was_found_under_the_map_in_force_counts(log: Log) -> None:
 )
 def test_what_is_no_report_is_refused(log: Log, shards: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="shards"):
-        log.add("note_repaired", node_id="d1", shards=shards)
+        log.add("note_repaired", node_id="d1", grace=0, shards=shards)
 
 
 @in_a_loop

@@ -251,6 +251,7 @@ def test_a_newer_epoch_is_pulled_and_other_members_raise_the_fence(tmp_path: Pat
         await hosted.refresh(9, Deadline.after(CLOCK, 20))
         assert hosted.revision == 3, "nobody knows a newer map: the caller gets on with what there is"
         # Another state of the same replicas: who counts is the same.
+        found(hosted).replica.raise_floors(repaired_through=80)
         source.publish(at(4, collection("a", U1, 4, ME, "d2", floor=77)))
         await in_force(hosted, 4)
         assert (found(hosted).epoch, found(hosted).fence) == (4, 0)
@@ -262,6 +263,31 @@ def test_a_newer_epoch_is_pulled_and_other_members_raise_the_fence(tmp_path: Pat
         again = hosting(tmp_path, Source(source.topology))
         await again.start()
         assert (found(again).fence, found(again).replica.maintenance.gc_floor) == (6, 77), "on stable storage"
+        await again.stop()
+
+    asyncio.run(story())
+
+
+def test_an_old_copy_answers_nothing_and_a_new_one_that_joins_does(tmp_path: Path) -> None:
+    async def story() -> None:
+        source = Source(at(3, collection("a", U1, 3, ME, "d2"), collection("b", U2, 3, ME, "d2")))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        found(hosted, U1).replica.raise_floors(repaired_through=80)
+        found(hosted, U2).replica.raise_floors(repaired_through=79)
+        await hosted.stop()
+        newer = at(
+            4,
+            collection("a", U1, 4, ME, "d2", floor=80),
+            collection("b", U2, 4, ME, "d2", floor=80),
+            collection("c", U3, 4, ME, "d2", floor=80, state="joining"),
+        )
+        again = hosting(tmp_path, Source(newer))
+        await again.start()
+        assert found(again, U1).replica.maintenance.gc_floor == found(again, U3).replica.maintenance.gc_floor == 80
+        with pytest.raises(CorruptionError, match="an old copy"):
+            again.find(ref(U2))
+        assert [problem for problem in again.problems() if "old copy" in problem]
         await again.stop()
 
     asyncio.run(story())

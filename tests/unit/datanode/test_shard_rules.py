@@ -175,8 +175,14 @@ def test_the_floor_below_which_nobody_is_believed(tmp_path: Path) -> None:
         t = [node.clock.stamp(counter=c) for c in range(10)]
         await node.apply(upsert([1]), t[2])
         node.replica.raise_floors(gc_floor=t[5])
-        for at, batch in enumerate((upsert([1, 50]), update([1, 50], [{"a": 1}] * 2), delete([1, 50])), 3):
+        for at, batch in enumerate((upsert([1, 50]), update([1, 50], [{"a": 1}] * 2)), 3):
             assert rows(await node.apply(batch, t[at])) == ([1], [t[5]], []), "what is known here is judged by itself"
+        # A deletion would be forgotten at once, and others that have not heard of it would bring the point back.
+        assert rows(await node.apply(delete([1, 50]), t[5])) == ([0, 1], [t[5]] * 2, [])
+        assert ids_of(node.replica) == [1]
+        gone = WriteBatch(Op.DELETE, IdColumn.of([70]), stamps=np.array([t[4]], np.uint64))
+        assert rows(await node.rules.repair(Repair(node.shard, (gone,)), node.deadline())) == ([], [], []), "no news"
+        await node.apply(delete([1]), t[6])
         assert rows(await node.apply(upsert([50]), t[6])) == ([], [], [])
         record = WriteBatch(Op.UPSERT, IdColumn.of([60]), {"": vectors(1)}, stamps=np.array([t[4]], np.uint64))
         answer = await node.rules.repair(Repair(node.shard, (record,)), node.deadline())
