@@ -304,7 +304,7 @@ class Hosting:
                 return
             replica = await self._in_thread(lambda: self._open(key, schema, revision))
             try:
-                await self._check_age(key, replica, shard)
+                self._check_age(key, replica, shard)
                 await self._floors(replica, shard)
             except OmenDBError:
                 await self._in_thread(lambda: _close(replica))  # to be opened again, and tried again
@@ -319,7 +319,7 @@ class Hosting:
             _log.error("replica %s", key.name, exc_info=error)
             place.error = UnavailableError(f"the replica cannot be opened: {type(error).__name__}", field=key.name)
 
-    async def _check_age(self, key: ReplicaKey, replica: Replica, shard: Shard) -> None:
+    def _check_age(self, key: ReplicaKey, replica: Replica, shard: Shard) -> None:
         """Refuse an old copy: it may hold points of which all others have forgotten the deletion (P13).
 
         Every active replica notes up to when all were equal before the floor rises to anywhere near.
@@ -328,7 +328,6 @@ class Hosting:
         repaired = replica.maintenance.repaired_through
         if state == "joining" or shard.gc_floor <= repaired:
             return
-        await self._in_thread(lambda: _close(replica))
         raise CorruptionError(
             f"an old copy: last equal to the others at {repaired}, and deletions up to {shard.gc_floor} are forgotten",
             path=replica_path(self._folder, key.name),

@@ -15,7 +15,6 @@ from omendb_common.errors import OmenDBError, ResourceExhaustedError
 from omendb_common.ids import IdColumn
 from omendb_common.shard_calls import Repair, State, Summed, Verdict
 from omendb_datanode.replicate.exchange import ExchangeEndedError, Moved, settled_stamp
-from omendb_datanode.replicate.fill import FillProgress, fill
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.together import bring_together
 from tests.unit.datanode.datanode_cases import EPOCH, Node, delete, update, upsert
@@ -214,22 +213,19 @@ def test_three_replicas_come_together_though_the_last_knows_most(tmp_path: Path)
     asyncio.run(scene())
 
 
-def test_a_new_replica_is_filled_from_all_with_what_lies_below_the_floor(tmp_path: Path) -> None:
+def test_an_empty_replica_takes_all_that_any_has_with_what_lies_below_the_floor(tmp_path: Path) -> None:
     async def scene() -> None:
         with nodes_in(tmp_path, 3) as (empty, two, three):
             await diverge(two, three)
             for node in (empty, two, three):
                 node.replica.raise_floors(gc_floor=node.clock.stamp(-8500))
-            told: list[FillProgress] = []
-            floor = empty.replica.maintenance.gc_floor
-            sources = {"two": two.rules, "three": three.rules}
-            pace = Pace(empty.clock, QUICK)
-            filled = await fill(
-                empty.rules, sources, empty.shard, floor, empty.clock, pace, QUICK, since=1, progress=told.append
-            )
-            assert dump(empty)[3] == dump(two)[3] == dump(three)[3] and filled.records == told[-1].records
-            assert [t.records for t in told] == sorted(t.records for t in told) and told[-1].size_total >= filled.size
-            assert empty.replica.snapshot().live == told[-1].records_total - 42  # deletions above the floor
+            begun: list[int] = []
+            exchanges = {
+                name: exchange(empty, node, begun=begun.append) for name, node in (("two", two), ("three", three))
+            }
+            done = await bring_together(exchanges, LATE)
+            assert done.equal and dump(empty)[3] == dump(two)[3] == dump(three)[3]
+            assert empty.replica.snapshot().live == max(begun) - 42  # deletions above the floor
 
     asyncio.run(scene())
 
