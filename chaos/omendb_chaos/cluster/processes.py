@@ -31,6 +31,9 @@ class Process:
         self.life = life
         self.alive = True
         self.paused = False
+        self.steps = 0
+        self._strike_at = 0
+        self._strike: Callable[[], object] = int
         self._parked: list[asyncio.Handle] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._prune_at = _PRUNE_AT
@@ -50,6 +53,16 @@ class Process:
         self.paused = False
         parked, self._parked = self._parked, []
         self.loop.again(parked)
+
+    def strike_after(self, steps: int, strike: Callable[[], object]) -> None:
+        """Do something between two steps of this process, so many from now."""
+        self._strike_at, self._strike = self.steps + steps, strike
+
+    def step(self) -> None:
+        """It is about to run one more callback."""
+        self.steps += 1
+        if self.steps == self._strike_at:
+            self._strike()
 
     def kill(self) -> None:
         """End it, whatever it does."""
@@ -93,10 +106,12 @@ class _Handle(asyncio.Handle):
 
     def _run(self) -> None:
         process = self._context.get(_PROCESS)  # type: ignore[attr-defined]
-        if process is not None and process.paused:
-            process.park(self)
-        else:
-            super()._run()
+        if process is not None:
+            if process.paused:
+                process.park(self)
+                return
+            process.step()
+        super()._run()
 
 
 class _TimerHandle(asyncio.TimerHandle):
@@ -111,6 +126,7 @@ class _TimerHandle(asyncio.TimerHandle):
         elif process.paused:
             process.park(self)
         elif process.alive:
+            process.step()
             super()._run()
 
 

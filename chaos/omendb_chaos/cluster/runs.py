@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from omendb_chaos.cluster.cancelling import cancellations
 from omendb_chaos.cluster.lagging import lagging
 from omendb_chaos.cluster.partitions import partitions
 from omendb_chaos.cluster.skews import skewed
@@ -38,6 +39,7 @@ RUNS: Mapping[str, Callable[[str], Run]] = {
     "R12": skewed,
     "R13": history,
     "R16": lagging,
+    "R27": cancellations,
 }
 
 

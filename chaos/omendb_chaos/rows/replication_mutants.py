@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -21,6 +22,7 @@ from omendb_datanode.hosting import Hosting
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.wal.writer import WalWriter
 from omendb_router.asked import Asked
+from omendb_router.fanout import Fanout
 from omendb_router.lookups import Lookups
 from omendb_router.ranking import Contest
 from omendb_router.router import Router
@@ -150,6 +152,20 @@ def _unsynced_log() -> AbstractContextManager[None]:
     return replaced(WalWriter, "_datasync", lambda self, file: None)
 
 
+def _leaked_place() -> AbstractContextManager[None]:
+    """A call that is cancelled goes on counting as under way."""
+    original = Fanout.call
+
+    async def call(self: Fanout, node_id: str, *given: Any, **more: Any) -> Any:
+        try:
+            return await original(self, node_id, *given, **more)
+        except asyncio.CancelledError:
+            self.health(node_id).in_flight += 1
+            raise
+
+    return replaced(Fanout, "call", call)
+
+
 # -- catching
 
 
@@ -158,6 +174,10 @@ def _runs(row: str, count: int = 30) -> Probe:
         return any(run_one(f"{row}/{seed}/{number}").violations for number in range(count))
 
     return probe
+
+
+def _numbered(row: str, number: int) -> Probe:
+    return lambda seed: bool(run_one(f"{row}/{seed}/{number}").violations)
 
 
 def _struck(
@@ -194,6 +214,7 @@ REPLICATION_MUTANTS: Collection[Mutant] = (
         _struck("lost disk", gap_s=5.0),
     ),
     Mutant("an unknown outcome is told as none", "R10", _unknown_told_as_none, _struck("isolation", "deafness")),
+    Mutant("a cancelled call keeps its place", "R27", _leaked_place, _numbered("R27", 12)),
     Mutant("stamps of the future are taken", "R12", _no_clock_check, _struck("clock set")),
     Mutant("the majority is one", "R13", _majority_is_one, _struck("isolation")),
     Mutant("the log is not synced, in a cluster", "R10", _unsynced_log, _struck("power cut")),
