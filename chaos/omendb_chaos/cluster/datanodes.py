@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,11 +28,18 @@ from omendb_common.config import (
 )
 from omendb_common.deadline import Deadline
 from omendb_common.errors import OmenDBError
+from omendb_common.metadata import RepairedShard
 from omendb_common.shard_calls import DataNode
 from omendb_common.topology import Member
+from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.node_folder import open_identity
+from omendb_datanode.replicate.exchange import settled_stamp
+from omendb_datanode.replicate.pace import Pace
+from omendb_datanode.replicate.peers import Peers
+from omendb_datanode.replicate.repairer import Repairer
+from omendb_datanode.replicate.rounds import Rounds
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.replica import Replica
 
@@ -52,12 +59,16 @@ SMALL = EngineSettings(
 """Small numbers, so that a few writes already rotate, seal and merge. Every search is exact."""
 
 
+REPAIR = RepairSettings(settle_s=5.0, interval_s=20.0, retry_s=1.0, call_timeout_s=2.0)
+"""Replicas are compared every few seconds instead of minutes: runs are short."""
+
+
 @dataclass(slots=True)
 class Surroundings:
     """What a data node gets from its world, beside what is its own.
 
     ``applied`` is told of every call that a replica answered; ``died`` when the process ended by itself. ``background``
-    makes further work of every node, for as long as its process lives.
+    makes further work of every node, for as long as its process lives; ``repair`` brings replicas together beside it.
     """
 
     loop: ProcessLoop
@@ -67,6 +78,7 @@ class Surroundings:
     died: Callable[[SimDataNode, str], None]
     settings: EngineSettings = SMALL
     background: tuple[Callable[[SimDataNode], Coroutine[Any, Any, None]], ...] = ()
+    repair: RepairSettings | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -158,6 +170,7 @@ class SimDataNode:
             world.settings,
             self.clock,
             opened=lambda stamp: rules.observe(stamp),
+            drained=lambda replica: rules.drained(replica),
             retry_s=5.0,
         )
         rules = self.rules = ShardRules(self.hosting, self.clock, EngineThreads(readers=0, writers=0))
@@ -167,10 +180,31 @@ class SimDataNode:
             await asyncio.sleep(0.2)
         follower.beat(member, self.hosting.problems)
         await self.hosting.start()
+        if world.repair is not None:
+            self._repairer(rules, self.hosting, follower, world.repair).start()
         self.ready = True
         for work in world.background:
             process.spawn(work(self))
         await self._until_it_fails(self.hosting)
+
+    def _repairer(self, rules: ShardRules, hosting: Hosting, follower: Follower, settings: RepairSettings) -> Repairer:
+        """What brings this node's replicas and those of its peers together, over the network."""
+
+        async def check(replica: Replica, gc_floor: int) -> bool:
+            return replica.hash_trees.check(settled_stamp(self.clock, settings.settle_s), gc_floor)
+
+        async def report(shards: Sequence[RepairedShard]) -> None:
+            await follower.note_repaired(self.name, shards, Deadline.after(self.clock, 2.0))
+
+        peers = Peers(lambda member: self.peer(member.node_id), _nothing_to_close)
+        rounds = Rounds(
+            *(self.name, rules, peers, follower, self.clock, settings, Pace(self.clock, settings)),
+            proven=lambda shard: repairer.proven(shard),
+        )
+        repairer = Repairer(
+            *(self.name, rounds, hosting.opened, follower, self.clock, settings), check=check, report=report
+        )
+        return repairer
 
     async def _cluster(self, follower: Follower) -> str:
         while True:
@@ -244,6 +278,10 @@ class SimDataNode:
         return known
 
 
+async def _nothing_to_close(node: DataNode) -> None:
+    """Connections of the simulation need no closing."""
+
+
 def empty_disk(seed: int) -> SimDisk:
     """A new disk, with the folder that an operator makes on it."""
     disk = SimDisk(seed)
@@ -257,4 +295,4 @@ def larger(settings: EngineSettings, rows: int) -> EngineSettings:
     return replace(settings, buffer=replace(settings.buffer, buffer_rows_max=rows))
 
 
-__all__ = ["FOLDER", "SMALL", "SimDataNode", "Surroundings", "empty_disk", "larger"]
+__all__ = ["FOLDER", "REPAIR", "SMALL", "SimDataNode", "Surroundings", "empty_disk", "larger"]

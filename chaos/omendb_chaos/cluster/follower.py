@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from omendb_chaos.cluster.coordinators import COORDINATORS
@@ -13,7 +13,7 @@ from omendb_chaos.cluster.processes import Process
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, NotFoundError, OmenDBError, UnavailableError
-from omendb_common.metadata import NewCollection, OriginLease
+from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.topology import CollectionInfo, Member, ReplicaPlace, Topology, member_to_json
 from omendb_coordinator.control import Asking
 
@@ -163,6 +163,10 @@ class Follower:
         """See ``Metadata``."""
         lease: OriginLease = await self._change("lease_origin", holder, stamp, deadline=deadline)
         return lease
+
+    async def note_repaired(self, node_id: str, shards: Sequence[RepairedShard], deadline: Deadline) -> None:
+        """Say up to which stamps the replicas of shards were found equal."""
+        await self._change("note_repaired", node_id, list(shards), deadline=deadline)
 
     async def status(self, deadline: Deadline) -> dict[str, Any]:
         """See ``Metadata``."""

@@ -16,10 +16,10 @@ from omendb_chaos.cluster.datanodes import FOLDER, SMALL, SimDataNode
 from omendb_chaos.sim.disk import SimDisk
 from omendb_common import ring
 from omendb_common.errors import OmenDBError
-from omendb_common.hlc import stamp_wall_ms
+from omendb_common.hlc import STAMP_MAX, stamp_wall_ms
 from omendb_common.ids import IdColumn
 from omendb_common.shard_calls import MAX_AHEAD_MS, Apply, Repair, State, Verdict
-from omendb_common.topology import Topology
+from omendb_common.topology import SERVED, Topology
 from omendb_datanode.node_folder import ReplicaKey, replica_path
 from omendb_engine.replica import Replica
 from omendb_engine.resources import Resources
@@ -184,11 +184,25 @@ class Judge:
         for what in differences(nodes, topology, ids):
             self.violated(f"V10: {what}")
 
-    def check_amnesia(self, nodes: Sequence[SimDataNode]) -> None:
-        """P16: a node on a new folder serves nothing that was placed on it before."""
+    def check_amnesia(self, nodes: Sequence[SimDataNode], topology: Topology) -> None:
+        """P16: a node on a new folder does not count for what was placed on it before, until a move has filled it."""
+        counting = {
+            (place.node_id, place.session)
+            for info in topology.collections.values()
+            for shard in info.shards
+            for place in shard.replicas
+            if place.state in ("active", "leaving")
+        }
         for node in nodes:
-            if node.folders > 1 and node.hosting is not None and node.hosting.replicas():
-                self.violated(f"P16: {node.name} lost its folder, and serves what was on it: {node.hosting.report()}")
+            if node.folders > 1 and (node.name, 0) in counting:
+                self.violated(f"P16: {node.name} lost its folder, and goes on counting for what was on it")
+
+    def check_trees(self, nodes: Sequence[SimDataNode]) -> None:
+        """V9: what is remembered of a hash tree is what the records give."""
+        for node in nodes:
+            for replica in [] if node.hosting is None else node.hosting.replicas():
+                if not replica.hash_trees.check(STAMP_MAX, replica.maintenance.gc_floor):
+                    self.violated(f"V9: {node.name} has another hash tree than its records give")
 
     def check_replay(self, nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> None:
         """V12: what a node reads from its log again is what it has in memory."""
@@ -220,14 +234,16 @@ def stored_versions(disk: SimDisk, node: SimDataNode, topology: Topology, ids: S
     disk.capacity_bytes = None
     for info in topology.collections.values():
         for shard in info.shards:
-            key = ReplicaKey(info.schema.uuid, shard.shard_id)
-            path = replica_path(FOLDER, key.name)
-            if not disk.exists(path):
-                continue
-            replica = Replica.open(
-                disk, path, info.schema.uuid, Resources(SMALL), SMALL, node.clock, keep_tombstones=True
-            )
-            _look(replica, ids, found)
+            for place in shard.replicas:
+                key = ReplicaKey(info.schema.uuid, shard.shard_id, place.session)
+                path = replica_path(FOLDER, key.name)
+                if place.node_id == node.name and place.state in SERVED and disk.exists(path):
+                    resources = Resources(SMALL)
+                    _look(
+                        Replica.open(disk, path, info.schema.uuid, resources, SMALL, node.clock, keep_tombstones=True),
+                        ids,
+                        found,
+                    )
     return found
 
 

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from omendb_chaos.cluster.coordinators import COORDINATORS
@@ -16,7 +16,7 @@ from omendb_chaos.cluster.world import World
 from omendb_chaos.sim.disk import SimDisk
 from omendb_chaos.sim.faults import SYNC_KINDS, WRITE_KINDS
 from omendb_common.errors import OmenDBError
-from omendb_common.topology import ReplicaPlace
+from omendb_common.topology import ReplicaState
 
 _ON = 0.5
 
@@ -234,13 +234,10 @@ class Nemesis:
         for info in list(world.topology.collections.values()):
             shard = self.rng.choice(info.shards)
             turned = self.rng.choice(shard.replicas)
-            state = {"active": "leaving", "leaving": "active"}.get(turned.state)
-            if state is None:
-                return
-            replicas = tuple(
-                ReplicaPlace(r.node_id, "leaving" if state == "leaving" else "active") if r is turned else r
-                for r in shard.replicas
-            )
+            if any(r.state not in ("active", "leaving", "lost") for r in shard.replicas) or turned.state == "lost":
+                return  # a shard that is being moved is nobody else's to change
+            to: ReplicaState = "leaving" if turned.state == "active" else "active"
+            replicas = tuple(replace(r, state=to) if r is turned else r for r in shard.replicas)
             try:
                 await world.admin.place_shard(info.schema.uuid, shard.shard_id, shard.epoch, replicas, world.soon(2.0))
             except OmenDBError:

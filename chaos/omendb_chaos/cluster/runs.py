@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from omendb_chaos.cluster.cancelling import cancellations
+from omendb_chaos.cluster.datanodes import REPAIR
 from omendb_chaos.cluster.lagging import lagging
 from omendb_chaos.cluster.partitions import partitions
 from omendb_chaos.cluster.skews import skewed
 from omendb_chaos.cluster.swarm import Run, swarm
-from omendb_chaos.cluster.world import Size
+from omendb_chaos.cluster.world import Options, Size
 from omendb_chaos.rows.outcome import dice
 
 
@@ -30,7 +31,9 @@ def cluster(seed: str) -> Run:
         write_quorum=write,
         read_quorum=read,
     )
-    return swarm(seed, 300, size=size, think_s=rng.choice([0.3, 2.0, 6.0]))
+    think_s = rng.choice([0.3, 2.0, 6.0])
+    options = Options(repair=REPAIR if rng.random() < 0.5 else None)
+    return swarm(seed, 300, size=size, think_s=think_s, options=options)
 
 
 RUNS: Mapping[str, Callable[[str], Run]] = {

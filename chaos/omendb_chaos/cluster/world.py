@@ -27,12 +27,15 @@ from omendb_common.metadata import NewCollection
 from omendb_common.quorum import majority
 from omendb_common.schema import CollectionSchema, VectorField
 from omendb_common.topology import CollectionInfo, Topology
+from omendb_datanode.config import RepairSettings
 from omendb_router.face_calls import Seen
 from omendb_router.settings import RouterSettings
 
 T = TypeVar("T")
 _MAJORITY = Seen("majority")
 READY_S = 60.0
+EQUAL_S = 120.0
+"""Time for data nodes to bring their replicas together: a few rounds and what they wait for before each."""
 QUIET_ROUNDS_MAX = 60
 _RESTART_S = (0.2, 3.0)
 _TURN_S = 10.0
@@ -53,11 +56,16 @@ class Size:
 
 @dataclass(slots=True)
 class Options:
-    """What a world may have beside its size. ``background``: further work of every data node, while it lives."""
+    """What a world may have beside its size.
+
+    ``background``: further work of every data node, while it lives. ``repair``: whether, and how, nodes bring their
+    replicas together by themselves; without it reads at the quorum must do it.
+    """
 
     router: RouterSettings = field(default_factory=lambda: RouterSettings(clock_offset_ms_max=60_000.0))
     engine: EngineSettings = SMALL
     background: tuple[Callable[[SimDataNode], Coroutine[Any, Any, None]], ...] = ()
+    repair: RepairSettings | None = None
 
 
 class World:
@@ -123,6 +131,7 @@ class World:
             self._died,
             self.options.engine,
             self.options.background,
+            self.options.repair,
         )
         return SimDataNode(name, around, MachineClock(self.loop), empty_disk(rng.getrandbits(32)))
 
@@ -257,6 +266,8 @@ class World:
         await self.until(self.all_ready, "everybody is up again")
         await self.until(self._all_open, "every replica is open again")
         reader = self.client(99, Load(ids, 0, 1.0, (5.0, 5.0)))
+        if self.options.repair is not None:
+            await self.until(lambda: not self._differences(ids), "replicas are equal, with nobody reading", EQUAL_S)
         await self.until_read(reader, ids)
         for _ in range(QUIET_ROUNDS_MAX):
             different = {int(what.split()[3].rstrip(":")) for what in self._differences(ids)}
@@ -288,7 +299,8 @@ class World:
         judge.check_equal(nodes, self.topology, ids)
         judge.check_copies(nodes, self.topology, self.lost)
         judge.check_durable(nodes, self.topology, self.lost, self.rng("durable"))
-        judge.check_amnesia(nodes)
+        judge.check_amnesia(nodes, self.topology)
+        judge.check_trees(nodes)
         judge.check_replay(nodes, self.topology, ids)
         judge.violations += [f"a fault of the code: {fault}" for fault in self.loop.faults]
 
@@ -329,4 +341,4 @@ def play(
     return run_virtually(loop, told())
 
 
-__all__ = ["READY_S", "Options", "Size", "StuckError", "World", "play"]
+__all__ = ["EQUAL_S", "READY_S", "Options", "Size", "StuckError", "World", "play"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omendb_chaos.rows.outcome import Budget, Outcome
 from omendb_chaos.rows.simulated import simulate
 
-INVARIANTS = "V1", "V2", "V3", "V4", "V5", "V6", "V8", "V10", "V12"
+INVARIANTS = "V1", "V2", "V3", "V4", "V5", "V6", "V8", "V9", "V10", "V12", "P16"
 _RUNS = {"small": 5, "full": 5000}
 
 
