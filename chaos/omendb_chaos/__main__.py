@@ -32,6 +32,7 @@ ROWS: Mapping[str, str] = {
     "R17": "convergence",
     "R20": "fencing",
     "R23": "fuzzed_requests",
+    "R25": "bit_rot",
     "R27": "cancellations",
     "R30": "mutants",
     "R-coordinators": "no_coordinators",

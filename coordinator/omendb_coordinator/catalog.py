@@ -37,6 +37,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "forget_member": member_changes.forget_member,
     "lease_origin": member_changes.lease_origin,
     "leave": member_changes.leave,
+    "lose_replica": move_changes.lose_replica,
     "name_cluster": member_changes.name_cluster,
     "note_repaired": repair_changes.note_repaired,
     "pause_moves": move_changes.pause_moves,

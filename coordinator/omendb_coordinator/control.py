@@ -36,6 +36,7 @@ from omendb_coordinator.commands import COMMAND_FORMAT, Command, ConflictError, 
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
 from omendb_coordinator.liveness import Liveness
+from omendb_coordinator.move_changes import check_loss
 from omendb_coordinator.moves import MoveLimits, plan_moves
 from omendb_coordinator.placement import Plan, plan
 from omendb_coordinator.repair_changes import gains
@@ -227,6 +228,14 @@ class Control:
         answer = await self.change(asking, "lease_origin", {"holder": holder, "stamp": stamp}, timeout_s)
         first, stop = answer["auto_ids"]
         return OriginLease(answer["origin"], answer["stamp_above"], answer["stamp_bound"], (first, stop))
+
+    async def lose_replica(self, asking: Asking, args: Mapping[str, Any], timeout_s: float) -> CollectionInfo:
+        """A data node's replica is damaged; refused without an entry of the log while too few others are whole."""
+        info = self._catalog.topology.by_uuid(str(args["uuid"]))
+        shard = None if info is None else next((s for s in info.shards if s.shard_id == args["shard_id"]), None)
+        if self.leads and info is not None and shard is not None and shard.epoch == args["epoch"]:
+            check_loss(info, shard, str(args["node_id"]))
+        return await self.change_collection(asking, "lose_replica", args, timeout_s)
 
     async def advance_move(self, asking: Asking, args: Mapping[str, Any], timeout_s: float) -> CollectionInfo:
         """The target of a move has what it needs for the next stage."""

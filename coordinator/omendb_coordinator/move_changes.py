@@ -88,11 +88,35 @@ def pause_moves(state: CatalogState, index: int, args: Args) -> Change:
     return state, {"revision": state.topology.revision}
 
 
+def lose_replica(state: CatalogState, index: int, args: Args) -> Change:
+    """A data node says that its replica of a shard is damaged, or an old copy: it counts for nothing any more."""
+    info, shard = shard_at(state, args)
+    node_id = text(args, "node_id")
+    check_loss(info, shard, node_id)
+    return _changed(state, index, info, _without(shard, index, node_id, "corrupt"))
+
+
+def check_loss(info: CollectionInfo, shard: Shard, node_id: str) -> None:
+    """Raise InvalidArgumentError unless a shard can do without the replica of a node.
+
+    The others must be so many that every acknowledged write is on one of them: what only the damaged one holds is for
+    people to save.
+    """
+    if not any(r.node_id == node_id and r.state not in GONE for r in shard.replicas):
+        raise InvalidArgumentError(f"{node_id!r} has no replica that counts", field="node_id")
+    need = info.replication - info.write_quorum + 1
+    whole = shard.old - {node_id}
+    if len(whole) < need:
+        raise InvalidArgumentError(
+            f"{len(whole)} others are whole", field="replicas", bound=f"at least {need}, for nothing to be lost"
+        )
+
+
 def lose_replicas(state: CatalogState, index: int, node_id: str) -> CatalogState:
     """Every replica on a node whose data folder is gone is lost: it must not answer "absent" (P16)."""
     for info in list(state.topology.collections.values()):
         changed: Mapping[int, Shard] = {
-            s.shard_id: _without(s, index, node_id)
+            s.shard_id: _without(s, index, node_id, "lost")
             for s in info.shards
             if any(r.node_id == node_id and r.state != "lost" for r in s.replicas)
         }
@@ -101,11 +125,11 @@ def lose_replicas(state: CatalogState, index: int, node_id: str) -> CatalogState
     return state
 
 
-def _without(shard: Shard, index: int, node_id: str) -> Shard:
+def _without(shard: Shard, index: int, node_id: str, as_what: ReplicaState) -> Shard:
     """The shard after a node's data are gone; a move to there is given up."""
     to_it = shard.move is not None and shard.move.target == node_id
     places = places_without_move(shard) if to_it else shard.replicas
-    replicas = tuple(replace(r, state="lost") if r.node_id == node_id else r for r in places)
+    replicas = tuple(replace(r, state=as_what) if r.node_id == node_id else r for r in places)
     return shard.changed(index, replicas, None if to_it else shard.move)
 
 
@@ -142,6 +166,8 @@ __all__ = [
     "advance_move",
     "begin_move",
     "cancel_move",
+    "check_loss",
+    "lose_replica",
     "lose_replicas",
     "pause_moves",
     "places_without_move",

@@ -324,6 +324,14 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
         return pb.CatalogChangeReply(revision=revision)
 
     @_told
+    async def LoseReplica(self, request: pb.MemberMoveRequest, context: Any) -> pb.CatalogChangeReply:
+        """A data node's own replica is damaged."""
+        _check_speaks_for(context, request.node_id)
+        args = {**_shard_args(request), "node_id": request.node_id}
+        await self._control.lose_replica(_asking(request.proposal), args, self.left_s(context))
+        return pb.CatalogChangeReply(revision=self._control.catalog.topology.revision)
+
+    @_told
     async def AdvanceMove(self, request: pb.MemberMoveRequest, context: Any) -> pb.CatalogChangeReply:
         """The target of a move has what it needs for the next stage."""
         _check_speaks_for(context, request.node_id)

@@ -52,6 +52,12 @@ class RepairSettings:
     check_s: float = setting(
         86_400.0, "how often what is remembered of a hash tree is held against all records", low=1.0, high=1e9
     )
+    scrub_s: float = setting(
+        86_400.0,
+        "how often every byte of a replica's segments is read again, for what has rotted on the disk",
+        low=0.1,
+        high=1e9,
+    )
     bytes_per_s: int = setting(
         32 * MIB, "records that a node sends to bring replicas together, all exchanges together", low=1024, high=1 << 40
     )

@@ -226,6 +226,22 @@ class Hosting:
         """The open replicas with the map that each stands in."""
         return [OpenShard(key, p.shard, p.hosted) for key, p in self._places.items() if p.hosted is not None]
 
+    def ruined(self) -> list[tuple[ReplicaKey, Shard, OmenDBError]]:
+        """Replicas of this node that are damaged for good, or old copies: only another one in their place helps."""
+        places = self._places.items()
+        return [
+            (key, p.shard, p.error) for key, p in places if p.hosted is None and isinstance(p.error, CorruptionError)
+        ]
+
+    async def condemn(self, opened: OpenShard, error: CorruptionError) -> None:
+        """Have an open replica that was found damaged answer nothing any more."""
+        place = self._places.get(opened.key)
+        if place is None or place.hosted is not opened.hosted:
+            return  # let go, or opened anew
+        _log.error("replica %s: %s", opened.key.name, error)
+        place.hosted, place.error = None, error
+        await self._in_thread(lambda: _close(opened.hosted.replica))
+
     def check(self) -> None:
         """Raise what ended the following of the map, if anything did: a node without it serves an old one for ever."""
         if self._task is not None and self._task.done():
@@ -301,6 +317,7 @@ class Hosting:
                     place.error = None
                 return
             if place.hopeless:
+                place.shard = shard
                 return
             replica = await self._in_thread(lambda: self._open(key, schema, revision))
             try:

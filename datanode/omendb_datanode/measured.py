@@ -38,6 +38,7 @@ from omendb_common.telemetry.metrics import Metrics
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.replicate.repairer import Repairer
+from omendb_datanode.replicate.scrubber import Scrubber
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ class MeasuredNode:
             self._metrics.observe_request(method, self._clock.mono_s() - started_s, code)
 
 
-def show_repairs(metrics: Metrics, repairer: Repairer) -> None:
+def show_repairs(metrics: Metrics, repairer: Repairer, scrubber: Scrubber) -> None:
     """Have the metrics tell how equal the replicas of this node are to the others, and what that took."""
     counts = repairer.rounds.counts
     metrics.gauge(
@@ -141,6 +142,8 @@ def show_repairs(metrics: Metrics, repairer: Repairer) -> None:
         "",
         lambda: {"": counts.collisions},
     )
+    metrics.tally("omendb_scrubs", "Replicas read again, every byte", "", lambda: {"": scrubber.scrubs})
+    metrics.tally("omendb_scrubs_damaged", "Replicas found damaged at rest", "", lambda: {"": scrubber.damaged})
     metrics.tally(
         "omendb_hash_tree_mismatch",
         "Hash trees that did not agree with the records, and were made anew",

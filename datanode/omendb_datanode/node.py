@@ -19,6 +19,7 @@ from omendb_common.deadline import Deadline
 from omendb_common.disk import RealDisk
 from omendb_common.errors import (
     AlreadyExistsError,
+    CorruptionError,
     DatabaseLockedError,
     DeadlineExceededError,
     OmenDBError,
@@ -33,7 +34,7 @@ from omendb_common.shard_calls import DataNode
 from omendb_common.telemetry.http import HealthServer
 from omendb_common.telemetry.loop_lag import LoopLag
 from omendb_common.telemetry.metrics import Metrics
-from omendb_common.topology import Member, Topology
+from omendb_common.topology import Member, Shard, Topology
 from omendb_common.wire.coordinator_client import CoordinatorClient
 from omendb_common.wire.datanode_client import RemoteDataNode
 from omendb_common.wire.datanode_server import serve_datanode
@@ -45,17 +46,19 @@ from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting, OpenShard
 from omendb_datanode.measured import Census, MeasuredNode, show_repairs
-from omendb_datanode.node_folder import Identity, open_identity
+from omendb_datanode.node_folder import Identity, ReplicaKey, open_identity
 from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.replicate.exchange import settled_stamp
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.peers import Peers
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.rounds import Rounds
+from omendb_datanode.replicate.scrubber import Scrubber
 from omendb_datanode.shard_rules import ShardRules
 from omendb_datanode.write_queue import WriteLimits
 from omendb_engine.lock import WriterLock
 from omendb_engine.replica import Replica
+from omendb_engine.scrub import scrub
 from omendb_engine.statistics import folder_bytes
 
 _log = logging.getLogger(__name__)
@@ -124,6 +127,7 @@ class DataNodeProcess:
             write_limits=limits,
             admit=self._check_lag,
             care=lambda shard, repair: self.repairer.on_request(shard, repair),
+            damaged=lambda shard: self.scrubber.suspect(shard),
         )
         self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)
@@ -141,7 +145,15 @@ class DataNodeProcess:
             *(options.node_id, self.rules, self._peers.of, self.hosting.opened, self._client),
             *(self._advance_move, self._clock, options.repair, self._pace),
         )
-        show_repairs(self.metrics, self.repairer)
+        self.scrubber = Scrubber(
+            *(self._clock, options.repair),
+            opened=self.hosting.opened,
+            ruined=self.hosting.ruined,
+            scrub=self._scrub,
+            condemn=self.hosting.condemn,
+            lose=self._lose_replica,
+        )
+        show_repairs(self.metrics, self.repairer, self.scrubber)
         self._ready = False
 
     def _make_repairer(self) -> Repairer:
@@ -164,6 +176,13 @@ class DataNodeProcess:
         through = settled_stamp(self._clock, self._options.repair.settle_s)
         deadline = Deadline.after(self._clock, _CHECK_S)
         return await self._threads.compare(lambda: replica.hash_trees.check(through, gc_floor), deadline)
+
+    async def _scrub(self, replica: Replica) -> Sequence[CorruptionError]:
+        return await self._threads.compare(lambda: scrub(replica), Deadline.after(self._clock, _CHECK_S))
+
+    async def _lose_replica(self, key: ReplicaKey, shard: Shard) -> None:
+        deadline = Deadline.after(self._clock, _ASK_S)
+        await self._client.lose_replica(*key.shard, shard.epoch, self._options.node_id, deadline)
 
     async def _report_repaired(self, shards: Sequence[RepairedShard]) -> None:
         await self._client.note_repaired(self._options.node_id, shards, Deadline.after(self._clock, _ASK_S))
@@ -254,6 +273,7 @@ class DataNodeProcess:
                 self._client.start_heartbeats(member, problems=self.hosting.problems, fills=self.arrivals.fills)
                 await self.hosting.start()
                 self.repairer.start()
+                self.scrubber.start()
                 self.arrivals.start()
                 self._ready = True
                 self._say_ready(address, "" if health is None else health.address)
@@ -261,6 +281,7 @@ class DataNodeProcess:
                 await self._leave()
         finally:
             await self.arrivals.stop()
+            await self.scrubber.stop()
             await self.repairer.stop()
             await server.stop(options.settings.drain_s)
             await self._peers.close()

@@ -27,6 +27,7 @@ import pyarrow as pa
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import (
+    CorruptionError,
     DeadlineExceededError,
     InvalidArgumentError,
     OmenDBError,
@@ -100,6 +101,7 @@ class ShardRules:
         write_limits: what may wait for one replica.
         admit: asked before every call; raises ResourceExhaustedError when the node is behind.
         care: compares the replica of a shard with all others, and with True brings them together; what it found.
+        damaged: told of a shard when a call met damage there.
     """
 
     def __init__(
@@ -111,9 +113,11 @@ class ShardRules:
         write_limits: WriteLimits | None = None,
         admit: Callable[[], None] = lambda: None,
         care: Callable[[ShardRef, bool], Awaitable[Any]] | None = None,
+        damaged: Callable[[ShardRef], None] = lambda _: None,
     ) -> None:
         self._admit = admit
         self._care = care or _alone
+        self._damaged = damaged
         self._replicas = replicas
         self._clock = clock
         self._threads = threads
@@ -137,7 +141,7 @@ class ShardRules:
             self._hlc.observe(call.stamp)
             return self._applied([result], [call.batch])
 
-        return await self._answer(work, Applied, "writing")
+        return await self._answer(call.shard, work, Applied, "writing")
 
     async def repair(self, call: Repair, deadline: Deadline) -> Applied:
         """Bring records up to date."""
@@ -154,7 +158,7 @@ class ShardRules:
             self._hlc.observe(newest)
             return self._applied(results, call.records)
 
-        return await self._answer(work, Applied, "repairing")
+        return await self._answer(call.shard, work, Applied, "repairing")
 
     async def search(self, call: Search, deadline: Deadline) -> ShardHits:
         """Search."""
@@ -163,7 +167,7 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             return await self._threads.read(lambda: self._search(hosted.replica, call), deadline)
 
-        return await self._answer(work, ShardHits, "searching")
+        return await self._answer(call.shard, work, ShardHits, "searching")
 
     async def lookup(self, call: Lookup, deadline: Deadline) -> Looked:
         """Look ids up."""
@@ -173,7 +177,7 @@ class ShardRules:
             _check_count(len(call.ids))
             return await self._threads.read(lambda: self._lookup(hosted.replica, call), deadline)
 
-        return await self._answer(work, Looked, "looking up ids")
+        return await self._answer(call.shard, work, Looked, "looking up ids")
 
     async def score(self, call: Score, deadline: Deadline) -> Scored:
         """Score ids."""
@@ -183,7 +187,7 @@ class ShardRules:
             _check_count(len(call.ids))
             return await self._threads.read(lambda: _score(hosted.replica, call), deadline)
 
-        return await self._answer(work, Scored, "scoring ids")
+        return await self._answer(call.shard, work, Scored, "scoring ids")
 
     async def scroll(self, call: Scroll, deadline: Deadline) -> Scrolled:
         """Read a page."""
@@ -192,7 +196,7 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             return await self._threads.read(lambda: _scroll(hosted.replica, call), deadline)
 
-        return await self._answer(work, Scrolled, "scrolling")
+        return await self._answer(call.shard, work, Scrolled, "scrolling")
 
     async def select(self, call: Select, deadline: Deadline) -> Selected:
         """Resolve a filter."""
@@ -201,7 +205,7 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             return await self._threads.read(lambda: _select(hosted.replica, call), deadline)
 
-        return await self._answer(work, Selected, "selecting points")
+        return await self._answer(call.shard, work, Selected, "selecting points")
 
     async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
         """Do or tell something about a replica."""
@@ -218,7 +222,7 @@ class ShardRules:
             value = await self._threads.chore(lambda: _maintain(hosted, call, deadline), deadline)
             return Maintained(Verdict.OK, value)
 
-        return await self._answer(work, Maintained, call.task)
+        return await self._answer(call.shard, work, Maintained, call.task)
 
     async def sums(self, call: Sums, deadline: Deadline) -> Summed:
         """Tell values of the hash tree."""
@@ -227,7 +231,7 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             return await self._threads.compare(lambda: self._trees.sums(hosted.replica, call), deadline)
 
-        return await self._answer(work, Summed, "summing up")
+        return await self._answer(call.shard, work, Summed, "summing up")
 
     async def entries(self, call: Entries, deadline: Deadline) -> Listed:
         """List records by the hash tree."""
@@ -236,7 +240,7 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             return await self._threads.compare(lambda: listed(hosted.replica, call), deadline)
 
-        return await self._answer(work, Listed, "listing records")
+        return await self._answer(call.shard, work, Listed, "listing records")
 
     async def drained(self, replica: Replica) -> None:
         """Wait until every write into a replica that was let in before has ended (P14)."""
@@ -292,7 +296,7 @@ class ShardRules:
                 ),
             )
 
-    async def _answer(self, work: Callable[[], Awaitable[A]], kind: Callable[..., A], doing: str) -> A:
+    async def _answer(self, shard: ShardRef, work: Callable[[], Awaitable[A]], kind: Callable[..., A], doing: str) -> A:
         """What ``work`` answers, or the answer that says why there is none; only a late one raises."""
         try:
             return await work()
@@ -303,6 +307,8 @@ class ShardRules:
                 raise
             return self._refusal(kind, Verdict.REFUSED, error)
         except OmenDBError as error:
+            if isinstance(error, CorruptionError):
+                self._damaged(shard)
             return self._refusal(kind, Verdict.REFUSED, error)
         except _FAULTS as error:
             return self._refusal(kind, Verdict.REFUSED, _told(error, doing))

@@ -13,7 +13,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -49,7 +49,7 @@ def run(seed: int, budget: Budget) -> Outcome:
     took: list[float] = []
     missed = 0
     with (
-        _environment(),
+        environment(_SETTINGS),
         running_fleet(outcome, FleetSize(1, 1, 3)) as fleet,
         fleet.client(timeout=_TIMEOUT_S) as client,
     ):
@@ -71,10 +71,10 @@ def run(seed: int, budget: Budget) -> Outcome:
 
 
 @contextmanager
-def _environment() -> Iterator[None]:
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
     """The fleet's processes take their settings from here."""
-    before = {name: os.environ.get(name) for name in _SETTINGS}
-    os.environ.update(_SETTINGS)
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:
@@ -159,4 +159,4 @@ async def _roots(topology: Topology, info: CollectionInfo, shard: Shard) -> set[
     return roots
 
 
-__all__ = ["BOUND_S", "run", "unequal_shards"]
+__all__ = ["BOUND_S", "environment", "run", "unequal_shards"]

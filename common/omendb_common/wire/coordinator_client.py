@@ -339,6 +339,18 @@ class CoordinatorClient:
         request = pb.CatalogPauseRequest(proposal=self._proposal(), paused=paused)
         await self._shown(await self._call("admin.PauseMoves", request, deadline), deadline)
 
+    async def lose_replica(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
+        """Say as a data node that its replica of a shard is damaged, so that another one is made in its place.
+
+        Raises:
+            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
+            InvalidArgumentError: so few others are whole that it might be the only one with some acknowledged write.
+        """
+        request = pb.MemberMoveRequest(
+            proposal=self._proposal(), node_id=node_id, collection_uuid=uuid, shard_id=shard_id, epoch=epoch
+        )
+        await self._shown(await self._call("members.LoseReplica", request, deadline), deadline)
+
     async def advance_move(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
         """Say as the target of a shard's move that the next stage may begin.
 

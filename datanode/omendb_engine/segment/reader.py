@@ -411,20 +411,17 @@ class Segment:
 
     def verify_all(self) -> list[CorruptionError]:
         """Read and check every byte of every file again; returns what is wrong (``omendb check``)."""
-        problems: list[CorruptionError] = []
-        groups = [self._files]
+        problems = self.verify_data()
         if self.ref.index_hash is not None:
             try:
-                groups.append(self._index_files.get(self._read_index_files))
+                problems += _damage(self._index_files.get(self._read_index_files))
             except CorruptionError as error:
                 problems.append(error)
-        for files in groups:
-            for name in files.entries:
-                try:
-                    files.fresh_view(name)
-                except CorruptionError as error:
-                    problems.append(error)
         return problems
+
+    def verify_data(self) -> list[CorruptionError]:
+        """The same without the index, which can be built again."""
+        return _damage(self._files)
 
     def close(self) -> None:
         """Refuse further first uses; arrays already handed out stay valid."""
@@ -437,6 +434,16 @@ class Segment:
     def _check_open(self) -> None:
         if self._closed:
             raise DatabaseClosedError(f"segment {self.id} is closed")
+
+
+def _damage(files: Files) -> list[CorruptionError]:
+    problems = []
+    for name in files.entries:
+        try:
+            files.fresh_view(name)
+        except CorruptionError as error:
+            problems.append(error)
+    return problems
 
 
 __all__ = ["Files", "Segment"]

@@ -646,6 +646,11 @@ class CoordinatorMembersStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
                 _registered_method=True)
+        self.LoseReplica = channel.unary_unary(
+                '/omendb.v1.CoordinatorMembers/LoseReplica',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+                _registered_method=True)
         self.AdvanceMove = channel.unary_unary(
                 '/omendb.v1.CoordinatorMembers/AdvanceMove',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
@@ -696,6 +701,12 @@ class CoordinatorMembersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoseReplica(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AdvanceMove(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -741,6 +752,11 @@ def add_CoordinatorMembersServicer_to_server(servicer, server):
             'NoteRepaired': grpc.unary_unary_rpc_method_handler(
                     servicer.NoteRepaired,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
+            ),
+            'LoseReplica': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoseReplica,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
             ),
             'AdvanceMove': grpc.unary_unary_rpc_method_handler(
@@ -872,6 +888,33 @@ class CoordinatorMembers:
             target,
             '/omendb.v1.CoordinatorMembers/NoteRepaired',
             omendb__proto_dot_v1_dot_coordinator__pb2.RepairedRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoseReplica(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorMembers/LoseReplica',
+            omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
             omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
             options,
             channel_credentials,

@@ -11,6 +11,7 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.hlc import stamp_step
 from omendb_common.metadata import RepairedShard
 from omendb_common.topology import Topology
+from omendb_coordinator.commands import ConflictError
 from tests.unit.coordinator.catalog_cases import Log, node
 from tests.unit.coordinator.loopback import QUICK, collection, in_a_loop, one_coordinator, soon, until
 
@@ -93,3 +94,32 @@ async def test_what_gains_too_little_is_no_entry_of_the_log() -> None:
         await until(lambda: client.topology.collection("docs").shards[0].repaired_through == 11 * step)
         assert server.catalog.topology.revision == info.revision + 2
         assert client.topology.collection("docs").shards[0].epoch == shard.epoch
+
+
+def test_a_damaged_replica_counts_no_more_while_the_others_hold_everything(log: Log) -> None:
+    def lose(node_id: str) -> list[str]:
+        epoch = log.catalog.topology.collection("docs").shard(0).epoch
+        log.add("lose_replica", uuid="uuid of docs", shard_id=0, epoch=epoch, node_id=node_id)
+        return [place.state for place in log.catalog.topology.collection("docs").shard(0).replicas]
+
+    before = log.catalog.topology.collection("docs").shard(0)
+    assert lose("d2") == ["active", "corrupt", "active"]
+    shard = log.catalog.topology.collection("docs").shard(0)
+    assert shard.epoch > before.epoch and shard.fence == shard.epoch
+    for node_id in ("d1", "d2", "d4"):
+        # W=2 of 3: with one more gone an acknowledged write may be on none.
+        with pytest.raises(InvalidArgumentError):
+            lose(node_id)
+    with pytest.raises(ConflictError):
+        log.add("lose_replica", uuid="uuid of docs", shard_id=0, epoch=before.epoch, node_id="d1")
+
+
+@in_a_loop
+async def test_what_may_not_be_lost_is_no_entry_of_the_log() -> None:
+    async with one_coordinator(replace(QUICK, suspect_s=60.0, down_s=120.0, grace_s=120.0)) as (server, client):
+        info = await client.create_collection(collection("docs", write_quorum=1), soon())
+        (shard,) = info.shards
+        entries = server.control.proposals, server.catalog.topology.revision
+        with pytest.raises(InvalidArgumentError, match="at least 3"):
+            await client.lose_replica(info.schema.uuid, 0, shard.epoch, "d0", soon())
+        assert (server.control.proposals, server.catalog.topology.revision) == entries
