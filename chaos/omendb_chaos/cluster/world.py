@@ -270,7 +270,7 @@ class World:
             await self.until(lambda: not self._differences(ids), "replicas are equal, with nobody reading", EQUAL_S)
         await self.until_read(reader, ids)
         for _ in range(QUIET_ROUNDS_MAX):
-            different = {int(what.split()[3].rstrip(":")) for what in self._differences(ids)}
+            different = {int(what.split()[3].rstrip(":")) for what in self.differences(ids)}
             if not different:
                 break
             for point_id in sorted(different):
@@ -289,7 +289,8 @@ class World:
                     raise StuckError("a read")
                 await asyncio.sleep(0.2)
 
-    def _differences(self, ids: list[int]) -> list[str]:
+    def differences(self, ids: list[int]) -> list[str]:
+        """Points of which not all replicas that count have the same."""
         return list(differences(list(self.nodes.values()), self.topology, ids))
 
     def check(self, ids: list[int]) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
-from omendb_common.errors import OmenDBError, ResourceExhaustedError, UnavailableError
+from omendb_common.errors import DeadlineExceededError, OmenDBError, ResourceExhaustedError, UnavailableError
 from omendb_common.hlc import EPOCH_MS, stamp_at
 from omendb_common.ids import IdColumn
 from omendb_common.records import WriteBatch
@@ -70,6 +70,7 @@ class _Answer(Protocol):
 
 
 C = TypeVar("C")
+T = TypeVar("T")
 A = TypeVar("A", bound=_Answer)
 
 
@@ -279,7 +280,7 @@ class Exchange:
     async def _ask(self, method: Callable[[C, Deadline], Awaitable[A]], call: C) -> A:
         """The answer of a replica that says OK; one that is busy is asked again, a few times."""
         for left in reversed(range(_TRIES)):
-            answer = await method(call, Deadline.after(self._clock, self._settings.call_timeout_s))
+            answer = await in_time(method, call, Deadline.after(self._clock, self._settings.call_timeout_s))
             if answer.verdict is Verdict.OK:
                 return answer
             error = answer.error
@@ -289,6 +290,15 @@ class Exchange:
                 )
             await self._pace.pause(max(error.retry_after or 0.0, 2.0 ** (_TRIES - left) / 10))
         raise AssertionError("unreachable")
+
+
+async def in_time(method: Callable[[C, Deadline], Awaitable[T]], call: C, deadline: Deadline) -> T:
+    """The answer to a call; DeadlineExceededError when there is none by the deadline, whoever should have said so."""
+    try:
+        async with asyncio.timeout(deadline.left_s):
+            return await method(call, deadline)
+    except TimeoutError:
+        raise DeadlineExceededError("a replica brought no answer", field="timeout", outcome="unknown") from None
 
 
 def settled_stamp(clock: Clock, settle_s: float) -> int:
@@ -316,4 +326,4 @@ def _size_of(batch: WriteBatch) -> int:
     return 24 * batch.rows + payload + sum(array.nbytes for array in batch.vectors.values())
 
 
-__all__ = ["PASSES_MAX", "Exchange", "ExchangeEndedError", "Exchanged", "Moved", "settled_stamp"]
+__all__ = ["PASSES_MAX", "Exchange", "ExchangeEndedError", "Exchanged", "Moved", "in_time", "settled_stamp"]

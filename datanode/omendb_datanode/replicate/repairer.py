@@ -92,7 +92,7 @@ class Repairer:
         """Begin; the replicas are open."""
         self._up = _up(self._source.topology)
         self._source.on_change(self._changed)
-        self._work += [Unending(self._look_after, f"repair {n}") for n in range(self._settings.rounds)]
+        self._work += [Unending(self.look_after, f"repair {n}") for n in range(self._settings.rounds)]
         self._work.append(Unending(self._keep_reporting, "repair reports"))
 
     async def stop(self) -> None:
@@ -187,7 +187,8 @@ class Repairer:
         proof_age_s = (self._clock.wall_ms() - stamp_wall_ms(through)) / 1000
         return now_s - care.seen_s > patience_s and proof_age_s > patience_s
 
-    async def _look_after(self) -> None:
+    async def look_after(self) -> None:
+        """Make rounds as they are due, one after the other, for ever."""
         while True:
             found = self._next()
             if found is None:

@@ -20,7 +20,7 @@ from omendb_common.shard_calls import DataNode, Maintain, Verdict
 from omendb_common.topology import Shard
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.hosting import OpenShard
-from omendb_datanode.replicate.exchange import Exchange, Exchanged, Moved, settled_stamp
+from omendb_datanode.replicate.exchange import Exchange, Exchanged, Moved, in_time, settled_stamp
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.peers import Peers
 from omendb_datanode.replicate.together import Together, bring_together
@@ -139,7 +139,8 @@ class Rounds:
     async def _note(self, opened: OpenShard, nodes: dict[str, DataNode], through: int) -> None:
         call = Maintain(opened.ref, "note_repaired", through)
         for node in (self._here, *nodes.values()):
-            answer = await node.maintain(call, Deadline.after(self._clock, self._settings.call_timeout_s))
+            deadline = Deadline.after(self._clock, self._settings.call_timeout_s)
+            answer = await in_time(node.maintain, call, deadline)
             if answer.verdict is not Verdict.OK:
                 raise answer.error or UnavailableError(f"a replica answered {answer.verdict.name}", field="shard")
         self._proven(RepairedShard(*opened.ref[:3], through))
