@@ -33,8 +33,9 @@ from omendb_common.shard_calls import DataNode
 from omendb_common.topology import Member
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
-from omendb_datanode.hosting import Hosting
+from omendb_datanode.hosting import Hosting, OpenShard
 from omendb_datanode.node_folder import open_identity
+from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.replicate.exchange import settled_stamp
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.peers import Peers
@@ -59,7 +60,7 @@ SMALL = EngineSettings(
 """Small numbers, so that a few writes already rotate, seal and merge. Every search is exact."""
 
 
-REPAIR = RepairSettings(settle_s=5.0, interval_s=20.0, retry_s=1.0, call_timeout_s=2.0)
+REPAIR = RepairSettings(settle_s=3.0, interval_s=20.0, retry_s=1.0, check_s=30.0, call_timeout_s=2.0, batch_rows=3)
 """Replicas are compared every few seconds instead of minutes: runs are short."""
 
 
@@ -181,30 +182,38 @@ class SimDataNode:
         follower.beat(member, self.hosting.problems)
         await self.hosting.start()
         if world.repair is not None:
-            self._repairer(rules, self.hosting, follower, world.repair).start()
+            self._look_after(follower, self.hosting, rules, world.repair)
         self.ready = True
         for work in world.background:
             process.spawn(work(self))
         await self._until_it_fails(self.hosting)
 
-    def _repairer(self, rules: ShardRules, hosting: Hosting, follower: Follower, settings: RepairSettings) -> Repairer:
-        """What brings this node's replicas and those of its peers together, over the network."""
+    def _look_after(self, follower: Follower, hosting: Hosting, rules: ShardRules, settings: RepairSettings) -> None:
+        """Bring replicas together and fill those that join, as the process does; they end with it."""
+        peers = Peers(lambda member: self.peer(member.node_id), _leave_open)
+        pace = Pace(self.clock, settings)
 
         async def check(replica: Replica, gc_floor: int) -> bool:
-            return replica.hash_trees.check(settled_stamp(self.clock, settings.settle_s), gc_floor)
+            through = settled_stamp(self.clock, settings.settle_s)
+            if not replica.hash_trees.check(through, gc_floor):
+                self.world.died(self, "its hash tree does not agree with its records")
+            return True
 
         async def report(shards: Sequence[RepairedShard]) -> None:
             await follower.note_repaired(self.name, shards, Deadline.after(self.clock, 2.0))
 
-        peers = Peers(lambda member: self.peer(member.node_id), _nothing_to_close)
+        async def advance(opened: OpenShard, deadline: Deadline) -> None:
+            await follower.advance_move(*opened.key.shard, opened.shard.epoch, self.name, deadline)
+
         rounds = Rounds(
-            *(self.name, rules, peers, follower, self.clock, settings, Pace(self.clock, settings)),
+            *(self.name, rules, peers, follower, self.clock, settings, pace),
             proven=lambda shard: repairer.proven(shard),
         )
         repairer = Repairer(
             *(self.name, rounds, hosting.opened, follower, self.clock, settings), check=check, report=report
         )
-        return repairer
+        repairer.start()
+        Arrivals(*(self.name, rules, peers.of, hosting.opened, follower, advance, self.clock, settings, pace)).start()
 
     async def _cluster(self, follower: Follower) -> str:
         while True:
@@ -278,8 +287,8 @@ class SimDataNode:
         return known
 
 
-async def _nothing_to_close(node: DataNode) -> None:
-    """Connections of the simulation need no closing."""
+async def _leave_open(node: DataNode) -> None:
+    """Its connection is the network's."""
 
 
 def empty_disk(seed: int) -> SimDisk:

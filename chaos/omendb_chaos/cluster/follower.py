@@ -14,7 +14,7 @@ from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, NotFoundError, OmenDBError, UnavailableError
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
-from omendb_common.topology import CollectionInfo, Member, ReplicaPlace, Topology, member_to_json
+from omendb_common.topology import CollectionInfo, Member, ReplicaPlace, Shard, Topology, member_to_json
 from omendb_coordinator.control import Asking
 
 HEARTBEAT_S = 3.0
@@ -146,13 +146,25 @@ class Follower:
         self, uuid: str, shard_id: int, epoch: int, replicas: tuple[ReplicaPlace, ...], deadline: Deadline
     ) -> None:
         """Replace a shard's replicas."""
-        args = {
-            "uuid": uuid,
-            "shard_id": shard_id,
-            "epoch": epoch,
-            "replicas": [[r.node_id, r.state] for r in replicas],
-        }
+        args = {**_named(uuid, shard_id, epoch), "replicas": [[r.node_id, r.state] for r in replicas]}
         await self._change("change_collection", "place_shard", args, deadline=deadline)
+
+    async def begin_move(
+        self, info: CollectionInfo, shard: Shard, source: str, target: str, deadline: Deadline
+    ) -> None:
+        """Move a replica."""
+        args = {**_named(info.schema.uuid, shard.shard_id, shard.epoch), "source": source, "target": target}
+        await self._change("change_collection", "begin_move", args, deadline=deadline)
+
+    async def cancel_move(self, info: CollectionInfo, shard: Shard, deadline: Deadline) -> None:
+        """Give a move up."""
+        args = _named(info.schema.uuid, shard.shard_id, shard.epoch)
+        await self._change("change_collection", "cancel_move", args, deadline=deadline)
+
+    async def advance_move(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
+        """Say as the target of a move that the next stage may begin."""
+        args = {**_named(uuid, shard_id, epoch), "node_id": node_id}
+        await self._change("advance_move", args, deadline=deadline)
 
     async def drain(self, node_id: str, draining: bool, deadline: Deadline) -> Member:
         """See ``Metadata``."""
@@ -193,6 +205,10 @@ class Follower:
                         "the coordinators do not answer", field="coordinators", outcome="unknown" if maybe else "none"
                     ) from error
             await asyncio.sleep(min(self._rng.uniform(0.02, 0.3), deadline.left_s))
+
+
+def _named(uuid: str, shard_id: int, epoch: int) -> dict[str, Any]:
+    return {"uuid": uuid, "shard_id": shard_id, "epoch": epoch}
 
 
 __all__ = ["HEARTBEAT_S", "Follower"]

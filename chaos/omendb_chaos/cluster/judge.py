@@ -220,30 +220,35 @@ class Judge:
 
 
 def versions_of(node: SimDataNode, topology: Topology, ids: Sequence[int]) -> dict[int, Version]:
-    """What a node has in memory of points."""
+    """What a node has in memory of points, in the replicas that the map gives it."""
     found: dict[int, Version] = {}
+    names = {key.name for key in _keys(node, topology)}
     if node.hosting is not None:
-        for replica in node.hosting.replicas():
-            _look(replica, ids, found)
+        for opened in node.hosting.opened():
+            if opened.key.name in names:
+                _look(opened.hosted.replica, ids, found)
     return found
+
+
+def _keys(node: SimDataNode, topology: Topology) -> Iterator[ReplicaKey]:
+    """The replicas that the map gives a node."""
+    for info in topology.collections.values():
+        for shard in info.shards:
+            for place in shard.replicas:
+                if place.node_id == node.name and place.state in SERVED:
+                    yield ReplicaKey(info.schema.uuid, shard.shard_id, place.session)
 
 
 def stored_versions(disk: SimDisk, node: SimDataNode, topology: Topology, ids: Sequence[int]) -> dict[int, Version]:
     """What a copy of a node's disk holds of points, as the next process with room to work would find it."""
     found: dict[int, Version] = {}
     disk.capacity_bytes = None
-    for info in topology.collections.values():
-        for shard in info.shards:
-            for place in shard.replicas:
-                key = ReplicaKey(info.schema.uuid, shard.shard_id, place.session)
-                path = replica_path(FOLDER, key.name)
-                if place.node_id == node.name and place.state in SERVED and disk.exists(path):
-                    resources = Resources(SMALL)
-                    _look(
-                        Replica.open(disk, path, info.schema.uuid, resources, SMALL, node.clock, keep_tombstones=True),
-                        ids,
-                        found,
-                    )
+    for key in _keys(node, topology):
+        path = replica_path(FOLDER, key.name)
+        if disk.exists(path):
+            uuid = key.collection_uuid
+            replica = Replica.open(disk, path, uuid, Resources(SMALL), SMALL, node.clock, keep_tombstones=True)
+            _look(replica, ids, found)
     return found
 
 

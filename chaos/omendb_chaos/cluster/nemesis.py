@@ -233,6 +233,8 @@ class Nemesis:
         world = self.world
         for info in list(world.topology.collections.values()):
             shard = self.rng.choice(info.shards)
+            if shard.move is not None:
+                return
             turned = self.rng.choice(shard.replicas)
             if any(r.state not in ("active", "leaving", "lost") for r in shard.replicas) or turned.state == "lost":
                 return  # a shard that is being moved is nobody else's to change
@@ -242,6 +244,48 @@ class Nemesis:
                 await world.admin.place_shard(info.schema.uuid, shard.shard_id, shard.epoch, replicas, world.soon(2.0))
             except OmenDBError:
                 return  # another change was quicker, or nobody could be asked
+
+    # -- moves
+
+    def move(self) -> bool:
+        """An operator moves a replica, or gives a move up."""
+        if self.world.options.repair is None:
+            return False  # nobody would fill it
+        self.world.admin_work(self._moved())
+        return True
+
+    async def _moved(self) -> None:
+        world = self.world
+        for info in list(world.topology.collections.values()):
+            shard = self.rng.choice(info.shards)
+            places = {r.node_id for r in shard.replicas}
+            free = sorted(set(world.nodes) - places)
+            source = self.rng.choice(shard.replicas).node_id
+            try:
+                if shard.move is not None:
+                    if self.rng.random() < 0.3:
+                        await world.admin.cancel_move(info, shard, world.soon(2.0))
+                elif free:
+                    await world.admin.begin_move(info, shard, source, self.rng.choice(free), world.soon(2.0))
+            except OmenDBError:
+                return  # the target is down, another change was quicker, or nobody could be asked
+
+    def drain(self) -> bool:
+        """An operator drains a data node, or takes it back."""
+        if self.world.options.repair is None:
+            return False
+        self.world.admin_work(self._drained())
+        return True
+
+    async def _drained(self) -> None:
+        world = self.world
+        members = [m for m in world.topology.members.values() if m.role == "datanode"]
+        draining = [m for m in members if m.state == "draining"]
+        victim = self.rng.choice(draining or members)
+        try:
+            await world.admin.drain(victim.node_id, not draining, world.soon(2.0))
+        except OmenDBError:
+            return
 
     # -- what they share
 
@@ -293,6 +337,8 @@ FAULTS: Mapping[str, Callable[[Nemesis], bool]] = {
     "lost disk": Nemesis.lose_disk,
     "clock set": Nemesis.jump_clock,
     "change of the map": Nemesis.touch_map,
+    "move": Nemesis.move,
+    "drain": Nemesis.drain,
 }
 
 __all__ = ["FAULTS", "Mix", "Nemesis", "drawn_mix"]

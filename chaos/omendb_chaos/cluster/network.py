@@ -272,7 +272,7 @@ class RemoteNode:
         self._target = target
 
     async def _ask(self, kind: str, call: Any, deadline: Deadline) -> Any:
-        return await self._network.call(self._source, self._target, kind, call, deadline)
+        return await within(deadline, self._network.call(self._source, self._target, kind, call, deadline))
 
     async def apply(self, call: Apply, deadline: Deadline) -> Applied:
         """See ``DataNode``, as all that follow."""

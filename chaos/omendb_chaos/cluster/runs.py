@@ -16,8 +16,11 @@ from omendb_chaos.rows.outcome import dice
 
 
 def history(seed: str) -> Run:
-    """R13: 200 calls of three clients to a cluster of three under faults."""
-    return swarm(seed, 200, without=["lost disk"])
+    """R13: 200 calls of three clients to a cluster of three or four under faults, while replicas move."""
+    rng = dice("repair", seed)
+    size = Size(datanodes=rng.choice([3, 4]))
+    options = Options(repair=REPAIR if rng.random() < 0.7 else None)
+    return swarm(seed, 200, size=size, without=["lost disk"], options=options)
 
 
 def cluster(seed: str) -> Run:
@@ -25,7 +28,7 @@ def cluster(seed: str) -> Run:
     rng = dice("size", seed)
     write, read = rng.choice([(2, 2), (2, 2), (2, 2), (3, 1)])
     size = Size(
-        datanodes=rng.choice([3, 3, 4]),
+        datanodes=rng.choice([3, 4, 4, 5]),
         routers=rng.choice([1, 2, 2, 3]),
         clients=rng.choice([2, 3, 5]),
         shards=rng.choice([1, 1, 2]),
@@ -33,7 +36,7 @@ def cluster(seed: str) -> Run:
         read_quorum=read,
     )
     think_s = rng.choice([0.3, 2.0, 6.0])
-    options = Options(repair=REPAIR if rng.random() < 0.5 else None)
+    options = Options(repair=REPAIR if rng.random() < 0.8 else None)
     return swarm(seed, 300, size=size, think_s=think_s, options=options)
 
 
