@@ -492,14 +492,14 @@ def test_a_map_that_could_not_be_put_in_force_is_tried_again(tmp_path: Path, mon
         raised: list[int] = []
         raise_floors = Replica.raise_floors
 
-        def full(self: Replica, *, gc_floor: int = 0, fence_epoch: int = 0) -> None:
+        def full(self: Replica, *, fence_epoch: int = 0, **floors: int) -> None:
             raised.append(fence_epoch)
             if len(raised) < 3:
                 raise UnavailableError("the volume is full", field="disk")
-            raise_floors(self, gc_floor=gc_floor, fence_epoch=fence_epoch)
+            raise_floors(self, fence_epoch=fence_epoch, **floors)
 
         monkeypatch.setattr(Replica, "raise_floors", full)
-        source.publish(at(2, collection("a", U1, 2, ME, "d3")))
+        source.publish(at(2, collection("a", U1, 2, ME, "d3", fence=2)))
         await until(lambda: len(raised) == 1)
         assert found(hosted).epoch == 1
         await until(lambda: hosted.revision == 2)
