@@ -2,8 +2,9 @@
 
 Overwriting zeros that are on disk changes no metadata, so a commit's fdatasync costs one data write; and a full
 disk is met here, before any byte of a record is written, where it harms nothing. The zeros of the next segment keep
-step with the records in this one. What a writer comes too early for is reserved instead: the file system takes the
-blocks and notes that they read as zeros, which costs it a note more when they are written, and nobody a wait.
+step with the records in this one. Where groups are large, or a writer comes too early, the rest is reserved instead:
+the file system takes the blocks and notes that they read as zeros. A first write there costs it another note, and
+nobody waits for zeros.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from omendb_engine.wal.record import HEADER_PAGE_BYTES, segment_name
 _PAGE_BYTES = 4096
 # Groups that a segment made ahead has room for, however small the one before it was.
 _GROUPS_AHEAD = 2
+# Where groups are larger, zeros do not pay: the disk takes as long for them as the file system for its notes, and
+# the processor longer.
+_ZEROED_GROUP_BYTES_MAX = 256 << 10
 # The zeros are all there when this share of the segment in use is full.
 _WHOLE_AT = 0.875
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -141,9 +145,11 @@ class SegmentPreparer:
             several = min(_round_up(HEADER_PAGE_BYTES + _GROUPS_AHEAD * group_bytes), self._size_max)
             self._next_size = max(self._next_size, several)
             making = self._making = self._plan(0)
-        elif not making.resting:
+        elif making.whole or not making.resting:
             return
-        if making.zeros < min(making.size * used / _WHOLE_AT, making.size):
+        if group_bytes > _ZEROED_GROUP_BYTES_MAX:
+            making.step = self._executor.submit(self._reserve, making)
+        elif making.zeros < min(making.size * used / _WHOLE_AT, making.size):
             making.step = self._executor.submit(self._take_step, making)
 
     def background_failure(self) -> WalFailedError | None:
@@ -217,12 +223,7 @@ class SegmentPreparer:
         """Zeros for the next piece, durable: a commit's fdatasync waits for whatever is being flushed beside it."""
         file = self._begun(making)
         zeros = min(making.zeros + self._step_bytes, making.size)
-        try:
-            file.allocate(zeros)
-            file.datasync()
-        except OSError as error:
-            raise self._spoiled(making, error) from error
-        making.zeros = zeros
+        self._allocate(making, file, zeros)
         if zeros == making.size:
             self._settle(making, file)
 
@@ -244,14 +245,28 @@ class SegmentPreparer:
         file = self._begun(making)
         size = max(making.size, _round_up(needed_bytes))
         if not making.whole or size > making.size:
-            try:
-                if not making.zeros:
-                    file.allocate(min(self._step_bytes, size))
-                file.reserve(size)
-            except OSError as error:
-                raise self._spoiled(making, error) from error
-            self._settle(making, file)
+            making.size = size
+            if not making.zeros and needed_bytes <= _ZEROED_GROUP_BYTES_MAX:
+                self._allocate(making, file, min(self._step_bytes, size))
+            self._reserve(making)
         return BlankSegment(making.seq, making.path, file, size)
+
+    def _allocate(self, making: _Making, file: DiskFile, zeros: int) -> None:
+        try:
+            file.allocate(zeros)
+            file.datasync()
+        except OSError as error:
+            raise self._spoiled(making, error) from error
+        making.zeros = zeros
+
+    def _reserve(self, making: _Making) -> None:
+        """All that lacks, without writing it."""
+        file = self._begun(making)
+        try:
+            file.reserve(making.size)
+        except OSError as error:
+            raise self._spoiled(making, error) from error
+        self._settle(making, file)
 
     def _settle(self, making: _Making, file: DiskFile) -> None:
         """Make the file and its name last."""

@@ -92,6 +92,24 @@ def test_what_lacks_when_it_is_needed_is_reserved(steps: int) -> None:
             assert size_of(survivor) == blank.size
 
 
+def test_for_large_groups_all_is_reserved_at_once() -> None:
+    disk, hand = new_disk(), ByHand()
+    preparer(disk, hand)
+    making = SegmentPreparer(disk, FOLDER, WalSettings(), next_seq=1, executor=hand)
+    making.prepare_ahead(1 << 20, 0.1)
+    assert hand.run() == 1
+    making.prepare_ahead(1 << 20, 0.9)
+    making.prepare_ahead(100, 0.9)
+    assert hand.run() == 0, "it is whole"
+    calls = disk.faults.calls.copy()
+    blank = making.take(1 << 20)
+    assert blank.size == size_of(disk) > 2 << 20
+    assert disk.faults.calls == calls
+    assert (calls["reserve"], calls["allocate"]) == (1, 0)
+    making.take(5 << 20)
+    assert (disk.faults.calls["reserve"], disk.faults.calls["allocate"]) == (2, 0)
+
+
 def test_one_that_turns_out_too_small_is_grown() -> None:
     disk, hand = new_disk(), ByHand()
     making = preparer(disk, hand)
