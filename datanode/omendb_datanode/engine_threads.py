@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, ResourceExhaustedError
+from omendb_datanode.read_threads import ReadThreads
 from omendb_engine.priority import give_way
 
 _log = logging.getLogger(__name__)
@@ -38,20 +38,23 @@ class EngineThreads:
         readers = cores + 2 if readers is None else readers
         writers = max(2, cores) if writers is None else writers
         self.reads_max = reads_max
-        self._readers = ThreadPoolExecutor(readers, "omendb-read") if readers else None
+        self._readers = ReadThreads(readers, "omendb-read") if readers else None
         self._writers = ThreadPoolExecutor(writers, "omendb-write") if writers else None
         self._chores = ThreadPoolExecutor(2, "omendb-chore") if readers else None
         self._trees = ThreadPoolExecutor(1, "omendb-tree", initializer=give_way) if readers else None
-        self._lock = threading.Lock()
-        self._reads = 0
+        self._had_its_turn = False
 
     @property
     def reads(self) -> int:
         """Reads that run or wait."""
-        return self._reads
+        return 0 if self._readers is None else self._readers.under_way
 
-    async def read(self, work: Callable[[], T], deadline: Deadline) -> T:
+    async def read(self, work: Callable[[], T], deadline: Deadline, *, short: bool = False) -> T:
         """Run a read in a thread.
+
+        Args:
+            short: whether it takes less than going to a thread and back twice. Then it is run where it is called, if
+                nothing else reads, and not twice in one turn of the loop: alone it is quicker so, and many have cores.
 
         Raises:
             ResourceExhaustedError: too many wait already.
@@ -59,45 +62,40 @@ class EngineThreads:
         """
         if self._readers is None:
             return work()
-        with self._lock:
-            if self._reads >= self.reads_max:
-                raise ResourceExhaustedError(
-                    f"{self._reads} reads wait",
-                    field="reads",
-                    bound=f"at most {self.reads_max}",
-                    retry_after=RETRY_AFTER_S,
-                )
-            self._reads += 1
-        return await self._run(self._readers, work, deadline, self._read_ended)
+        reads = self._readers.under_way
+        if reads >= self.reads_max:
+            raise ResourceExhaustedError(
+                f"{reads} reads wait",
+                field="reads",
+                bound=f"at most {self.reads_max}",
+                retry_after=RETRY_AFTER_S,
+            )
+        if short and not reads and not self._had_its_turn:
+            self._had_its_turn = True
+            asyncio.get_running_loop().call_soon(self._end_turn)
+            return work()
+        return await self._readers.run(work, deadline)
 
-    def _read_ended(self, _: Future[T]) -> None:
-        with self._lock:
-            self._reads -= 1
+    def _end_turn(self) -> None:
+        self._had_its_turn = False
 
     async def chore(self, work: Callable[[], T], deadline: Deadline) -> T:
         """Run something long in a thread; DeadlineExceededError when it goes on for nobody."""
-        return work() if self._chores is None else await self._run(self._chores, work, deadline, lambda _: None)
+        return work() if self._chores is None else await self._run(self._chores, work, deadline)
 
     async def compare(self, work: Callable[[], T], deadline: Deadline) -> T:
         """Read for a comparison of replicas: one at a time, in a thread that gives way to all others."""
-        return work() if self._trees is None else await self._run(self._trees, work, deadline, lambda _: None)
+        return work() if self._trees is None else await self._run(self._trees, work, deadline)
 
-    async def _run(
-        self,
-        pool: ThreadPoolExecutor,
-        work: Callable[[], T],
-        deadline: Deadline,
-        ended: Callable[[Future[T]], None],
-    ) -> T:
+    @staticmethod
+    async def _run(pool: ThreadPoolExecutor, work: Callable[[], T], deadline: Deadline) -> T:
         def begin() -> T:
             deadline.check("waiting for a thread")
             return work()
 
-        future = pool.submit(begin)
-        future.add_done_callback(ended)
         try:
             async with asyncio.timeout(deadline.left_s):
-                return await asyncio.wrap_future(future)
+                return await asyncio.wrap_future(pool.submit(begin))
         except TimeoutError:
             raise DeadlineExceededError(
                 "the deadline passed while the replica worked", field="timeout", mend="allow more time"
@@ -117,7 +115,9 @@ class EngineThreads:
 
     def close(self) -> None:
         """Wait for what runs and end the threads; what waits is dropped."""
-        for pool in (self._readers, self._chores, self._trees):
+        if self._readers is not None:
+            self._readers.close()
+        for pool in (self._chores, self._trees):
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
         if self._writers is not None:

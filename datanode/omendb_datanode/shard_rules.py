@@ -75,6 +75,8 @@ _log = logging.getLogger(__name__)
 REFRESH_S_MAX = 1.0
 """How long a call waits for a newer map before it is told that this node has none."""
 LOOKUP_IDS_MAX = 1 << 17
+SHORT_NUMBERS = 2 << 20
+"""A query is compared with so many numbers in less time than it takes to another thread and back."""
 
 A = TypeVar("A")
 # What Faiss, Arrow, NumPy and our own mistakes raise: one call's refusal, not the end of a connection.
@@ -165,7 +167,8 @@ class ShardRules:
 
         async def work() -> ShardHits:
             hosted = await self._hosted(call.shard, deadline)
-            return await self._threads.read(lambda: self._search(hosted.replica, call), deadline)
+            short = _is_short(hosted.replica, call)
+            return await self._threads.read(lambda: self._search(hosted.replica, call), deadline, short=short)
 
         return await self._answer(call.shard, work, ShardHits, "searching")
 
@@ -444,6 +447,14 @@ def _newest_stamp(batch: WriteBatch) -> int:
     if batch.stamps is None:
         raise InvalidArgumentError("a record without its stamps", field="stamps", bound="one for each row")
     return int(batch.stamps.max(initial=0))
+
+
+def _is_short(replica: Replica, call: Search) -> bool:
+    """Whether a search waits for no disk and takes so little that a thread costs more than it helps."""
+    if len(call.queries) > 1 or call.condition is not None:
+        return False
+    snapshot, dimension = replica.snapshot(), call.queries.shape[1]
+    return bool(snapshot.live * dimension <= SHORT_NUMBERS) and snapshot.in_memory
 
 
 def _check_count(ids: int) -> None:

@@ -229,6 +229,11 @@ class Snapshot:
     live: int
     routes: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of it is in buffers: reading it waits for no disk."""
+        return all(isinstance(part, BufferPart) for part in self.parts)
+
     def find(self, ids: IdColumn) -> Located:
         """Find the live row of each id; parts that can hold none of them are not asked."""
         return self.locate(*ids.hashes(), ids.span())

@@ -39,6 +39,7 @@ from omendb_common.shard_calls import (
     State,
     Verdict,
 )
+from omendb_datanode import shard_rules
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.write_queue import WriteLimits
 from tests.unit.datanode.datanode_cases import EPOCH, Node, delete, node_in, open_one, update, upsert, vectors
@@ -463,6 +464,39 @@ def test_reads_beyond_their_bound_are_refused(tmp_path: Path, monkeypatch: pytes
 
 
 # -- reads
+
+
+def test_only_a_short_search_of_buffers_is_done_in_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(node: Node) -> None:
+        places: list[bool] = []
+        search = node.replica.search
+
+        def noted(*given: Any, **more: Any) -> Any:
+            places.append(threading.current_thread() is threading.main_thread())
+            return search(*given, **more)
+
+        monkeypatch.setattr(node.replica, "search", noted)
+
+        async def inside(**change: Any) -> bool:
+            call = Search(node.shard, matrix[:1], 5)._replace(**change)
+            await asyncio.sleep(0)  # a turn of its own
+            assert (await node.rules.search(call, node.deadline())).verdict is Verdict.OK
+            return places.pop()
+
+        matrix = vectors(30, 4)
+        await node.apply(upsert(list(range(30)), seed=4), node.clock.stamp())
+        assert await inside()
+        assert not await inside(queries=matrix[:2])
+        assert not await inside(condition=FilterOp.eq("n", 1))
+        monkeypatch.setattr(shard_rules, "SHORT_NUMBERS", 30 * 4 - 1)
+        assert not await inside()
+        monkeypatch.undo()
+        monkeypatch.setattr(node.replica, "search", noted)
+        node.replica.flush()
+        assert not await inside(), "a segment's first bytes may have to come from the disk"
+
+    with node_in(tmp_path) as node:
+        asyncio.run(story(node))
 
 
 def test_answers_say_what_the_engine_says(tmp_path: Path) -> None:
