@@ -101,12 +101,13 @@ def test_under_tls_too(tmp_path: Path) -> None:
 def test_a_write_after_the_router_was_started_again_is_no_riddle(tmp_path: Path) -> None:
     with face_server(tmp_path / "db") as first:
         client = omendb.Client(first.url)
-        client.create_collection("docs", dimension=2).upsert([1], [[0, 0]])
+        docs = client.create_collection("docs", dimension=2)
+        docs.upsert([1], [[0, 0]])
         place = first.http
     with face_server(tmp_path / "db", http=place), client:
         # The connection ended while nobody looked: what is sent on it would be of unknown outcome.
-        client.collection("docs").upsert([2], [[1, 1]])
-        assert client.collection("docs").count() == 2
+        docs.upsert([2], [[1, 1]])
+        assert docs.count() == 2
 
 
 class NoFrames(http.server.BaseHTTPRequestHandler):
@@ -252,6 +253,56 @@ def test_a_late_answer_is_passed_over_and_the_connection_stays_good() -> None:
         assert isinstance(caught.value.error, DeadlineExceededError) and not caught.value.answered
         assert late.wait(20)
         assert info(calls).version == "scripted" and router.connections == 1
+        calls.close()
+
+
+def test_a_large_request_goes_out_as_the_router_reads() -> None:
+    def story(peer: Peer) -> None:
+        asked = peer.frame()
+        assert len(asked.message) > 32 << 20
+        peer.send(Kind.RESPONSE, asked.call)
+        peer.frame()
+
+    with scripted(story) as router:
+        calls = calls_to(router.port)
+        # Before a router that is silent is asked who it is, which would push the rest along.
+        calls.call("Upsert", pb.UpsertRequest(collection="x" * (32 << 20)), frame_link.PROBE_AFTER_S - 1)
+        calls.close()
+
+
+@pytest.mark.parametrize("how", ["answered", "late", "cancelled"])
+def test_whoever_reads_names_another_when_it_leaves(how: str) -> None:
+    first_asked, first_left = threading.Event(), threading.Event()
+    scope = CancelScope()
+
+    def story(peer: Peer) -> None:
+        one = peer.frame()
+        first_asked.set()
+        two = peer.frame()
+        if how == "answered":
+            peer.info(one.call)
+        elif how == "cancelled":
+            scope.cancel()
+        assert first_left.wait(20)
+        peer.info(two.call)
+        while True:
+            peer.frame()
+
+    def first() -> None:
+        CANCEL_SCOPE.set(scope)
+        try:
+            info(calls, 0.5 if how == "late" else 20.0)
+        except CallFailed:
+            assert how != "answered"
+        first_left.set()
+
+    with scripted(story) as router, ThreadPoolExecutor(2) as pool:
+        calls = calls_to(router.port)
+        reading = pool.submit(first)
+        assert first_asked.wait(20)
+        # It waits beside the one that reads, and nobody else comes.
+        assert pool.submit(info, calls, 20.0).result(25).version == "scripted"
+        reading.result(20)
         calls.close()
 
 
