@@ -6,7 +6,7 @@ gRPC and frames are two skins over this: they bring bytes and a time, and take b
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -22,6 +22,7 @@ from omendb_router import grpc_convert as out
 from omendb_router.config import About, FaceSettings
 from omendb_router.face_calls import RouterCalls
 from omendb_router.face_inputs import checked_payload, checked_question, delete_condition, raw_matrix
+from omendb_router.search_company import SearchCompany, split
 
 WAY_BACK_SHARE = 0.05
 WAY_BACK_S_MAX = 0.25
@@ -53,6 +54,7 @@ class MessageCalls:
         self._router = router
         self._about = about
         self._observe = observe
+        self._company = SearchCompany(self._search)
 
     # -- collections
 
@@ -151,13 +153,19 @@ class MessageCalls:
 
     async def search(self, asked: pb.SearchRequest, deadline: Deadline) -> pb.SearchReply:
         """The nearest points of every query."""
+        return await self._company.search(asked, deadline)
+
+    async def _search(self, together: Sequence[pb.SearchRequest], deadline: Deadline) -> list[pb.SearchReply]:
+        """The answers to searches that differ in their queries alone; when there are several, each has one query."""
+        asked = together[0]
         name = check_collection_name(asked.collection)
         schema = (await self._router.find(name, deadline)).schema
         target = schema.vector(asked.field) if asked.field else schema.vectors[0]
         dimension = asked.dimension or target.dimension
+        queries = asked.queries if len(together) == 1 else b"".join([one.queries for one in together])
         question = checked_question(
             schema,
-            raw_matrix(asked.queries, dimension, "<f4", "queries"),
+            raw_matrix(queries, dimension, "<f4", "queries"),
             name="queries",
             k=asked.k,
             field=target.name,
@@ -171,9 +179,10 @@ class MessageCalls:
         )
         seen = out.seen(asked.consistency, asked.session)
         if not len(question.queries):
-            return pb.SearchReply()
+            return [pb.SearchReply()]
         hits = await self._router.search(name, question, seen=seen, deadline=deadline)
-        return out.hits_message(hits, target.name)
+        parts = [hits] if len(together) == 1 else split(hits)
+        return [out.hits_message(part, target.name) for part in parts]
 
     async def get(self, asked: pb.GetRequest, deadline: Deadline) -> pb.GetReply:
         """Points by id."""
