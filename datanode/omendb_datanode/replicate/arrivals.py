@@ -185,7 +185,8 @@ class Arrivals:
         info = topology.by_uuid(arrival.opened.key.collection_uuid)
         if info is None:
             raise NotFoundError("the collection was dropped", field="collection")
-        need = max(1, len(shard.old) - info.write_quorum + 1)
+        # By the replicas that there should be: where one is lost, another may be the only one that has what both had.
+        need = min(len(shard.old), max(1, info.replication - info.write_quorum + 1))
         failures: list[OmenDBError] = []
         names = shard.old - arrival.told - {self._node_id}
         members = [topology.members[name] for name in sorted(names) if name in topology.members]
