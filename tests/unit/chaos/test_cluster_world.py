@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from omendb_chaos.cluster.clocks import MachineClock
-from omendb_chaos.cluster.network import Network, within
+from omendb_chaos.cluster.network import Network, RemoteNode, within
 from omendb_chaos.cluster.processes import Process, ProcessLoop
 from omendb_chaos.cluster.runs import run_one
 from omendb_chaos.sim.virtual_time import run_virtually
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, UnavailableError
+from omendb_common.shard_calls import Maintain, ShardRef
 
 
 def played(story: Callable[[ProcessLoop], Coroutine[Any, Any, None]]) -> None:
@@ -152,6 +153,21 @@ def test_calls_come_twice_but_never_those_of_clients_who_hang_up() -> None:
             await pair.ask(hang_up=True)
         await asyncio.sleep(10.0)
         assert (pair.server.arrived, pair.server.done) == (4, 3)
+
+    played(story)
+
+
+def test_a_data_node_that_is_silent_is_given_up_at_the_deadline() -> None:
+    """Whoever calls a peer relies on that: only routers keep the time themselves."""
+
+    async def story(loop: ProcessLoop) -> None:
+        pair = Pair(loop)
+        pair.server.takes_s = 50.0
+        node = RemoteNode(pair.network, pair.caller, "b")
+        looked = node.maintain(Maintain(ShardRef("", 0, 1, 1), "stats"), Deadline.after(pair.clock, 2.0))
+        with pytest.raises(DeadlineExceededError) as late:
+            await pair.caller.spawn(looked)
+        assert late.value.outcome == "unknown" and 1.9 < loop.time() < 2.1
 
     played(story)
 
