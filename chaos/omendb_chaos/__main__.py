@@ -30,6 +30,7 @@ ROWS: Mapping[str, str] = {
     "R16": "quorum_searches",
     "R15": "raft",
     "R17": "convergence",
+    "R18": "zombies",
     "R20": "fencing",
     "R23": "fuzzed_requests",
     "R25": "bit_rot",

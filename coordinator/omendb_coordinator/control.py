@@ -18,8 +18,9 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from omendb_common.hlc import stamp_step
+from omendb_common.hlc import stamp_at, stamp_step
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
+from omendb_common.shard_calls import MAX_AHEAD_MS
 from omendb_common.topology import (
     FILLS_MAX,
     CollectionInfo,
@@ -260,7 +261,9 @@ class Control:
             raise NotLeaderError(self._consensus.status.leader)
         topology = self._catalog.topology
         step = stamp_step(self._settings.repaired_step_s)
-        news = [list(one) for one in told if _is_news(topology, node_id, one, step)]
+        # A replica that is alone has nobody else whose clock its own is held against.
+        latest = stamp_at(self._clock.wall_ms() + MAX_AHEAD_MS)
+        news = [list(one) for one in told if one.through <= latest and _is_news(topology, node_id, one, step)]
         if not news:
             return topology.revision
         args = {"node_id": node_id, "shards": news, "grace": stamp_step(self._settings.gc_grace_s)}

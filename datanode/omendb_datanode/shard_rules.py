@@ -218,6 +218,8 @@ class ShardRules:
             if call.task in ("verify", "repair"):
                 return Maintained(Verdict.OK, await self._care(call.shard, call.task == "repair"))
             if call.task == "note_repaired":
+                # From a clock that is ahead it would let the floor rise above the stamps of writes to come.
+                self._check_clock(call.through)
                 await self._threads.compare(
                     lambda: hosted.replica.raise_floors(repaired_through=call.through), deadline
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from omendb_chaos.cluster.network import Network
@@ -65,7 +66,9 @@ class AgreedLog:
 class Coordinators:
     """Answers the calls of a :class:`~omendb_chaos.cluster.follower.Follower`."""
 
-    def __init__(self, loop: ProcessLoop, network: Network, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self, loop: ProcessLoop, network: Network, clock: Clock, rng: random.Random, gc_grace_s: float = 3600.0
+    ) -> None:
         self.process = Process(loop, COORDINATORS)
         watch = Watch()
         self.catalog = Catalog(watch.publish)
@@ -73,6 +76,7 @@ class Coordinators:
         self._watch = watch
         # Members are heard every few seconds, and for long nothing happens in between: half a second is for people.
         settings = CoordinatorSettings(suspect_s=9.0, down_s=30.0, grace_s=30.0, decide_s=3.0, stall_s=8.0)
+        settings = replace(settings, gc_grace_s=gc_grace_s, repaired_step_s=1.0)
         self.control = Control(
             AgreedLog(self.catalog, rng),
             self.catalog,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from omendb_chaos.cluster.cancelling import cancellations
-from omendb_chaos.cluster.converging import converging
+from omendb_chaos.cluster.converging import converging, forgetting
 from omendb_chaos.cluster.datanodes import REPAIR
 from omendb_chaos.cluster.lagging import lagging
 from omendb_chaos.cluster.partitions import partitions
@@ -47,6 +47,7 @@ RUNS: Mapping[str, Callable[[str], Run]] = {
     "R13": history,
     "R16": lagging,
     "R17": converging,
+    "R18": forgetting,
     "R27": cancellations,
 }
 

@@ -68,6 +68,7 @@ class Options:
     engine: EngineSettings = SMALL
     background: tuple[Callable[[SimDataNode], Coroutine[Any, Any, None]], ...] = ()
     repair: RepairSettings | None = None
+    gc_grace_s: float = 3600.0
 
 
 class World:
@@ -87,7 +88,9 @@ class World:
         self.healthy = False
         self._trace = hashlib.blake2b(digest_size=8)
         self.network = Network(loop, self.rng("network"), self.note)
-        self.coordinators = Coordinators(loop, self.network, self.clock, self.rng("coordinators"))
+        self.coordinators = Coordinators(
+            loop, self.network, self.clock, self.rng("coordinators"), self.options.gc_grace_s
+        )
         self.nodes = {name: self._node(name) for name in _names("d", size.datanodes)}
         self.routers = {name: self._router(name) for name in _names("r", size.routers)}
         self.clients: list[Client] = []

@@ -93,7 +93,7 @@ class Repairer:
         self._up = _up(self._source.topology)
         self._source.on_change(self._changed)
         self._work += [Unending(self.look_after, f"repair {n}") for n in range(self._settings.rounds)]
-        self._work.append(Unending(self._keep_reporting, "repair reports"))
+        self._work.append(Unending(self.keep_reporting, "repair reports"))
 
     async def stop(self) -> None:
         """End what is under way; replicas stay as they are then."""
@@ -240,7 +240,8 @@ class Repairer:
 
     # -- reports
 
-    async def _keep_reporting(self) -> None:
+    async def keep_reporting(self) -> None:
+        """Tell the coordinators of what was proven, for ever."""
         while True:
             await asyncio.sleep(_REPORT_S)
             told = list(self._proven.items())

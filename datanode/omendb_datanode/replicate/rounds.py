@@ -138,7 +138,8 @@ class Rounds:
 
     async def _note(self, opened: OpenShard, nodes: dict[str, DataNode], through: int) -> None:
         call = Maintain(opened.ref, "note_repaired", through)
-        for node in (self._here, *nodes.values()):
+        # The others first: each holds the stamp against a clock of its own.
+        for node in (*nodes.values(), self._here):
             deadline = Deadline.after(self._clock, self._settings.call_timeout_s)
             answer = await in_time(node.maintain, call, deadline)
             if answer.verdict is not Verdict.OK:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from omendb_common.errors import InvalidArgumentError
-from omendb_common.hlc import stamp_step
+from omendb_common.hlc import stamp_at, stamp_step
 from omendb_common.metadata import RepairedShard
 from omendb_common.topology import Topology
 from omendb_coordinator.commands import ConflictError
 from tests.unit.coordinator.catalog_cases import Log, node
-from tests.unit.coordinator.loopback import QUICK, collection, in_a_loop, one_coordinator, soon, until
+from tests.unit.coordinator.loopback import CLOCK, QUICK, collection, in_a_loop, one_coordinator, soon, until
 
 _NODES = ["d1", "d2", "d3"]
 
@@ -88,7 +88,8 @@ async def test_what_gains_too_little_is_no_entry_of_the_log() -> None:
         (shard,) = info.shards
         step = stamp_step(60.0)
         node_id = shard.nodes("active")[0]
-        for through in (10 * step, 10 * step + 1, 11 * step - 1, 11 * step):
+        ahead = stamp_at(CLOCK.wall_ms() + 60_000)
+        for through in (10 * step, 10 * step + 1, 11 * step - 1, ahead, 11 * step):
             told = RepairedShard(info.schema.uuid, 0, shard.epoch, through)
             await client.note_repaired(node_id, [told], soon())
         await until(lambda: client.topology.collection("docs").shards[0].repaired_through == 11 * step)

@@ -104,6 +104,19 @@ def test_what_one_replica_did_not_note_is_not_told(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
+def test_a_clock_that_is_ahead_proves_nothing(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with group_in(tmp_path) as group:
+            await diverge(group)
+            group.nodes[0].clock.ms += 3_600_000
+            with pytest.raises(OmenDBError, match="ahead of this node's clock"):
+                await group.rounds().make(group.opened())
+            assert not group.proven and noted(group) == [0, 0, 0]
+            assert (await group.rounds("d2").make(group.opened("d2"))).proven
+
+    asyncio.run(scene())
+
+
 def test_looking_alone_changes_and_proves_nothing(tmp_path: Path) -> None:
     async def scene() -> None:
         with group_in(tmp_path) as group:
