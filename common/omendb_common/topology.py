@@ -92,12 +92,44 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Split:
+    """A shard on its way to become two: ``low_id`` owns what lies below ``at`` on the ring, ``high_id`` the rest.
+
+    ``session`` is the revision at which it began, and the session of both halves' replicas. ``ready``: the nodes whose
+    halves hold everything. ``repaired_through``: that of the shard, of which nothing more is proven before the
+    end; every half that is ready has noted it.
+    """
+
+    session: int
+    at: int
+    low_id: int
+    high_id: int
+    ready: tuple[str, ...] = ()
+    repaired_through: int = 0
+
+
+SIZES_MAX = 256
+"""Replicas of whose size a member tells with a heartbeat."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSize:
+    """How large a replica is: live points, and bytes of its folder."""
+
+    collection_uuid: str
+    shard_id: int
+    rows: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A range ``[low, high)`` of the hash ring.
 
     ``epoch`` is the revision of the shard's last change, ``fence`` that of the last one after which other replicas
     count: calls under an epoch below it are refused (P15). ``repaired_through``: all replicas were found equal up to
     this stamp (P12). ``gc_floor``: deletions at or below it may be forgotten (P13). These two leave the epoch alone.
+    ``split``: it becomes two. Other members end a split, and a shard that splits has all its replicas active.
     """
 
     shard_id: int
@@ -109,6 +141,7 @@ class Shard:
     repaired_through: int = 0
     move: Move | None = None
     fence: int = 0
+    split: Split | None = None
 
     @property
     def old(self) -> frozenset[str]:
@@ -135,8 +168,8 @@ class Shard:
         return frozenset((r.node_id, r.session) for r in self.replicas if r.state in SERVED), self.switching
 
     def changed(self, revision: int, replicas: tuple[ReplicaPlace, ...], move: Move | None) -> Shard:
-        """The shard with other replicas as of ``revision``; its fence rises when others count."""
-        later = replace(self, replicas=replicas, move=move, epoch=revision)
+        """The shard with other replicas as of ``revision``; its fence rises when others count, and no split goes on."""
+        later = replace(self, replicas=replicas, move=move, split=None, epoch=revision)
         return later if later.voters == self.voters else replace(later, fence=revision)
 
     def nodes(self, *states: ReplicaState) -> tuple[str, ...]:
@@ -239,7 +272,7 @@ def member_to_json(member: Member) -> dict[str, Any]:
     return _fields(member)
 
 
-def _fields(value: Member | Move) -> dict[str, Any]:
+def _fields(value: Member | Move | Split) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
@@ -256,6 +289,13 @@ def _move_from_json(value: Mapping[str, Any] | None) -> Move | None:
     if value is None:
         return None
     return Move(int(value["session"]), str(value["source"]), str(value["target"]), cast(MoveStage, value["stage"]))
+
+
+def _split_from_json(value: Mapping[str, Any] | None) -> Split | None:
+    if value is None:
+        return None
+    session, at, low_id, high_id = (int(value[name]) for name in ("session", "at", "low_id", "high_id"))
+    return Split(session, at, low_id, high_id, tuple(map(str, value["ready"])), int(value["repaired_through"]))
 
 
 def member_from_json(value: Mapping[str, Any]) -> Member:
@@ -279,6 +319,7 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
                 "replicas": [_replica_to_json(r) for r in s.replicas],
                 **({} if s.move is None else {"move": _fields(s.move)}),
                 **({"fence": s.fence} if s.fence else {}),
+                **({} if s.split is None else {"split": {**_fields(s.split), "ready": list(s.split.ready)}}),
             }
             for s in info.shards
         ],
@@ -303,6 +344,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
             int(s.get("repaired_through", 0)),
             _move_from_json(s.get("move")),
             int(s.get("fence", 0)),
+            _split_from_json(s.get("split")),
         )
         for s in value["shards"]
     )
@@ -321,6 +363,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
 __all__ = [
     "FILLS_MAX",
     "SERVED",
+    "SIZES_MAX",
     "TOPOLOGY_FORMAT",
     "CollectionInfo",
     "Fill",
@@ -329,9 +372,11 @@ __all__ = [
     "Move",
     "MoveStage",
     "ReplicaPlace",
+    "ReplicaSize",
     "ReplicaState",
     "Role",
     "Shard",
+    "Split",
     "Topology",
     "collection_from_json",
     "collection_to_json",

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from omendb_common.errors import FormatVersionError, InvalidArgumentError, OmenDBError
 from omendb_common.topology import Topology
-from omendb_coordinator import collection_changes, member_changes, move_changes, repair_changes
+from omendb_coordinator import collection_changes, member_changes, move_changes, repair_changes, split_changes
 from omendb_coordinator.collection_changes import Args, Change
 from omendb_coordinator.commands import (
     REQUESTS_REMEMBERED,
@@ -28,9 +28,12 @@ Operation = Callable[[CatalogState, int, Args], Change]
 
 OPERATIONS: Mapping[str, Operation] = {
     "advance_move": move_changes.advance_move,
+    "advance_split": split_changes.advance_split,
     "alter_collection": collection_changes.alter_collection,
     "begin_move": move_changes.begin_move,
+    "begin_split": split_changes.begin_split,
     "cancel_move": move_changes.cancel_move,
+    "cancel_split": split_changes.cancel_split,
     "create_collection": collection_changes.create_collection,
     "drain": member_changes.drain,
     "drop_collection": collection_changes.drop_collection,

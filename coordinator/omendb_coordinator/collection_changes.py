@@ -229,6 +229,14 @@ def with_shards(state: CatalogState, index: int, info: CollectionInfo, changed: 
     return _with_collection(state, index, replace(info, shards=shards, revision=index))
 
 
+def with_halves(
+    state: CatalogState, index: int, info: CollectionInfo, shard: Shard, halves: tuple[Shard, Shard]
+) -> CatalogState:
+    """The state with two shards in the place of one; the order by ``low`` stays."""
+    shards = tuple(s for known in info.shards for s in (halves if known is shard else (known,)))
+    return _with_collection(state, index, replace(info, shards=shards, revision=index))
+
+
 def _with_collection(state: CatalogState, index: int, info: CollectionInfo) -> CatalogState:
     collections = {**state.topology.collections, info.name: info}
     return replace(state, topology=replace(state.topology, revision=index, collections=collections))
@@ -245,5 +253,6 @@ __all__ = [
     "rename_collection",
     "set_alias",
     "shard_at",
+    "with_halves",
     "with_shards",
 ]

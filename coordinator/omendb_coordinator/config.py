@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from omendb_common.errors import InvalidArgumentError
-from omendb_common.settings import check_value, setting
+from omendb_common.settings import MIB, check_value, setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,15 @@ class CoordinatorSettings:
         "from so many replicas more than on the emptiest node, for its capacity, the fullest one gives one away",
         low=2,
         high=1_000_000,
+    )
+    split_rows: int = setting(
+        20_000_000, "a shard with more points splits in two; 0: none does for its points", low=0, high=1 << 40
+    )
+    split_bytes: int = setting(
+        65_536 * MIB,
+        "a shard whose replica is larger on disk splits in two; 0: none does for that",
+        low=0,
+        high=1 << 50,
     )
     drain_s: float = setting(2.0, "time for calls under way to end after SIGTERM", low=0.0, high=600.0)
     raft_heartbeat_s: float = setting(0.1, "how often the leader is heard by the other members", low=0.005, high=10.0)

@@ -23,11 +23,14 @@ from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.shard_calls import MAX_AHEAD_MS
 from omendb_common.topology import (
     FILLS_MAX,
+    SIZES_MAX,
     CollectionInfo,
     Fill,
     Member,
     Move,
+    ReplicaSize,
     Shard,
+    Split,
     Topology,
     member_from_json,
     member_to_json,
@@ -41,6 +44,7 @@ from omendb_coordinator.move_changes import check_loss
 from omendb_coordinator.moves import MoveLimits, plan_moves
 from omendb_coordinator.placement import Plan, plan
 from omendb_coordinator.repair_changes import gains
+from omendb_coordinator.splits import SplitLimits, largest, plan_splits
 from omendb_coordinator.watch import Watch
 
 _log = logging.getLogger(__name__)
@@ -96,6 +100,9 @@ class Control:
         self._move_limits = MoveLimits(
             settings.moves_max, settings.moves_per_node_max, settings.rereplicate_s, settings.balance_difference
         )
+        self._split_limits = SplitLimits(settings.split_rows, settings.split_bytes, settings.rereplicate_s)
+        # By node, how large its last heartbeat said its replicas are.
+        self._sizes: dict[str, dict[tuple[str, int], ReplicaSize]] = {}
         # By node, what its last heartbeat told of the replicas that it fills.
         self._fills: dict[str, dict[tuple[str, int], Fill]] = {}
         self._led_term: int | None = None
@@ -243,9 +250,18 @@ class Control:
         return await self.change_collection(asking, "advance_move", args, timeout_s)
 
     def heartbeat(
-        self, node_id: str, incarnation: str, problems: Sequence[str] = (), fills: Sequence[Fill] = ()
+        self,
+        node_id: str,
+        incarnation: str,
+        problems: Sequence[str] = (),
+        fills: Sequence[Fill] = (),
+        sizes: Sequence[ReplicaSize] = (),
     ) -> Member:
-        """A member lives, with these problems and replicas on their way. NotFoundError: it must register (again)."""
+        """A member lives, with these problems, replicas on their way, and replicas so large.
+
+        Raises:
+            NotFoundError: it must register (again).
+        """
         if not self.leads:
             raise NotLeaderError(self._consensus.status.leader)
         member = self._catalog.topology.members.get(node_id)
@@ -253,6 +269,7 @@ class Control:
             raise NotFoundError(f"{node_id!r} is not registered like that", field="node_id", mend="register it")
         self._liveness.heard(node_id, incarnation, self._clock.mono_s(), problems)
         self._fills[node_id] = {(f.collection_uuid, f.shard_id): f for f in fills[:FILLS_MAX]}
+        self._sizes[node_id] = {(s.collection_uuid, s.shard_id): s for s in sizes[:SIZES_MAX]}
         return member
 
     async def note_repaired(self, asking: Asking, node_id: str, told: Sequence[RepairedShard], timeout_s: float) -> int:
@@ -317,6 +334,12 @@ class Control:
                 for shard in info.shards
                 if shard.move is not None
             ],
+            "splits": [
+                _split_report(info, shard, shard.split)
+                for info in topology.collections.values()
+                for shard in info.shards
+                if shard.split is not None
+            ],
             "moves_paused": topology.moves_paused,
             "aliases": dict(topology.aliases),
             "origins": len(self._catalog.state.origins),
@@ -359,6 +382,7 @@ class Control:
             await self._consensus.read_index(self._settings.proposal_s)
             self._liveness.elected(self._clock.mono_s())
             self._fills.clear()
+            self._sizes.clear()
             self._led_term = term
         topology = self._catalog.topology
         if not topology.cluster_id:
@@ -376,20 +400,27 @@ class Control:
         level = self._common_level(topology)
         if level > topology.feature_level:
             await self._own("raise_level", {"level": level})
+        self._sizes = {node: told for node, told in self._sizes.items() if node in topology.members}
         await self._move()
 
     async def _move(self) -> None:
-        """Begin the moves that are due, and give up those that nobody will end."""
+        """Begin the moves and splits that are due, and give up those that nobody will end."""
         now_s = self._clock.mono_s()
         topology = self._catalog.topology
-        for step in plan_moves(topology, lambda m: self._liveness.silent_s(m, now_s), self._move_limits):
+
+        def silent(member: Member) -> float:
+            return self._liveness.silent_s(member, now_s)
+
+        moves = plan_moves(topology, silent, self._move_limits)
+        # A move is more urgent: what a replica lacks is nowhere, and a large shard serves.
+        for step in moves + plan_splits(topology, silent, largest(self._sizes.values()), self._split_limits):
             try:
                 await self._own(step.op, step.args())
             except (ConflictError, NotFoundError, InvalidArgumentError) as problem:
                 _log.info("%s of shard %d is put off: %s", step.op, step.shard_id, problem)
             else:
-                place = f"{step.source} -> {step.target}" if step.target else "back"
-                _log.info("%s of %s.%d: %s (%s)", step.op, step.uuid, step.shard_id, place, step.why)
+                way = f": {step.source} -> {step.target}" if step.target else ""
+                _log.info("%s of %s.%d%s (%s)", step.op, step.uuid, step.shard_id, way, step.why)
 
     def _common_level(self, topology: Topology) -> int:
         """The highest level that every member understands, once every coordinator has said which it does."""
@@ -416,6 +447,17 @@ def _move_report(info: CollectionInfo, shard: Shard, move: Move) -> dict[str, An
         "target": move.target,
         "stage": move.stage,
         "session": move.session,
+    }
+
+
+def _split_report(info: CollectionInfo, shard: Shard, split: Split) -> dict[str, Any]:
+    return {
+        "collection": info.name,
+        "shard_id": shard.shard_id,
+        "into": [split.low_id, split.high_id],
+        "session": split.session,
+        "ready": list(split.ready),
+        "waits_for": sorted(r.node_id for r in shard.replicas if r.node_id not in split.ready),
     }
 
 

@@ -19,7 +19,7 @@ from omendb_coordinator.placement import candidates, score
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command that should be proposed: ``begin_move`` with source and target, or ``cancel_move``."""
+    """A command that should be proposed: ``begin_move`` with source and target, or one that names a shard alone."""
 
     op: str
     uuid: str
@@ -112,7 +112,7 @@ def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[S
     fleet = _Fleet(topology, limits)
     for due in (_gone, _left, _draining):
         for info, shard in _shards(topology):
-            if shard.move is None and not fleet.busy:
+            if shard.move is None and shard.split is None and not fleet.busy:
                 step = due(fleet, info, shard, silent)
                 steps += [step] if step is not None else []
         if steps:
@@ -195,6 +195,8 @@ def _balanced(fleet: _Fleet, topology: Topology) -> Step | None:
     if after / empty.capacity > fleet.fullness(full):
         return None
     for info, shard in _shards(topology):
+        if shard.split is not None:
+            continue
         places = {r.node_id: r for r in shard.replicas}
         fits = full.node_id in places and empty.node_id not in places
         if fits and all(r.state == "active" for r in shard.replicas) and _spread(fleet, shard, full, empty):

@@ -23,7 +23,15 @@ from omendb_common.metadata import NewCollection, RepairedShard
 from omendb_common.schema import CollectionSchema
 from omendb_common.security.grpc_credentials import peer_name_of_call, server_credentials
 from omendb_common.security.tls import TlsFiles
-from omendb_common.topology import FILLS_MAX, Fill, Topology, collection_to_json, member_to_json
+from omendb_common.topology import (
+    FILLS_MAX,
+    SIZES_MAX,
+    Fill,
+    ReplicaSize,
+    Topology,
+    collection_to_json,
+    member_to_json,
+)
 from omendb_common.topology_delta import delta_of
 from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, RETRY_KEY
@@ -236,6 +244,17 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
         """Give a move up."""
         return await self._move(request.proposal, "cancel_move", _shard_args(request), context)
 
+    @_told
+    async def BeginSplit(self, request: pb.CatalogSplitRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Cut a shard in two."""
+        args = {**_shard_args(request), "at": _optional(request, "at")}
+        return await self._move(request.proposal, "begin_split", args, context)
+
+    @_told
+    async def CancelSplit(self, request: pb.CatalogSplitRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Let a shard go on as one."""
+        return await self._move(request.proposal, "cancel_split", _shard_args(request), context)
+
     async def _move(
         self, proposal: pb.Proposal, op: str, args: dict[str, Any], context: Any
     ) -> pb.CatalogCollectionReply:
@@ -311,7 +330,8 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
             Fill(f.collection_uuid, f.shard_id, f.session, f.rows_done, f.rows_total, f.bytes_done, f.waits_for)
             for f in request.fills[:FILLS_MAX]
         ]
-        member = self._control.heartbeat(request.node_id, request.incarnation, request.problems, fills)
+        sizes = [ReplicaSize(s.collection_uuid, s.shard_id, s.rows, s.size) for s in request.sizes[:SIZES_MAX]]
+        member = self._control.heartbeat(request.node_id, request.incarnation, request.problems, fills, sizes)
         return pb.HeartbeatReply(revision=self._control.catalog.topology.revision, state=member.state)
 
     @_told
@@ -337,6 +357,14 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
         _check_speaks_for(context, request.node_id)
         args = {**_shard_args(request), "node_id": request.node_id}
         await self._control.advance_move(_asking(request.proposal), args, self.left_s(context))
+        return pb.CatalogChangeReply(revision=self._control.catalog.topology.revision)
+
+    @_told
+    async def AdvanceSplit(self, request: pb.MemberMoveRequest, context: Any) -> pb.CatalogChangeReply:
+        """The halves of a shard on a node are whole."""
+        _check_speaks_for(context, request.node_id)
+        args = {**_shard_args(request), "node_id": request.node_id}
+        await self._control.change_collection(_asking(request.proposal), "advance_split", args, self.left_s(context))
         return pb.CatalogChangeReply(revision=self._control.catalog.topology.revision)
 
     @_told

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from omendb_common.deadline import Deadline
 from omendb_common.shard_calls import ShardRef
 from omendb_engine.replica import Replica
+from omendb_engine.stamped import StampedWrite
+
+
+class Follower(Protocol):
+    """What must have every write that a replica takes before it is acknowledged."""
+
+    def follow(self, writes: Sequence[StampedWrite]) -> None:
+        """Take writes that the replica was given just now; called in the thread that wrote them. May raise."""
 
 
 @dataclass(slots=True)
@@ -15,12 +24,13 @@ class Hosted:
     """An open replica of a shard and the map it stands in.
 
     ``epoch``: the shard's newest epoch that is known here. ``fence``: calls under an older map are refused (P15); it
-    is on stable storage before it counts.
+    is on stable storage before it counts. ``follower``: of a shard that splits.
     """
 
     replica: Replica
     epoch: int
     fence: int = 0
+    follower: Follower | None = None
 
 
 class Replicas(Protocol):
@@ -37,4 +47,4 @@ class Replicas(Protocol):
         """Wait until a topology of at least ``revision`` is in force here; returns at the deadline at the latest."""
 
 
-__all__ = ["Hosted", "Replicas"]
+__all__ = ["Follower", "Hosted", "Replicas"]

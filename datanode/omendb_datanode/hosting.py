@@ -13,6 +13,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from omendb_common.clock import Clock
@@ -30,7 +31,8 @@ from omendb_common.errors import (
 from omendb_common.metadata import TopologySource
 from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import ShardRef
-from omendb_common.topology import SERVED, Shard, Topology
+from omendb_common.topology import SERVED, CollectionInfo, Shard, Topology
+from omendb_datanode.halves import Halves, halves_of
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.node_folder import (
     Held,
@@ -50,6 +52,7 @@ from omendb_engine.workers import Workers
 _log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
+_COMPLETE_TRIES = 3
 _BUFFER_BYTES_MIN = 1 << 20
 _WELL = "open", "opening"
 _SPACE: dict[SpaceLevel, str] = {
@@ -70,11 +73,13 @@ class _Place:
     """One replica of this node: open, or why it is not; neither while it is opened for the first time.
 
     With both, it is open under an older map, since the newest could not be put in force for it.
+    ``half``: of a shard that splits. Nobody is answered by it.
     """
 
     shard: Shard
     hosted: Hosted | None = None
     error: OmenDBError | None = None
+    half: bool = False
 
     @property
     def hopeless(self) -> bool:
@@ -224,13 +229,16 @@ class Hosting:
 
     def opened(self) -> list[OpenShard]:
         """The open replicas with the map that each stands in."""
-        return [OpenShard(key, p.shard, p.hosted) for key, p in self._places.items() if p.hosted is not None]
+        places = self._places.items()
+        return [OpenShard(key, p.shard, p.hosted) for key, p in places if p.hosted is not None and not p.half]
 
     def ruined(self) -> list[tuple[ReplicaKey, Shard, OmenDBError]]:
         """Replicas of this node that are damaged for good, or old copies: only another one in their place helps."""
         places = self._places.items()
         return [
-            (key, p.shard, p.error) for key, p in places if p.hosted is None and isinstance(p.error, CorruptionError)
+            (key, p.shard, p.error)
+            for key, p in places
+            if p.hosted is None and isinstance(p.error, CorruptionError) and not p.half
         ]
 
     async def condemn(self, opened: OpenShard, error: CorruptionError) -> None:
@@ -270,7 +278,7 @@ class Hosting:
 
     async def _keep_following(self) -> None:
         while True:
-            again = any(not p.in_line and not p.hopeless for p in self._places.values())
+            again = any(map(_unfinished, self._places.values()))
             pause = self._retry_s if again else None
             try:
                 async with asyncio.timeout(pause):
@@ -288,26 +296,33 @@ class Hosting:
                 _log.error("map %d is older than %d, on which was acted", topology.revision, self._held.revision)
             return
         wanted = {
-            ReplicaKey(info.schema.uuid, shard.shard_id, place.session): (info.schema, shard, place.state)
+            ReplicaKey(info.schema.uuid, shard.shard_id, place.session): (info, shard, place.state)
             for info in topology.collections.values()
             for shard in info.shards
             for place in shard.replicas
             if place.node_id == self._node_id
         }
-        served = {key: (schema, shard) for key, (schema, shard, state) in wanted.items() if state in SERVED}
+        served = {key: (info, shard) for key, (info, shard, state) in wanted.items() if state in SERVED}
+        halves = {half for key, (_, shard) in served.items() for half in halves_of(key.collection_uuid, shard)}
+        await self._end_splits(served)
+        kept = served.keys() | halves
         self._let_go(
-            [key for key in self._places if key not in served], {key.name for key in wanted}, topology.revision
+            [key for key in self._places if key not in kept],
+            {key.name for key in wanted.keys() | halves},
+            topology.revision,
         )
         await asyncio.gather(*(self._bring(key, *found, topology.revision) for key, found in served.items()))
         self._revision = topology.revision
         async with self._in_force:
             self._in_force.notify_all()
 
-    async def _bring(self, key: ReplicaKey, schema: CollectionSchema, shard: Shard, revision: int) -> None:
+    async def _bring(self, key: ReplicaKey, info: CollectionInfo, shard: Shard, revision: int) -> None:
         """Open a replica that is not, else put a newer map of its shard in force for it."""
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = self._serving[key.shard] = _Place(shard)
+        elif place.half:
+            await self._raise_half(key, place, shard)
         if key.name in self._endings:  # let go under an older map, and given back
             await asyncio.wait((self._endings[key.name],))
         try:
@@ -315,20 +330,18 @@ class Hosting:
                 if place.shard != shard or place.error is not None:
                     await self._advance(place, place.hosted, shard)
                     place.error = None
+                await self._split(key, place.hosted, info, shard, revision)
                 return
             if place.hopeless:
                 place.shard = shard
                 return
-            replica = await self._in_thread(lambda: self._open(key, schema, revision))
+            hosted = await self._hosted(key, info.schema, shard, revision, aged=True)
             try:
-                self._check_age(key, replica, shard)
-                await self._floors(replica, shard)
-            except OmenDBError:
-                await self._in_thread(lambda: _close(replica))  # to be opened again, and tried again
+                await self._split(key, hosted, info, shard, revision, opened=True)
+            except BaseException:
+                await self._in_thread(lambda: _close(hosted.replica))
                 raise
-            self._opened(replica.last_stamp)
-            fence = replica.maintenance.fence_epoch
-            place.hosted, place.shard, place.error = Hosted(replica, shard.epoch, fence), shard, None
+            place.hosted, place.shard, place.error = hosted, shard, None
         except OmenDBError as error:
             _log.error("replica %s: %s", key.name, error)
             place.error = error
@@ -350,6 +363,135 @@ class Hosting:
             path=replica_path(self._folder, key.name),
             mend="have it made anew from the others",
         )
+
+    async def _hosted(
+        self, key: ReplicaKey, schema: CollectionSchema, shard: Shard, revision: int, *, aged: bool = False
+    ) -> Hosted:
+        """A replica, opened or made, with its floors; ``aged``: of which it counts how old it is."""
+        replica = await self._in_thread(lambda: self._open(key, schema, revision))
+        try:
+            if aged:
+                self._check_age(key, replica, shard)
+            await self._floors(replica, shard)
+        except BaseException:
+            await self._in_thread(lambda: _close(replica))  # to be opened again, and tried again
+            raise
+        self._opened(replica.last_stamp)
+        return Hosted(replica, shard.epoch, replica.maintenance.fence_epoch)
+
+    # -- splits
+
+    async def _split(
+        self,
+        key: ReplicaKey,
+        hosted: Hosted,
+        info: CollectionInfo,
+        shard: Shard,
+        revision: int,
+        *,
+        opened: bool = False,
+    ) -> None:
+        """Have halves follow a replica whose shard splits, before anything else is written into it.
+
+        A node may have said that its halves are whole as soon as they were made. So one that was ``opened`` just now
+        is not served without them; one that serves already has said nothing since it was opened.
+        """
+        keys = halves_of(key.collection_uuid, shard)
+        if not keys or shard.split is None or hosted.follower is not None:
+            return
+        made = any(half.name in self._held.names for half in keys)
+        try:
+            low, high = [await self._half(half, info.schema, shard, revision) for half in keys]
+        except OmenDBError as error:
+            if opened and made:
+                # Not that error itself: there may be nothing wrong with the replica, and the split may be given up.
+                raise UnavailableError(f"a half of it cannot be opened: {error}", field=key.name) from error
+            _log.error("halves of %s: %s", key.name, error)
+            return
+        hosted.follower = Halves(
+            *(hosted.replica, (low, high), shard.split.session, shard.split.at, info.partition_key)
+        )
+        # What was let in before is not followed: it is there when the copying begins.
+        await self._drained(hosted.replica)
+
+    async def _half(self, key: ReplicaKey, schema: CollectionSchema, shard: Shard, revision: int) -> Replica:
+        """A half, made or opened."""
+        place = self._places.get(key)
+        if place is None:
+            place = self._places[key] = _Place(shard, half=True)
+        if key.name in self._endings:
+            await asyncio.wait((self._endings[key.name],))
+        if place.hosted is None:
+            try:
+                # Whom its fence keeps out is decided when it takes its place.
+                place.hosted, place.error = await self._hosted(key, schema, replace(shard, fence=0), revision), None
+            except OmenDBError as error:
+                place.error = error
+                raise
+        return place.hosted.replica
+
+    async def _raise_half(self, key: ReplicaKey, place: _Place, shard: Shard) -> None:
+        """Let a half take its place: it has everything, and its fence is on disk before anybody finds it."""
+        hosted = place.hosted
+        try:
+            if hosted is not None:
+                await self._floors(hosted.replica, shard)
+                hosted.fence, hosted.epoch = hosted.replica.maintenance.fence_epoch, shard.epoch
+        except OmenDBError as error:
+            _log.error("replica %s: %s", key.name, error)
+            place.error = error
+            if hosted is not None:
+                place.hosted = None
+                await self._in_thread(partial(_close, hosted.replica))
+        place.shard, place.half = shard, False
+        self._serving[key.shard] = place
+
+    async def _end_splits(self, served: Mapping[ReplicaKey, tuple[CollectionInfo, Shard]]) -> None:
+        """End what follows a replica whose shard splits no more, when the last write has been followed.
+
+        Where the halves take its place nobody finds the replica from here on: what they have then is everything.
+        """
+        for key, place in list(self._places.items()):
+            hosted = place.hosted
+            if hosted is None or not isinstance(hosted.follower, Halves):
+                continue
+            halves, now = hosted.follower, served.get(key)
+            if now is not None and now[1].split is not None and now[1].split.session == halves.session:
+                continue
+            if now is not None:
+                hosted.follower = None
+                await self._drained(hosted.replica)
+                continue
+            if self._serving.get(key.shard) is place:
+                del self._serving[key.shard]
+            await self._drained(hosted.replica)
+            keys = halves_of(key.collection_uuid, place.shard)
+            if not halves.complete and any(half in served for half in keys):
+                await self._complete(halves, keys)
+
+    async def _complete(self, halves: Halves, keys: Sequence[ReplicaKey]) -> None:
+        """Copy what could not be followed, or what a node that was started anew has not looked at again.
+
+        Halves that cannot be made whole hold less than was acknowledged: their files go and their names stay, so that
+        they answer nothing for good, and never "absent" (P16).
+        """
+        for left in reversed(range(_COMPLETE_TRIES)):
+            try:
+                await self._in_thread(halves.copy_all)
+                return
+            except OmenDBError as error:
+                _log.error("completing the halves of %s: %s", halves.whole.path, error)
+                if left:
+                    await asyncio.sleep(self._retry_s)
+        for key in keys:
+            place = self._places.get(key)
+            if place is not None and place.hosted is not None:
+                replica, place.hosted, place.error = place.hosted.replica, None, _lost(key.name)
+                await self._in_thread(partial(self._spoil, replica, key.name))
+
+    def _spoil(self, replica: Replica, name: str) -> None:
+        _close(replica)
+        discard(self._disk, self._folder, name)
 
     async def _advance(self, place: _Place, hosted: Hosted, shard: Shard) -> None:
         await self._floors(hosted.replica, shard)
@@ -455,6 +597,13 @@ class Hosting:
             return await asyncio.get_running_loop().run_in_executor(self._files, work)
         except OSError as error:
             raise disk_error(error, "opening or closing a replica") from error
+
+
+def _unfinished(place: _Place) -> bool:
+    """Whether trying again may change something."""
+    if place.half or place.hosted is None:
+        return not place.half and not place.hopeless
+    return not place.in_line or (place.shard.split is not None and place.hosted.follower is None)
 
 
 def _close(replica: Replica) -> None:

@@ -35,10 +35,12 @@ from omendb_common.shard_calls import (
     Verdict,
 )
 from omendb_common.telemetry.metrics import Metrics
+from omendb_common.topology import ReplicaSize
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.scrubber import Scrubber
+from omendb_engine.statistics import folder_bytes
 
 _log = logging.getLogger(__name__)
 
@@ -160,6 +162,7 @@ class Census:
         self._threads = threads
         self._folder_size = folder_size
         self._disk_bytes = 0
+        self._replica_bytes: dict[str, int] = {}
 
     def show(self, metrics: Metrics) -> None:
         """Have the metrics ask here."""
@@ -183,10 +186,24 @@ class Census:
     def _collections(self) -> float:
         return len({r.schema.uuid for r in self._hosting.replicas()})
 
+    def sizes(self) -> list[ReplicaSize]:
+        """How large the replicas are, the largest first; bytes as they were measured last."""
+        opened = [one for one in self._hosting.opened() if not one.hosted.replica.closed]
+        told = [
+            ReplicaSize(*o.key.shard, o.hosted.replica.snapshot().live, self._replica_bytes.get(o.key.name, 0))
+            for o in opened
+        ]
+        return sorted(told, key=lambda one: (one.size, one.rows), reverse=True)
+
+    def _measure(self) -> dict[str, int]:
+        opened = [one for one in self._hosting.opened() if not one.hosted.replica.closed]
+        return {one.key.name: folder_bytes(one.hosted.replica.disk, one.hosted.replica.path) for one in opened}
+
     async def run(self, deadline: Callable[[], Deadline]) -> None:
         """Measure now and then what takes long to measure, until cancelled."""
         while True:
             try:
+                self._replica_bytes = await self._threads.chore(self._measure, deadline())
                 self._disk_bytes = await self._threads.chore(self._folder_size, deadline())
             except (OmenDBError, OSError) as error:  # the figure stays as it was
                 _log.warning("cannot measure the folder: %s", error)

@@ -54,6 +54,7 @@ from omendb_datanode.replicate.peers import Peers
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.rounds import Rounds
 from omendb_datanode.replicate.scrubber import Scrubber
+from omendb_datanode.replicate.splits import Splits
 from omendb_datanode.shard_rules import ShardRules
 from omendb_datanode.write_queue import WriteLimits
 from omendb_engine.lock import WriterLock
@@ -153,6 +154,10 @@ class DataNodeProcess:
             condemn=self.hosting.condemn,
             lose=self._lose_replica,
         )
+        self.splits = Splits(
+            *(self.hosting.opened, self._threads, self._client, self._advance_split),
+            *(self._clock, options.repair, self._pace),
+        )
         show_repairs(self.metrics, self.repairer, self.scrubber)
         self._ready = False
 
@@ -190,6 +195,10 @@ class DataNodeProcess:
     async def _advance_move(self, opened: OpenShard, deadline: Deadline) -> None:
         uuid, shard_id = opened.key.shard
         await self._client.advance_move(uuid, shard_id, opened.shard.epoch, self._options.node_id, deadline)
+
+    async def _advance_split(self, opened: OpenShard, deadline: Deadline) -> None:
+        uuid, shard_id = opened.key.shard
+        await self._client.advance_split(uuid, shard_id, opened.shard.epoch, self._options.node_id, deadline)
 
     def _connect(self, member: Member) -> DataNode:
         options = self._options
@@ -270,16 +279,20 @@ class DataNodeProcess:
             health = await self._show()
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
             if await self._register(member, stop):
-                self._client.start_heartbeats(member, problems=self.hosting.problems, fills=self.arrivals.fills)
+                self._client.start_heartbeats(
+                    member, problems=self.hosting.problems, fills=self.arrivals.fills, sizes=self._census.sizes
+                )
                 await self.hosting.start()
                 self.repairer.start()
                 self.scrubber.start()
                 self.arrivals.start()
+                self.splits.start()
                 self._ready = True
                 self._say_ready(address, "" if health is None else health.address)
                 await self._until(stop)
                 await self._leave()
         finally:
+            await self.splits.stop()
             await self.arrivals.stop()
             await self.scrubber.stop()
             await self.repairer.stop()

@@ -329,7 +329,9 @@ class ShardRules:
         if queue is None:
             # A replica that was dropped, or is opened anew, takes its queue along.
             self._queues = {replica: known for replica, known in self._queues.items() if not replica.closed}
-            queue = self._queues[hosted.replica] = WriteQueue(hosted.replica, self._threads, self._limits)
+            queue = self._queues[hosted.replica] = WriteQueue(
+                *(hosted.replica, self._threads, self._limits), lambda: hosted.follower
+            )
         return _all_good(await queue.write(writes, deadline))
 
     def _applied(self, results: Sequence[StampedResult], batches: Sequence[WriteBatch]) -> Applied:

@@ -8,18 +8,22 @@ and encode while the first waits for the disk, was measured to win nothing and t
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
-from omendb_common.errors import DeadlineExceededError, ResourceExhaustedError, UnavailableError
+from omendb_common.errors import DeadlineExceededError, OmenDBError, ResourceExhaustedError, UnavailableError
 from omendb_common.records import body_bytes
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
+from omendb_datanode.hosted import Follower
 from omendb_engine.replica import Replica
 from omendb_engine.stamped import StampedResult, StampedWrite
+
+_log = logging.getLogger(__name__)
 
 Outcome = StampedResult | BaseException
 
@@ -43,11 +47,26 @@ class _Call:
     future: asyncio.Future[list[Outcome]]
 
 
-class WriteQueue:
-    """The writes of one replica. Used from one event loop."""
+def _nobody() -> Follower | None:
+    return None
 
-    def __init__(self, replica: Replica, threads: EngineThreads, limits: WriteLimits) -> None:
+
+class WriteQueue:
+    """The writes of one replica. Used from one event loop.
+
+    Args:
+        follower: who must have every write before it is acknowledged, if anybody; asked after each group.
+    """
+
+    def __init__(
+        self,
+        replica: Replica,
+        threads: EngineThreads,
+        limits: WriteLimits,
+        follower: Callable[[], Follower | None] = _nobody,
+    ) -> None:
         self.replica = replica
+        self._follower = follower
         self._threads = threads
         self._limits = limits
         self._lock = threading.Lock()
@@ -63,7 +82,7 @@ class WriteQueue:
             DeadlineExceededError: no answer in time (``outcome`` "unknown": it may still be written).
         """
         if self._threads.inline:
-            return list(self.replica.write_all(writes))
+            return self._write(writes)
         call = _Call(writes, sum(map(size_of, writes)), deadline, asyncio.get_running_loop().create_future())
         self._queue(call)
         await asyncio.wait((call.future,), timeout=deadline.left_s)
@@ -134,9 +153,27 @@ class WriteQueue:
         fault: Outcome = UnavailableError("a fault in this node while writing", field="datanode", outcome="unknown")
         outcomes = [fault] * len(writes)
         try:
-            outcomes = list(self.replica.write_all(writes)) if writes else []
+            outcomes = self._write(writes)
         finally:  # whatever went wrong, everybody who waits must hear of it
             self._tell(group, fresh, outcomes, answers)
+
+    def _write(self, writes: Sequence[StampedWrite]) -> list[Outcome]:
+        if not writes:
+            return []
+        outcomes = list(self.replica.write_all(writes))
+        follower = self._follower()
+        if follower is None:
+            return outcomes
+        try:
+            # Of all: what was refused now may be there from an earlier call that ended between the two.
+            follower.follow(writes)
+        except (OmenDBError, OSError) as error:
+            _log.error("a write into %s was not followed", self.replica.path, exc_info=error)
+            unfollowed: Outcome = UnavailableError(
+                f"the halves of the shard did not take it: {error}", field="split", outcome="unknown"
+            )
+            return [o if isinstance(o, BaseException) else unfollowed for o in outcomes]
+        return outcomes
 
     def _tell(
         self, group: list[_Call], fresh: list[_Call], outcomes: list[Outcome], answers: dict[int, list[Outcome]]

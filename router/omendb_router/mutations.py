@@ -36,7 +36,7 @@ _SHOWN = 3
 
 
 class Supplies:
-    """Brings replicas what an update found missing."""
+    """Brings replicas what an update found missing, and finds its points where a map has changed."""
 
     def __init__(self, lookups: Lookups, stamps: Stamps) -> None:
         self._lookups = lookups
@@ -48,6 +48,12 @@ class Supplies:
         """Put the newest records of ``ids`` on every replica that answers; returns their states."""
         asked = Asked(info, shard, covering(info), self._stamps.origin)
         return await self._lookups.bring(asked, ids, deadline)
+
+    async def homes(self, info: CollectionInfo, ids: IdColumn, deadline: Deadline) -> U64Array:
+        """Places on the ring of the shards that have the points."""
+        shards = [Asked(info, shard, covering(info), self._stamps.origin) for shard in info.shards]
+        _, home = await look_up(self._lookups, shards, ids, Wanted(), deadline)
+        return _home_hashes(info, ids, home)
 
 
 def covering(info: CollectionInfo) -> int:
@@ -183,7 +189,8 @@ class Mutations:
         rows = np.flatnonzero(alive)
         if not len(rows):
             return Written(ids, batch.rows, retry_stamp or 0, 0, "", superseded=batch.rows)
-        attempt = await self._attempt(info, batch, hashes, retry_stamp, deadline)
+        homed = info.partition_key is not None
+        attempt = await self._attempt(info, batch, hashes, retry_stamp, deadline, homed=homed)
         outcome = await self._writer.write(attempt.narrowed(rows if len(rows) < batch.rows else None), deadline)
         return _written(info, ids, batch.rows, outcome, deadline, int(np.count_nonzero(overtaken)))
 
@@ -197,7 +204,7 @@ class Mutations:
         if not batch.rows:
             return Written(ids, 0, 0, 0, "")
         # With a partition key an id does not say where it lies: the tombstone goes to every shard.
-        hashes = ring.key_hashes(batch.ids) if info.partition_key is None or len(info.shards) == 1 else None
+        hashes = ring.key_hashes(batch.ids) if info.partition_key is None else None
         attempt = await self._attempt(info, batch, hashes, retry_stamp, deadline)
         outcome = await self._writer.write(attempt, deadline)
         return _written(info, ids, outcome.existed, outcome, deadline)
@@ -218,7 +225,8 @@ class Mutations:
             part = ids.slice(start, start + step)
             hashes = ring.key_hashes(part) if info.partition_key is None else home[start : start + step]
             try:
-                attempt = await self._attempt(info, WriteBatch(Op.DELETE, part), hashes, retry_stamp, deadline)
+                batch, homed = WriteBatch(Op.DELETE, part), info.partition_key is not None
+                attempt = await self._attempt(info, batch, hashes, retry_stamp, deadline, homed=homed)
             except OmenDBError as error:
                 if not done:
                     raise
@@ -256,6 +264,7 @@ class Mutations:
         deadline: Deadline,
         *,
         create_only: bool = False,
+        homed: bool = False,
     ) -> Attempt:
         """A first attempt, under a fresh stamp or the echo of an earlier one."""
         if retry_stamp is None:
@@ -266,7 +275,7 @@ class Mutations:
                 raise InvalidArgumentError(
                     f"got {stamp}, which lies in the future", field="retry_stamp", bound="the stamp of an earlier error"
                 )
-        return Attempt(info, batch, hashes, stamp, retry_stamp is not None, create_only)
+        return Attempt(info, batch, hashes, stamp, retry_stamp is not None, create_only, homed=homed)
 
 
 def _written(

@@ -14,7 +14,7 @@ from omendb_common.errors import InvalidArgumentError
 from omendb_common.filters import And, Compare, Filter, In, Or
 from omendb_common.filters.nodes import Value
 from omendb_common.ids import IdColumn, U64Array
-from omendb_common.payload import join_name
+from omendb_common.partition import ring_places
 from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
 from omendb_common.records import WriteBatch
 from omendb_common.topology import CollectionInfo, Shard
@@ -78,26 +78,7 @@ def routing_hashes(info: CollectionInfo, ids: IdColumn, payload: pa.RecordBatch 
     Raises:
         InvalidArgumentError: the collection has a partition key and a point has no string or integer there.
     """
-    if info.partition_key is None:
-        return ring.key_hashes(ids)
-    columns = {} if payload is None else dict(zip(payload.schema.names, payload.columns, strict=True))
-    texts = columns.get(join_name(info.partition_key, "s"))
-    numbers = columns.get(join_name(info.partition_key, "i"))
-    n = len(ids)
-    filled = np.zeros(n, np.bool_)
-    for column in (texts, numbers):
-        if column is not None:
-            filled |= column.is_valid().to_numpy(zero_copy_only=False)
-    if not filled.all():
-        raise InvalidArgumentError(
-            f"row {int(np.argmin(filled))} has no string or integer there",
-            field=f"metadata[{info.partition_key!r}]",
-            bound="a value in every point: it is the collection's partition key",
-        )
-    if numbers is None:
-        return ring.key_hashes(IdColumn(None, texts))
-    ints = np.asarray(numbers.fill_null(0).to_numpy(zero_copy_only=False), np.int64).view(np.uint64)
-    return ring.key_hashes(IdColumn(ints, texts))
+    return ring_places(info.partition_key, ids, payload)
 
 
 def shards_left(info: CollectionInfo, condition: Filter | None) -> Sequence[Shard]:

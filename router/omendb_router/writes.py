@@ -15,7 +15,7 @@ import numpy.typing as npt
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, OmenDBError, ResourceExhaustedError, UnavailableError
 from omendb_common.ids import IdColumn, U64Array
-from omendb_common.records import WriteBatch, encode_batch
+from omendb_common.records import Op, WriteBatch, encode_batch
 from omendb_common.shard_calls import Applied, Apply, ShardRef, State
 from omendb_common.topology import CollectionInfo, Shard
 from omendb_router.fanout import Asking, Fanout, Heard
@@ -115,6 +115,7 @@ def joined(outcomes: Sequence[Outcome]) -> Outcome:
 class Attempt:
     """Rows to be written under one stamp. ``hashes``: their places on the ring; None sends all to every shard.
 
+    ``homed``: those are places of the shards in which the points were found, which say nothing under other ranges.
     ``echo``: the stamp is that of an earlier request of the client (P5). ``may_exist``: an earlier attempt of this
     request may have left something somewhere.
     """
@@ -126,6 +127,7 @@ class Attempt:
     echo: bool = False
     create_only: bool = False
     may_exist: bool = False
+    homed: bool = False
     restamps: int = 0
     refreshes: int = 0
     repairs: int = 0
@@ -143,7 +145,10 @@ class Attempt:
 
 
 class Supply(Protocol):
-    """Brings replicas what they lack; the reads do it."""
+    """Brings replicas what they lack, and finds where points are; the reads do it."""
+
+    async def homes(self, info: CollectionInfo, ids: IdColumn, deadline: Deadline) -> U64Array:
+        """Places on the ring of the shards that have the points, as :attr:`Attempt.hashes` takes them."""
 
     async def bring(
         self, info: CollectionInfo, shard: Shard, ids: IdColumn, deadline: Deadline
@@ -262,8 +267,8 @@ class Writer:
         if step is Step.REFRESH and attempt.refreshes < settings.map_refreshes_max:
             if attempt.refreshes:
                 await self._pause(attempt.refreshes, deadline)
-            info = await self._maps.newer(attempt.info, deadline)
-            return replace(again, info=info, refreshes=attempt.refreshes + 1)
+            again = replace(again, info=await self._maps.newer(attempt.info, deadline), refreshes=attempt.refreshes + 1)
+            return await self._homed(again, attempt.info, deadline)
         if step is Step.RESTAMP and attempt.restamps < settings.restamps_max:
             await self._pause(attempt.restamps, deadline)
             stamp = await self._leases.stamp_above(int(tally.newer[rows].max()), deadline)
@@ -274,6 +279,14 @@ class Writer:
             alive = np.flatnonzero(states == State.LIVE)
             return replace(again.narrowed(alive), repairs=attempt.repairs + 1)
         return None
+
+    async def _homed(self, again: Attempt, before: CollectionInfo, deadline: Deadline) -> Attempt:
+        """The attempt with places that hold under its map, where a shard may have been split since they were found."""
+        if not again.homed or [s.low for s in again.info.shards] == [s.low for s in before.shards]:
+            return again
+        if again.batch.op is Op.DELETE:
+            return replace(again, hashes=None)  # a tombstone may go to every shard
+        return replace(again, hashes=await self._supply.homes(again.info, again.batch.ids, deadline))
 
     async def _pause(self, before: int, deadline: Deadline) -> None:
         """A moment, longer each time and never the same for two writers in each other's way."""

@@ -27,6 +27,7 @@ OWNED: Mapping[str, str] = {
     "coordinator/omendb_coordinator/process.py": "the process, which waits for it; a fault ends the process",
     "datanode/omendb_datanode/hosting.py": "the hosting; the process looks at it, and ends with its fault",
     "datanode/omendb_datanode/replicate/arrivals.py": "the arrivals; whoever stopped with a fault is begun anew",
+    "datanode/omendb_datanode/replicate/splits.py": "the splits; whoever stopped with a fault is begun anew",
     "router/omendb_router/face_serving.py": "the faces, which await it when they stop",
     "router/omendb_router/fanout.py": "the fan-out, in its set; a fault is handed to the caller",
     "router/omendb_router/maps.py": "the fan-out; it asks once, and the next request asks again",

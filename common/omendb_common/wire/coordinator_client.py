@@ -36,10 +36,12 @@ from omendb_common.topology import (
     FILLS_MAX,
     PROBLEM_CHARS_MAX,
     PROBLEMS_MAX,
+    SIZES_MAX,
     CollectionInfo,
     Fill,
     Member,
     ReplicaPlace,
+    ReplicaSize,
     Topology,
     collection_from_json,
     member_from_json,
@@ -132,6 +134,7 @@ class CoordinatorClient:
         self._beating = asyncio.Lock()
         self._problems: Callable[[], Sequence[str]] = tuple
         self._fills: Callable[[], Sequence[Fill]] = tuple
+        self._sizes: Callable[[], Sequence[ReplicaSize]] = tuple
         self._state = ""
         self._connected = False
         self._complaints: dict[str, str] = {}
@@ -334,6 +337,27 @@ class CoordinatorClient:
         request = pb.CatalogMoveRequest(proposal=self._proposal(), collection_uuid=uuid, shard_id=shard_id, epoch=epoch)
         return await self._collection(await self._call("admin.CancelMove", request, deadline), deadline)
 
+    async def begin_split(
+        self, uuid: str, shard_id: int, epoch: int, deadline: Deadline, *, at: int | None = None
+    ) -> CollectionInfo:
+        """Begin to cut a shard in two, ``at`` a place of the ring or in the middle.
+
+        Raises:
+            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
+            InvalidArgumentError: something of the shard is on its way, or a replica is not active.
+        """
+        request = pb.CatalogSplitRequest(
+            proposal=self._proposal(), collection_uuid=uuid, shard_id=shard_id, epoch=epoch, at=at
+        )
+        return await self._collection(await self._call("admin.BeginSplit", request, deadline), deadline)
+
+    async def cancel_split(self, uuid: str, shard_id: int, epoch: int, deadline: Deadline) -> CollectionInfo:
+        """Let a shard go on as one; NotFoundError when it does not split."""
+        request = pb.CatalogSplitRequest(
+            proposal=self._proposal(), collection_uuid=uuid, shard_id=shard_id, epoch=epoch
+        )
+        return await self._collection(await self._call("admin.CancelSplit", request, deadline), deadline)
+
     async def pause_moves(self, paused: bool, deadline: Deadline) -> None:
         """Begin no moves and fill no replicas, or do again."""
         request = pb.CatalogPauseRequest(proposal=self._proposal(), paused=paused)
@@ -362,6 +386,18 @@ class CoordinatorClient:
             proposal=self._proposal(), node_id=node_id, collection_uuid=uuid, shard_id=shard_id, epoch=epoch
         )
         await self._shown(await self._call("members.AdvanceMove", request, deadline), deadline)
+
+    async def advance_split(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
+        """Say that a node's halves of a shard are whole.
+
+        Raises:
+            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
+            NotFoundError: it does not split, or is no more.
+        """
+        request = pb.MemberMoveRequest(
+            proposal=self._proposal(), node_id=node_id, collection_uuid=uuid, shard_id=shard_id, epoch=epoch
+        )
+        await self._shown(await self._call("members.AdvanceSplit", request, deadline), deadline)
 
     async def drain(self, node_id: str, draining: bool, deadline: Deadline) -> Member:
         """Mark a data node as leaving, or take it back."""
@@ -449,6 +485,7 @@ class CoordinatorClient:
         interval_s: float = HEARTBEAT_S,
         problems: Callable[[], Sequence[str]] = tuple,
         fills: Callable[[], Sequence[Fill]] = tuple,
+        sizes: Callable[[], Sequence[ReplicaSize]] = tuple,
     ) -> None:
         """Tell the leader every ``interval_s`` that a member lives, until :meth:`close`.
 
@@ -456,9 +493,11 @@ class CoordinatorClient:
             member: registered when the coordinators do not know it; the one of :meth:`register` when None.
             problems: what an operator should know of this process now; ``PROBLEMS_MAX`` of them are told.
             fills: how far the replicas are that are on their way here; ``FILLS_MAX`` of them are told.
+            sizes: how large the replicas here are, the largest first; ``SIZES_MAX`` of them are told.
         """
         self._problems = problems
         self._fills = fills
+        self._sizes = sizes
         self._registered = member or self._registered
         self._work.append(Unending(partial(self._beat, interval_s), f"{self._name}-heartbeats"))
 
@@ -495,8 +534,12 @@ class CoordinatorClient:
             pb.ReplicaFill(**{name: getattr(fill, name) for name in Fill.__dataclass_fields__})
             for fill in self._fills()[:FILLS_MAX]
         ]
+        sizes = [
+            pb.ReplicaSize(**{name: getattr(one, name) for name in ReplicaSize.__dataclass_fields__})
+            for one in self._sizes()[:SIZES_MAX]
+        ]
         request = pb.HeartbeatRequest(
-            node_id=member.node_id, incarnation=member.incarnation, problems=told, fills=fills
+            node_id=member.node_id, incarnation=member.incarnation, problems=told, fills=fills, sizes=sizes
         )
         try:
             reply = await self._call("members.Heartbeat", request, deadline)

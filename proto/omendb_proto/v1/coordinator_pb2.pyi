@@ -114,6 +114,20 @@ class CatalogMoveRequest(_message.Message):
     target: str
     def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., epoch: _Optional[int] = ..., source: _Optional[str] = ..., target: _Optional[str] = ...) -> None: ...
 
+class CatalogSplitRequest(_message.Message):
+    __slots__ = ("proposal", "collection_uuid", "shard_id", "epoch", "at")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    collection_uuid: str
+    shard_id: int
+    epoch: int
+    at: int
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., epoch: _Optional[int] = ..., at: _Optional[int] = ...) -> None: ...
+
 class CatalogPauseRequest(_message.Message):
     __slots__ = ("proposal", "paused")
     PROPOSAL_FIELD_NUMBER: _ClassVar[int]
@@ -214,16 +228,30 @@ class MemberReply(_message.Message):
     def __init__(self, member_json: _Optional[bytes] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("node_id", "incarnation", "problems", "fills")
+    __slots__ = ("node_id", "incarnation", "problems", "fills", "sizes")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     FILLS_FIELD_NUMBER: _ClassVar[int]
+    SIZES_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     incarnation: str
     problems: _containers.RepeatedScalarFieldContainer[str]
     fills: _containers.RepeatedCompositeFieldContainer[ReplicaFill]
-    def __init__(self, node_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., fills: _Optional[_Iterable[_Union[ReplicaFill, _Mapping]]] = ...) -> None: ...
+    sizes: _containers.RepeatedCompositeFieldContainer[ReplicaSize]
+    def __init__(self, node_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., fills: _Optional[_Iterable[_Union[ReplicaFill, _Mapping]]] = ..., sizes: _Optional[_Iterable[_Union[ReplicaSize, _Mapping]]] = ...) -> None: ...
+
+class ReplicaSize(_message.Message):
+    __slots__ = ("collection_uuid", "shard_id", "rows", "size")
+    COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    collection_uuid: str
+    shard_id: int
+    rows: int
+    size: int
+    def __init__(self, collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ReplicaFill(_message.Message):
     __slots__ = ("collection_uuid", "shard_id", "session", "rows_done", "rows_total", "bytes_done", "waits_for")

@@ -80,6 +80,16 @@ class CoordinatorAdminStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
                 _registered_method=True)
+        self.BeginSplit = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/BeginSplit',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+                _registered_method=True)
+        self.CancelSplit = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/CancelSplit',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+                _registered_method=True)
         self.PauseMoves = channel.unary_unary(
                 '/omendb.v1.CoordinatorAdmin/PauseMoves',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogPauseRequest.SerializeToString,
@@ -160,6 +170,18 @@ class CoordinatorAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginSplit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelSplit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseMoves(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -230,6 +252,16 @@ def add_CoordinatorAdminServicer_to_server(servicer, server):
             'CancelMove': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelMove,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMoveRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
+            ),
+            'BeginSplit': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginSplit,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
+            ),
+            'CancelSplit': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelSplit,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
             ),
             'PauseMoves': grpc.unary_unary_rpc_method_handler(
@@ -508,6 +540,60 @@ class CoordinatorAdmin:
             _registered_method=True)
 
     @staticmethod
+    def BeginSplit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/BeginSplit',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelSplit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/CancelSplit',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PauseMoves(request,
             target,
             options=(),
@@ -656,6 +742,11 @@ class CoordinatorMembersStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
                 _registered_method=True)
+        self.AdvanceSplit = channel.unary_unary(
+                '/omendb.v1.CoordinatorMembers/AdvanceSplit',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+                _registered_method=True)
         self.LeaseOrigin = channel.unary_unary(
                 '/omendb.v1.CoordinatorMembers/LeaseOrigin',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.OriginLeaseRequest.SerializeToString,
@@ -713,6 +804,12 @@ class CoordinatorMembersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdvanceSplit(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LeaseOrigin(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -761,6 +858,11 @@ def add_CoordinatorMembersServicer_to_server(servicer, server):
             ),
             'AdvanceMove': grpc.unary_unary_rpc_method_handler(
                     servicer.AdvanceMove,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
+            ),
+            'AdvanceSplit': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdvanceSplit,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
             ),
@@ -941,6 +1043,33 @@ class CoordinatorMembers:
             request,
             target,
             '/omendb.v1.CoordinatorMembers/AdvanceMove',
+            omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdvanceSplit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorMembers/AdvanceSplit',
             omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
             omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
             options,

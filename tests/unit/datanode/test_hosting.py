@@ -108,7 +108,7 @@ async def in_force(hosted: Hosting, revision: int) -> None:
     assert hosted.revision >= revision
 
 
-async def until(holds: Callable[[], bool]) -> None:
+async def until(holds: Callable[[], object]) -> None:
     """Wait for what happens behind the map."""
     async with asyncio.timeout(20):
         while not holds():
