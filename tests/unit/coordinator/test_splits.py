@@ -60,7 +60,7 @@ def member(log: Log, name: str, to: str) -> None:
 
 def test_the_halves_take_the_place_of_a_shard_when_every_node_has_said_that_they_are_whole() -> None:
     log = cluster(2)
-    log.add("note_repaired", node_id="d1", shards=[["uuid of docs", 1, shards(log)[1].epoch, 77]])
+    log.add("note_repaired", node_id="d1", shards=[["uuid of docs", 1, shards(log)[1].epoch, 77]], grace=1 << 62)
     was = shards(log)[1]
     log.add("begin_split", **at(log, 1))
     begun = shards(log)[1]
