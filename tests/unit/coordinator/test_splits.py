@@ -60,7 +60,7 @@ def member(log: Log, name: str, to: str) -> None:
 
 def test_the_halves_take_the_place_of_a_shard_when_every_node_has_said_that_they_are_whole() -> None:
     log = cluster(2)
-    log.add("note_repaired", node_id="d1", shards=[["uuid of docs", 1, shards(log)[1].epoch, 77]], grace=1 << 62)
+    log.add("note_repaired", node_id="d1", shards=[["uuid of docs", 1, shards(log)[1].epoch, 77]], grace=7)
     was = shards(log)[1]
     log.add("begin_split", **at(log, 1))
     begun = shards(log)[1]
@@ -75,7 +75,7 @@ def test_the_halves_take_the_place_of_a_shard_when_every_node_has_said_that_they
     assert (first.shard_id, low.shard_id, high.shard_id) == (0, 2, 3)
     assert [(s.low, s.high) for s in (low, high)] == [(was.low, middle), (middle, RING)]
     for half in (low, high):
-        assert half.epoch == half.fence == revision and half.repaired_through == 77 and half.split is None
+        assert half.epoch == half.fence == revision and (half.repaired_through, half.gc_floor) == (77, 70)
         assert {(r.node_id, r.state, r.session) for r in half.replicas} == {(n, "active", begun.epoch) for n in NODES}
 
 
