@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,16 @@ PER_S_MIN = 3000
 P50_MS_MAX = 4.0
 BATCH_RATIO_MAX = 2.0
 ANSWERED = {"": "metadata", "id,distance": "ids"}
+LEVELS = ("one", "verified", "quorum")
+
+
+class Ask(NamedTuple):
+    """One kind of load: through which face, what is answered, at which consistency, how many at a time."""
+
+    face: str
+    include: str
+    level: str
+    n: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,37 +123,39 @@ def _pass(running: Fleeting, load: Callable[[], list[float]]) -> dict[str, float
 def _searches(running: Fleeting, bench_set: BenchSet, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every face, every number in flight: the medians over the rounds, which take turns."""
     asks = [
-        (face, include, n)
+        Ask(face, include, "", n)
         for face in arguments.faces
         for include in ANSWERED
         for n in arguments.in_flight
         if (face, include) not in (("python", "id,distance"), ("python, grpc", "id,distance"))
     ]
+    asks += [Ask(_named(arguments), "", level, n) for level in LEVELS for n in arguments.in_flight]
     queries = bench_set.queries(1000)
-    passes: dict[tuple[str, str, int], list[dict[str, float]]] = {ask: [] for ask in asks}
+    passes: dict[Ask, list[dict[str, float]]] = {ask: [] for ask in asks}
     here, there = multiprocessing.Pipe()
     target = (there, running.address("http"), running.address("grpc"), running.name(bench_set), queries)
     loader = multiprocessing.get_context("spawn").Process(target=fleet_load.work, args=target, daemon=True)
     loader.start()
 
-    def load(face: str, include: str, n: int, seconds: float) -> list[float]:
-        here.send((face, include, n, seconds))
+    def load(ask: Ask, seconds: float) -> list[float]:
+        here.send((*ask, seconds))
         times = here.recv()
         if isinstance(times, str):
             raise RuntimeError(times)
         return list(times)
 
-    for face, include, n in asks:
-        load(face, include, n, 0.3)
+    for ask in asks:
+        load(ask, 0.3)
     for _ in range(arguments.rounds):
-        for face, include, n in asks:
-            passes[face, include, n].append(_pass(running, partial(load, face, include, n, arguments.seconds)))
+        for ask in asks:
+            passes[ask].append(_pass(running, partial(load, ask, arguments.seconds)))
     here.send(None)
     loader.join(timeout=10)
     found: dict[str, Any] = {}
-    for (face, include, n), told in passes.items():
+    for ask, told in passes.items():
         row = {name: round(float(np.median([one[name] for one in told])), 3) for name in told[0]}
-        found.setdefault(f"{face}, {ANSWERED[include]}", {})[str(n)] = row
+        name = f"{ask.face}, {ANSWERED[ask.include]}" + (f", {ask.level}" if ask.level else "")
+        found.setdefault(name, {})[str(ask.n)] = row
     return found
 
 
@@ -185,21 +197,26 @@ def run(arguments: argparse.Namespace) -> None:
     _conclude(found, batches, arguments)
 
 
+def _named(arguments: argparse.Namespace) -> str:
+    """The face that goals and levels are told of."""
+    return "frames" if "frames" in arguments.faces else str(arguments.faces[0])
+
+
 def _print(found: dict[str, Any]) -> None:
     heads = ("in flight", "per s", "router us", "node us", "both us", "p50 ms", "p99 ms")
-    print(f"{'':22}" + "".join(f"{head:>11}" for head in heads))
+    print(f"{'':28}" + "".join(f"{head:>11}" for head in heads))
     for name, rows in found.items():
         for n, row in rows.items():
             both = row["router_us"] + row["datanode_us"]
             numbers: Sequence[float] = (row["per_s"], row["router_us"], row["datanode_us"], both)
             told = "".join(f"{number:>11.0f}" for number in numbers)
-            print(f"{name:22}{n:>11}{told}{row['p50_ms']:>11.2f}{row['p99_ms']:>11.2f}")
+            print(f"{name:28}{n:>11}{told}{row['p50_ms']:>11.2f}{row['p99_ms']:>11.2f}")
 
 
 def _conclude(found: dict[str, Any], batches: dict[str, float], arguments: argparse.Namespace) -> None:
     most = str(max(arguments.in_flight))
     least = str(min(arguments.in_flight))
-    named = "frames" if "frames" in arguments.faces else arguments.faces[0]
+    named = _named(arguments)
     best, single = found[f"{named}, ids"][most], found.get("python, metadata", {}).get(least)
     ratio = batches["embedded"] / batches["fleet"]
     own.conclude(

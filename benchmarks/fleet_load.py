@@ -184,14 +184,14 @@ async def _grpc(address: str, requests: list[bytes], n: int, seconds: float) -> 
     return times
 
 
-def _python(collection: omendb.Collection, queries: Any, n: int, seconds: float) -> list[float]:
+def _python(collection: omendb.Collection, level: Any, queries: Any, n: int, seconds: float) -> list[float]:
     times: list[list[float]] = [[] for _ in range(n)]
     until_s = time.perf_counter() + seconds
 
     def caller(place: int) -> None:
         number = place * 31
         while (began := time.perf_counter()) < until_s:
-            collection.search(queries[number % len(queries)], k=10)
+            collection.search(queries[number % len(queries)], k=10, consistency=level or None)
             times[place].append(time.perf_counter() - began)
             number += 1
 
@@ -208,43 +208,50 @@ def _post(host: str, path: str, media: str, body: bytes) -> bytes:
     return head.encode() + body
 
 
-def _requests(face: str, include: str, http: str, name: str, queries: Any) -> list[bytes]:
+def _requests(face: str, include: str, level: str, http: str, name: str, queries: Any) -> list[bytes]:
     """A request for every query."""
     if face == "rest":
         path = f"/collections/{name}/search?k=10" + (f"&include={include}" if include else "")
+        path += f"&consistency={level}" if level else ""
         return [_post(http, path, "application/octet-stream", query.tobytes()) for query in queries]
     if face == "rest, json":
         path, listed = f"/collections/{name}/search", ",".join(f'"{part}"' for part in include.split(",") if part)
-        more = f',"include":[{listed}]' if listed else ""
+        more = (f',"include":[{listed}]' if listed else "") + (f',"consistency":"{level}"' if level else "")
         texts = [",".join(f"{number:.6g}" for number in query.tolist()) for query in queries]
         return [_post(http, path, "application/json", f'{{"vector":[{text}],"k":10{more}}}'.encode()) for text in texts]
     return [
         pb.SearchRequest(
-            collection=name, queries=query.tobytes(), dimension=len(query), k=10, with_payload=not include
+            collection=name,
+            queries=query.tobytes(),
+            dimension=len(query),
+            k=10,
+            with_payload=not include,
+            consistency=f"CONSISTENCY_{level.upper() or 'UNSPECIFIED'}",
         ).SerializeToString()
         for query in queries
     ]
 
 
 def work(pipe: Connection, http: str, calls: str, name: str, queries: Any) -> None:
-    """Serve orders of (face, include, in flight, seconds) until None comes; answers with each search's seconds."""
+    """Serve orders of (face, include, level, in flight, seconds) until None; answers with each search's seconds."""
     queries = np.ascontiguousarray(queries, np.float32)
-    made: dict[tuple[str, str], list[bytes]] = {}
+    made: dict[tuple[str, str, str], list[bytes]] = {}
     clients = {"python": omendb.Client(f"http://{http}"), "python, grpc": omendb.Client(f"grpc://{calls}")}
     collections = {face: client.collection(name) for face, client in clients.items()}
     while (order := pipe.recv()) is not None:
-        face, include, n, seconds = order
-        if (face, include) not in made:
-            made[face, include] = _requests(face, include, http, name, queries)
+        face, include, level, n, seconds = order
+        if (face, include, level) not in made:
+            made[face, include, level] = _requests(face, include, level, http, name, queries)
+        requests = made[face, include, level]
         try:
             if face in collections:
-                pipe.send(_python(collections[face], queries, n, seconds))
+                pipe.send(_python(collections[face], level, queries, n, seconds))
             elif face == "frames":
-                pipe.send(uvloop.run(_frames(http, made[face, include], n, seconds)))
+                pipe.send(uvloop.run(_frames(http, requests, n, seconds)))
             elif face == "grpc":
-                pipe.send(uvloop.run(_grpc(calls, made[face, include], n, seconds)))
+                pipe.send(uvloop.run(_grpc(calls, requests, n, seconds)))
             else:
-                pipe.send(uvloop.run(_rest(http, made[face, include], n, seconds)))
+                pipe.send(uvloop.run(_rest(http, requests, n, seconds)))
         except (RuntimeError, OSError, grpc.RpcError, omendb.OmenDBError) as error:
             pipe.send(f"{face}: {error!r}")
     for client in clients.values():

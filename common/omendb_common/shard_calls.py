@@ -21,6 +21,7 @@ from omendb_common.deadline import Deadline
 from omendb_common.errors import OmenDBError
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.overlays import NO_OVERLAYS, Overlays
 from omendb_common.records import WriteBatch
 
 Float32 = npt.NDArray[np.float32]
@@ -130,7 +131,8 @@ class Search(NamedTuple):
 class ShardHits:
     """Hits of one shard on one replica: row i of ``distances`` (m, k) has ``counts[i]`` hits, nearest first.
 
-    ``ids``, ``stamps``, ``payload`` and ``vectors`` are flat: the hits of query 0, then of query 1, and so on.
+    ``ids``, ``stamps``, ``payload`` and ``vectors`` are flat: the hits of query 0, then of query 1, and so on; the rows
+    of ``overlays`` are numbered likewise.
     """
 
     verdict: Verdict
@@ -143,6 +145,7 @@ class ShardHits:
     work: Work = field(default_factory=Work)
     hlc: int = 0
     error: OmenDBError | None = None
+    overlays: Overlays = NO_OVERLAYS
 
 
 class State(IntEnum):
@@ -159,6 +162,7 @@ class Lookup:
 
     ``records``: the whole stored records of what is found, with all their stamps, fit for :class:`Repair`.
     ``payload`` and ``vectors`` (field names): of the live ones, in the order of ``ids``.
+    ``brief``: without digests, which take a read of all content.
     """
 
     shard: ShardRef
@@ -166,6 +170,7 @@ class Lookup:
     records: bool = False
     payload: bool = False
     vectors: tuple[str, ...] = ()
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +178,8 @@ class Looked:
     """Answer to a :class:`Lookup`; arrays are parallel to its ids.
 
     ``stamps``: the point's greatest stamp (base, field update or deletion), 0 when absent. ``digests``: u64 over
-    stamps and content, equal on replicas that hold the same record. ``payload`` and ``vectors`` have one row per LIVE
-    id, in order.
+    stamps and content, equal on replicas that hold the same record; 0 in a brief answer. ``payload`` and ``vectors``
+    have one row per LIVE id, in order.
     """
 
     verdict: Verdict
@@ -186,6 +191,7 @@ class Looked:
     vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     hlc: int = 0
     error: OmenDBError | None = None
+    overlays: Overlays = NO_OVERLAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +215,7 @@ class Scored:
     matches: npt.NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
     distances: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
     error: OmenDBError | None = None
+    overlays: Overlays = NO_OVERLAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +255,7 @@ class Scrolled:
     vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
     cursor: str | None = None
     error: OmenDBError | None = None
+    overlays: Overlays = NO_OVERLAYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +276,7 @@ class Selected:
     ids: IdColumn = field(default_factory=IdColumn.empty)
     stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
     error: OmenDBError | None = None
+    overlays: Overlays = NO_OVERLAYS
 
 
 @dataclass(frozen=True, slots=True)

@@ -373,6 +373,7 @@ class ShardRules:
                 did.vectors_scanned, did.segments_searched, did.segments_skipped, did.cache_hit_rate, did.cost_estimate
             ),
             self._hlc.now(),
+            overlays=hits.overlays(),
         )
 
     def _lookup(self, replica: Replica, call: Lookup) -> Looked:
@@ -381,17 +382,18 @@ class ShardRules:
             Verdict.OK,
             versions.states,
             versions.stamps,
-            versions.digests(),
+            np.zeros(len(call.ids), np.uint64) if call.brief else versions.digests(),
             versions.records() if call.records else (),
             versions.picked.columns() if call.payload else None,
             {name: versions.picked.vectors(name, replica.schema) for name in call.vectors},
             self._hlc.now(),
+            overlays=versions.overlays(),
         )
 
 
 def _score(replica: Replica, call: Score) -> Scored:
     versions, matches, distances = replica.score(call.query, call.ids, field=call.field, condition=call.condition)
-    return Scored(Verdict.OK, versions.states, versions.stamps, matches, distances)
+    return Scored(Verdict.OK, versions.states, versions.stamps, matches, distances, overlays=versions.overlays())
 
 
 def _scroll(replica: Replica, call: Scroll) -> Scrolled:
@@ -405,6 +407,7 @@ def _scroll(replica: Replica, call: Scroll) -> Scrolled:
         page.picked.columns() if call.payload else None,
         {name: page.picked.vectors(name, replica.schema) for name in call.vectors},
         page.cursor,
+        overlays=page.picked.overlays(),
     )
 
 
@@ -412,7 +415,7 @@ def _select(replica: Replica, call: Select) -> Selected:
     if call.count_only:
         return Selected(Verdict.OK, replica.count(call.condition))
     found: Picked = replica.select(call.condition)
-    return Selected(Verdict.OK, len(found), found.ids(), found.stamps())
+    return Selected(Verdict.OK, len(found), found.ids(), found.stamps(), overlays=found.overlays())
 
 
 async def _alone(shard: ShardRef, repair: bool) -> Any:

@@ -22,6 +22,7 @@ class StaleMapError(UnavailableError):
 class Asked(NamedTuple):
     """A shard, the number of replicas that a read of it takes, and the origin that asks.
 
+    ``verified``: of a search, only one replica is to search, the others verify what it found.
     While a move switches, a read of a majority takes ``need`` of the old members and ``need`` of the new (P14): what it
     shows, or finds to be newest and spreads, is then seen by reads of either.
     """
@@ -30,6 +31,7 @@ class Asked(NamedTuple):
     shard: Shard
     need: int
     origin: int
+    verified: bool = False
 
     @property
     def ref(self) -> ShardRef:
@@ -69,7 +71,9 @@ class Asked(NamedTuple):
 
     @property
     def covers(self) -> bool:
-        """Whether the read meets every committed write."""
+        """Whether the read meets every committed write; what one replica did not find, the others cannot verify."""
+        if self.verified and self.takes > 1:
+            return False
         most = max(self.info.replication, *(len(members) for members in self._members))
         return self.need + self.info.write_quorum > most
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from omendb_common.metadata import NewCollection
 from omendb_common.shard_calls import Float32, Int64, Work
 from omendb_common.topology import CollectionInfo, Topology
 
-Consistency = Literal["one", "majority", "session"]
+Consistency = Literal["one", "session", "verified", "quorum", "majority"]
+"""``majority`` is another name of ``quorum``."""
+CONSISTENCIES: tuple[str, ...] = get_args(Consistency)
 
 
 class Seen(NamedTuple):
@@ -210,6 +212,7 @@ class RouterCalls(Protocol):
 
 
 __all__ = [
+    "CONSISTENCIES",
     "Consistency",
     "Found",
     "Hits",

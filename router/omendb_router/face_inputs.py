@@ -15,7 +15,7 @@ from omendb_common.filters import Filter, MatchAll, parse_filter
 from omendb_common.matrices import as_queries
 from omendb_common.payload import TYPES, columns_from_mapping, columns_from_rows, rows_from_columns, split_name
 from omendb_common.schema import CollectionSchema
-from omendb_router.face_calls import Question, Seen
+from omendb_router.face_calls import CONSISTENCIES, Question, Seen
 from omendb_router.sessions import TOKEN_BYTES_MAX
 
 HITS_PER_CALL_MAX = 4 << 20
@@ -110,8 +110,8 @@ def delete_condition(filters: Filter | Mapping[str, Any] | None) -> Filter | Non
 
 def checked_seen(consistency: Any, session: bytes) -> Seen:
     """Which state a read must show."""
-    if consistency not in (None, "one", "majority", "session"):
-        raise InvalidArgumentError(f"got {consistency!r}", field="consistency", bound="one, majority or session")
+    if consistency is not None and consistency not in CONSISTENCIES:
+        raise InvalidArgumentError(f"got {consistency!r}", field="consistency", bound=f"one of {CONSISTENCIES}")
     if len(session) > TOKEN_BYTES_MAX:
         raise InvalidArgumentError(
             f"got {len(session)} bytes", field="session", bound=f"at most {TOKEN_BYTES_MAX} bytes"

@@ -17,7 +17,7 @@ from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorFi
 from omendb_common.topology import CollectionInfo
 from omendb_common.wire import convert
 from omendb_proto.v1 import common_pb2, router_pb2
-from omendb_router.face_calls import Consistency, Found, Hits, PointPage, Seen, Written
+from omendb_router.face_calls import CONSISTENCIES, Consistency, Found, Hits, PointPage, Seen, Written
 from omendb_router.face_inputs import checked_seen
 
 OPTIONS_BYTES_MAX = 64 << 10
@@ -25,7 +25,8 @@ OPTIONS_BYTES_MAX = 64 << 10
 _CONSISTENCY: dict[int, Consistency | None] = {
     router_pb2.CONSISTENCY_UNSPECIFIED: None,
     router_pb2.CONSISTENCY_ONE: "one",
-    router_pb2.CONSISTENCY_MAJORITY: "majority",
+    router_pb2.CONSISTENCY_QUORUM: "quorum",
+    router_pb2.CONSISTENCY_VERIFIED: "verified",
     router_pb2.CONSISTENCY_SESSION: "session",
 }
 
@@ -93,7 +94,7 @@ def matrices(messages: Iterable[common_pb2.Vectors], schema: CollectionSchema) -
 def seen(consistency: int, session: bytes) -> Seen:
     """Which state a read must show."""
     if consistency not in _CONSISTENCY:
-        raise InvalidArgumentError(f"got {consistency}", field="consistency", bound="one, majority or session")
+        raise InvalidArgumentError(f"got {consistency}", field="consistency", bound=f"one of {CONSISTENCIES}")
     return checked_seen(_CONSISTENCY[consistency], session)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -42,11 +42,23 @@ class Wanted:
 
 @dataclass(slots=True)
 class Known:
-    """States and stamps of n ids (n,), and the content of the live ones in pieces."""
+    """States and stamps of n ids (n,), and the content of the live ones in pieces.
+
+    ``homes``: rows whose records had to be put together, and a node that has them whole.
+    """
 
     states: npt.NDArray[np.uint8]
     stamps: npt.NDArray[np.uint64]
     pieces: list[Piece]
+    homes: list[tuple[npt.NDArray[np.int64], str]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Of each of n ids: its state, and a node that has its whole record, or a newer one over that."""
+
+    states: npt.NDArray[np.uint8]
+    nodes: list[str]
 
 
 class Lookups:
@@ -72,7 +84,7 @@ class Lookups:
         return whole
 
     async def look(self, asked: Asked, node_id: str, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> Looked:
-        """What one replica has of the ids."""
+        """What one replica has of the ids; without digests."""
         step = wanted.rows_max(asked.info.schema, self._fanout.settings)
         parts = [
             await self._look(asked, node_id, ids.slice(start, start + step), wanted, deadline)
@@ -81,7 +93,7 @@ class Lookups:
         return parts[0] if len(parts) == 1 else join_looked(parts, wanted.payload, wanted.vectors)
 
     async def _look(self, asked: Asked, node_id: str, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> Looked:
-        call = Lookup(asked.ref, ids, False, wanted.payload, wanted.vectors)
+        call = Lookup(asked.ref, ids, False, wanted.payload, wanted.vectors, True)
         good = await hear(
             self._fanout, asked, "lookup", lambda _, node: node.lookup(call, deadline), deadline, only=node_id
         )
@@ -118,13 +130,27 @@ class Lookups:
 
     async def bring(self, asked: Asked, ids: IdColumn, deadline: Deadline) -> npt.NDArray[np.uint8]:
         """Put the newest records of ``ids`` on every replica that answers; returns their states (n,)."""
+        return (await self._put_together(asked, ids, deadline, everywhere=True)).states
+
+    async def settle(self, asked: Asked, ids: IdColumn, deadline: Deadline) -> Settled:
+        """Put the records of ``ids`` together, on so many replicas that no later read finds anything older."""
+        known = await self._put_together(asked, ids, deadline)
+        nodes = [""] * len(ids)
+        for rows, node_id in known.homes:
+            for row in rows.tolist():
+                nodes[row] = node_id
+        return Settled(known.states, nodes)
+
+    async def _put_together(
+        self, asked: Asked, ids: IdColumn, deadline: Deadline, *, everywhere: bool = False
+    ) -> Known:
         n = len(ids)
         known = Known(np.zeros(n, np.uint8), np.zeros(n, np.uint64), [])
         step = _records_wanted(asked).rows_max(asked.info.schema, self._fanout.settings)
         for start in range(0, n, step):
             rows = np.arange(start, min(start + step, n))
-            await self._settle(asked, ids, rows, Wanted(), known, deadline, everywhere=True)
-        return known.states
+            await self._settle(asked, ids, rows, Wanted(), known, deadline, everywhere=everywhere)
+        return known
 
     async def _settle(
         self,
@@ -150,6 +176,7 @@ class Lookups:
                 mine = np.flatnonzero(~moved & (versions.holder == number))
                 if len(mine):
                     known.pieces.append(Piece(rows[mine], heard.answer, mine))
+                    known.homes.append((rows[mine], heard.node_id))
             rows = rows[moved]
             if not len(rows):
                 return
@@ -220,4 +247,4 @@ def _records_wanted(asked: Asked) -> Wanted:
     return Wanted(True, tuple(f.name for f in asked.info.schema.vectors))
 
 
-__all__ = ["Known", "Lookups", "Wanted"]
+__all__ = ["Known", "Lookups", "Settled", "Wanted"]

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from omendb_common.overlays import Overlays
 from omendb_common.payload import concat_batches
 from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import CollectionSchema
@@ -69,6 +70,7 @@ def join_looked(parts: Sequence[Looked], payload: bool, vectors: Sequence[str]) 
         (),
         join_payloads([p.payload for p in parts], live) if payload else None,
         {name: np.concatenate([p.vectors[name] for p in parts]) for name in vectors},
+        overlays=Overlays.joined([p.overlays for p in parts], [len(p.states) for p in parts]),
     )
 
 

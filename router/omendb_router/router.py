@@ -335,11 +335,11 @@ class Router:
             need = otherwise
             if seen.consistency == "one":
                 need = 1
-            elif seen.consistency == "majority":
+            elif seen.consistency in ("verified", "quorum", "majority"):
                 need = max(info.replication // 2 + 1, covering)
             elif seen.consistency == "session" or named:
                 need = max(need, covering) if everywhere or shard.shard_id in named else need
-            out.append(Asked(info, shard, need, origin))
+            out.append(Asked(info, shard, need, origin, seen.consistency == "verified"))
         return out
 
     async def _read(self, collection: str, work: Callable[[CollectionInfo], Awaitable[T]], deadline: Deadline) -> T:

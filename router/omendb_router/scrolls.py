@@ -21,11 +21,12 @@ from omendb_common.ids import IdColumn
 from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import Scroll, Scrolled
 from omendb_router.asked import Asked, hear
+from omendb_router.census import Census
 from omendb_router.fanout import Fanout, Heard
 from omendb_router.lookups import Lookups, Wanted
 from omendb_router.points import join_payloads, no_vectors, take_payload
-from omendb_router.selections import ask_the_silent
-from omendb_router.versions import Census
+from omendb_router.selections import counted
+from omendb_router.standing import Editions
 
 _DIGITS = 16
 
@@ -152,7 +153,7 @@ class Scrolls:
     ) -> Page:
         """Pages of several replicas as one: up to where all of them have looked, the newest versions."""
         answers = [h.answer for h in good]
-        census = Census.of([a.ids for a in answers], [a.stamps for a in answers])
+        census = Census.of([a.ids for a in answers], [Editions.of(a.stamps, a.overlays) for a in answers])
         order = np.lexsort((census.lo, census.hi))
         looked_at = [_last(a.ids) for a in answers if a.cursor is not None]
         frontier = min(looked_at, default=None)
@@ -164,26 +165,25 @@ class Scrolls:
             order = order[:limit]
             frontier = int(census.hi[order[-1]]), int(census.lo[order[-1]])
         census = census.limited(order)
-        nodes = [h.node_id for h in good]
-        await ask_the_silent(self._lookups, asked, census, nodes, deadline)
-        extra = await self._reread(asked, census, nodes, condition, wanted, deadline)
+        homes = await counted(self._lookups, asked, census, [h.node_id for h in good], deadline)
+        extra = await self._reread(asked, census, homes, condition, wanted, deadline)
         return _collected(census, [*answers, *extra.values()], extra, wanted, frontier)
 
     async def _reread(
         self,
         asked: Asked,
         census: Census,
-        nodes: Sequence[str],
+        homes: dict[int, str],
         condition: Filter | None,
         wanted: Wanted,
         deadline: Deadline,
     ) -> dict[int, Scrolled]:
-        """Points that were written on a replica since its page was read, if they match: by their place."""
+        """Points whose version that counts was on no page, as their homes have it, if they match: by their place."""
         out: dict[int, Scrolled] = {}
-        for replica, place in census.newer_alive():
+        for place, node_id in homes.items():
             key = (int(census.hi[place]) << 64 | int(census.lo[place])) - 1
             before = None if key < 0 else f"{key:032x}"
-            good = await self._ask(asked, before, 1, condition, wanted, deadline, only=nodes[replica])
+            good = await self._ask(asked, before, 1, condition, wanted, deadline, only=node_id)
             found = good[0].answer
             if len(found.ids) and _last(found.ids) == (int(census.hi[place]), int(census.lo[place])):
                 out[place] = found

@@ -12,18 +12,18 @@ import pyarrow as pa
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import UnavailableError
-from omendb_common.ids import IdColumn, U64Array
+from omendb_common.ids import IdColumn
 from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import K_MAX
 from omendb_common.scores import distance_to_score
-from omendb_common.shard_calls import Float32, Int64, Score, Search, ShardHits, State, Work
-from omendb_router.asked import Asked, hear
+from omendb_common.shard_calls import Float32, Int64, Lookup, Score, Search, ShardHits, State, Work
+from omendb_router.asked import Asked, check_enough, hear
+from omendb_router.contest import Contest
 from omendb_router.face_calls import Question
 from omendb_router.fanout import Fanout, Heard, together
 from omendb_router.lookups import Lookups, Wanted
 from omendb_router.points import Piece, assemble, join_payloads, no_payload, take_payload
 from omendb_router.ranking import (
-    Contest,
     Ranked,
     candidates_for,
     flat_distances,
@@ -32,13 +32,17 @@ from omendb_router.ranking import (
     merged,
     verified_at_once,
 )
+from omendb_router.standing import Editions
 
 _SEARCHES_MAX = 3
 
 
 @dataclass(slots=True)
 class ShardAnswer:
-    """The hits of one shard, ordered by query. ``holders``: who has just the version of each hit; empty at R=1."""
+    """The hits of one shard, ordered by query.
+
+    ``nodes`` and ``holders``: who has each hit as it is shown, in this ``edition``; None where the content came along.
+    """
 
     asked: Asked
     ranked: Ranked
@@ -47,6 +51,7 @@ class ShardAnswer:
     vectors: npt.NDArray[Any] | None = None
     nodes: tuple[str, ...] = ()
     holders: Int64 | None = None
+    edition: Editions | None = None
 
 
 class Merged(NamedTuple):
@@ -87,25 +92,30 @@ class Searches:
     # -- one replica
 
     async def _one(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer:
-        hits = (await self._hits(asked, question, question.k, deadline, content=True))[0].answer
-        ranked = Ranked(flat_queries(hits.counts), flat_distances(hits), hits.ids, hits.stamps)
-        return ShardAnswer(asked, ranked, hits.work, hits.payload, hits.vectors)
+        return _of_one(asked, (await self._hits(asked, question, question.k, deadline, content=True))[0].answer)
 
     # -- a quorum
 
     async def _quorum(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer:
-        """Search, verify, and search deeper for the queries that came out short (P9 a to c)."""
+        """Search, verify, and search deeper for the queries that came out short (P9 a to c).
+
+        ``verified``: one replica searches, and its hits come with their content, which nearly always stays as it is.
+        """
+        searching = asked._replace(need=1) if asked.verified else asked
         rows = np.arange(len(question.queries), dtype=np.int64)
-        wanted = candidates_for(question.k, K_MAX)
-        done: list[tuple[Int64, Contest, tuple[str, ...]]] = []
+        wanted = question.k if asked.verified else candidates_for(question.k, K_MAX)
+        done: list[tuple[Int64, Contest, list[str]]] = []
         works: list[Work] = []
         while True:
             part = question._replace(queries=question.queries[rows])
-            heard = await self._hits(asked, part, wanted, deadline)
+            heard = await self._hits(searching, part, wanted, deadline, content=asked.verified and not done)
             works += [h.answer.work for h in heard]
-            contest = Contest.of([h.answer for h in heard], question.k, wanted)
-            proven = await self._verify(asked, contest, heard, part, len(done), deadline)
-            nodes = tuple(h.node_id for h in heard)
+            contest = Contest.of([h.answer for h in heard], question.k, wanted, silent=asked.takes - len(heard))
+            nodes = [h.node_id for h in heard]
+            nodes += await self._others(asked, contest, nodes, deadline)
+            proven = await self._verify(asked, contest, nodes, part, len(done), deadline)
+            if asked.verified and proven and not done and not contest.touched:
+                return _of_one(asked, heard[0].answer)
             short = contest.short() if proven else np.arange(len(rows))
             if not len(short) or wanted >= K_MAX:
                 if not proven:
@@ -126,37 +136,57 @@ class Searches:
         call = _search(asked, question, wanted, content=content)
         return await hear(self._fanout, asked, "search", lambda _, node: node.search(call, deadline), deadline)
 
+    async def _others(self, asked: Asked, contest: Contest, nodes: Sequence[str], deadline: Deadline) -> list[str]:
+        """As many replicas as are still to be asked, which have said what they have of the first of the hits."""
+        need = asked.takes - len(nodes)
+        if need <= 0:
+            return []
+        uids = contest.unasked(len(nodes))[: self._fanout.settings.lookup_ids_max]
+        call = Lookup(asked.ref, contest.ids.take(uids), brief=True)
+        order = [node_id for node_id in self._fanout.by_promise(asked.readers) if node_id not in nodes]
+        if not len(uids):
+            return order[:need]
+        good, bad = await self._fanout.ask(order, need, "lookup", lambda _, node: node.lookup(call, deadline), deadline)
+        check_enough(asked, good, bad, deadline, need=need)
+        for number, heard in enumerate(good, len(nodes)):
+            contest.heard(number, uids, heard.answer)
+        return [heard.node_id for heard in good]
+
     async def _verify(
         self,
         asked: Asked,
         contest: Contest,
-        heard: Sequence[Heard[ShardHits]],
+        nodes: list[str],
         question: Question,
         deeper: int,
         deadline: Deadline,
     ) -> bool:
         """Ask every replica for the hits it is silent about, until nothing that is shown is old or deleted.
 
+        ``nodes``: the replicas, to which the homes of those points are added whose records had to be put together.
         ``deeper``: how many searches came before this one.
         """
+        replicas = len(nodes)
         for number in range(self._fanout.settings.verify_rounds_max):
             reach = verified_at_once(contest.k, number + deeper)
-            silent = [(r, contest.unasked(r, reach)) for r in range(len(heard))]
+            silent = [(r, contest.unasked(r, reach)) for r in range(replicas)]
             silent = [(r, uids) for r, uids in silent if len(uids)]
             looked = await together(
-                [
-                    self._lookups.look(asked, heard[r].node_id, contest.ids.take(uids), Wanted(), deadline)
-                    for r, uids in silent
-                ]
+                [self._lookups.look(asked, nodes[r], contest.ids.take(uids), Wanted(), deadline) for r, uids in silent]
             )
             for (r, uids), answer in zip(silent, looked, strict=True):
                 contest.heard(r, uids, answer)
-            contest.drop_deleted()
+            torn = contest.judge()
+            if len(torn):
+                settled = await self._lookups.settle(asked, contest.ids.take(torn), deadline)
+                homes = len(nodes) + np.arange(len(torn))
+                nodes += settled.nodes
+                contest.settled(torn, homes, settled.states == State.LIVE)
             outdated = contest.outdated()
-            await together([self._rescore(asked, contest, heard, *item, question, deadline) for item in outdated])
+            await together([self._rescore(asked, contest, nodes, *item, question, deadline) for item in outdated])
             if outdated:
                 contest.resort()
-            elif not any(len(contest.unasked(r)) for r in range(len(heard))):
+            if contest.done():
                 return True
         return False
 
@@ -164,26 +194,25 @@ class Searches:
         self,
         asked: Asked,
         contest: Contest,
-        heard: Sequence[Heard[ShardHits]],
-        replica: int,
+        nodes: Sequence[str],
+        home: int,
         query: int,
         entries: Int64,
         question: Question,
         deadline: Deadline,
     ) -> None:
-        """Let the replica that has a newer version of some hits say whether and how near that one is."""
+        """Let the node that has the version that counts of some hits say whether and how near that one is."""
         ids = contest.ids.take(contest.uid[entries])
         call = Score(asked.ref, question.queries[query], ids, question.field, question.condition)
-        node_id = heard[replica].node_id
         good = await hear(
-            self._fanout, asked, "score", lambda _, node: node.score(call, deadline), deadline, only=node_id
+            self._fanout, asked, "score", lambda _, node: node.score(call, deadline), deadline, only=nodes[home]
         )
         scored = good[0].answer
-        keep = scored.matches & (scored.states == State.LIVE)
+        keep = scored.matches
         if question.score_threshold is not None:
             metric = asked.info.schema.vector(question.field).metric
             keep = keep & (distance_to_score(scored.distances, metric) >= question.score_threshold)
-        contest.rescored(replica, entries, scored.stamps, scored.states, keep, scored.distances)
+        contest.rescored(entries, scored, keep, scored.distances)
 
     # -- content
 
@@ -212,7 +241,7 @@ class Searches:
 
     async def _content_of(self, answer: ShardAnswer, rows: Int64, question: Question, deadline: Deadline) -> _Content:
         n = len(rows)
-        if answer.holders is None:
+        if answer.holders is None or answer.edition is None:
             payload = take_payload(answer.payload, rows) if question.payload else None
             vectors = answer.vectors[rows] if question.vectors and answer.vectors is not None else None
             return _Content(payload, vectors, np.ones(n, np.bool_), True)
@@ -230,7 +259,7 @@ class Searches:
         places = [mine for mine in held if len(mine)]
         pieces = [Piece(mine, a, np.arange(len(mine))) for mine, a in zip(places, looked, strict=True)]
         unchanged = all(
-            bool(((a.states == State.LIVE) & (a.stamps == answer.ranked.stamps[rows[mine]])).all())
+            bool(answer.edition.take(rows[mine]).same(Editions.of(a.stamps, a.overlays)).all())
             for mine, a in zip(places, looked, strict=True)
         )
         content = assemble(pieces, question.payload, names)
@@ -283,6 +312,12 @@ def _search(asked: Asked, q: Question, k: int, *, content: bool) -> Search:
     )
 
 
+def _of_one(asked: Asked, hits: ShardHits) -> ShardAnswer:
+    """One replica's hits are the shard's."""
+    ranked = Ranked(flat_queries(hits.counts), flat_distances(hits), hits.ids, hits.stamps)
+    return ShardAnswer(asked, ranked, hits.work, hits.payload, hits.vectors)
+
+
 def _as_it_came(heard: Sequence[Heard[ShardHits]], question: Question) -> Merged:
     """One replica's answer is the answer."""
     hits = heard[0].answer
@@ -318,7 +353,7 @@ def _merged(answers: Sequence[ShardAnswer], final: _Final, content: _Content, qu
 
 
 def _joined_contests(
-    asked: Asked, done: Sequence[tuple[Int64, Contest, tuple[str, ...]]], works: Sequence[Work]
+    asked: Asked, done: Sequence[tuple[Int64, Contest, list[str]]], works: Sequence[Work]
 ) -> ShardAnswer:
     """The answer of a shard from its rounds: each query from the last round it was part of."""
     m = 1 + max(int(rows.max()) for rows, _, _ in done)
@@ -326,26 +361,24 @@ def _joined_contests(
     for number, (rows, _, _) in enumerate(done):
         last[rows] = number
     nodes: list[str] = []
-    columns: list[tuple[Int64, Float32, U64Array, Int64]] = []
+    columns: list[tuple[Int64, Float32, Int64]] = []
+    editions: list[Editions] = []
     ids: list[IdColumn] = []
     for number, (rows, contest, names) in enumerate(done):
         top = contest.top()
         top = top[last[rows[contest.query[top]]] == number]
-        uids, stamps = contest.uid[top], contest.stamp[top]
-        holders = contest.holders(uids, stamps) + len(nodes)
+        uids = contest.uid[top]
+        columns.append((rows[contest.query[top]], contest.distance[top], contest.home[uids] + len(nodes)))
+        editions.append(contest.edition.take(top))
         nodes += names
-        columns.append((rows[contest.query[top]], contest.distance[top], stamps, holders))
         ids.append(contest.ids.take(uids))
     query = np.concatenate([c[0] for c in columns])
     order = np.argsort(query, kind="stable")
-    ranked = Ranked(
-        query[order],
-        np.concatenate([c[1] for c in columns])[order],
-        IdColumn.concat(ids).take(order),
-        np.concatenate([c[2] for c in columns])[order],
-    )
-    holders = np.concatenate([c[3] for c in columns])[order]
-    return ShardAnswer(asked, ranked, _sum(works), nodes=tuple(nodes), holders=holders)
+    edition = Editions.joined(editions).take(order)
+    distance = np.concatenate([c[1] for c in columns])[order]
+    ranked = Ranked(query[order], distance, IdColumn.concat(ids).take(order), edition.stamps)
+    holders = np.concatenate([c[2] for c in columns])[order]
+    return ShardAnswer(asked, ranked, _sum(works), nodes=tuple(nodes), holders=holders, edition=edition)
 
 
 def _sum(works: Sequence[Work]) -> Work:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from omendb_common.ids import IdColumn, U64Array
+from omendb_common.ids import IdColumn
 from omendb_common.records import Op
 from omendb_common.shard_calls import Looked, State
 from omendb_router.ranking import distinct
@@ -78,71 +78,4 @@ def place_of(ids: IdColumn, others: IdColumn) -> Index:
     return place
 
 
-@dataclass(slots=True)
-class Census:
-    """Ids that replicas offered because they match something, and what the silent replicas have of them.
-
-    ``ids``: the distinct ones, in the order of their hashes. ``offered`` (r, n): the stamp under which each replica
-    offered each, 0 where it did not; ``row`` (r, n): where in its answer. ``known`` (r, n): the newest stamp each has.
-    """
-
-    ids: IdColumn
-    hi: U64Array
-    lo: U64Array
-    offered: U64Array
-    row: Index
-    known: U64Array
-    deleted: Mask
-
-    @staticmethod
-    def of(columns: Sequence[IdColumn], stamps: Sequence[U64Array]) -> Census:
-        """The ids that each replica offered, with their stamps; no replica names one twice."""
-        ids = IdColumn.concat(columns)
-        hi, lo = ids.hashes()
-        first, uid = distinct(hi, lo)
-        replica = np.repeat(np.arange(len(columns)), [len(c) for c in columns])
-        offered = np.zeros((len(columns), len(first)), np.uint64)
-        row = np.zeros(offered.shape, np.int64)
-        offered[replica, uid] = np.concatenate(stamps)
-        row[replica, uid] = np.concatenate([np.arange(len(c)) for c in columns])
-        return Census(
-            ids.take(first), hi[first], lo[first], offered, row, offered.copy(), np.zeros(offered.shape, np.bool_)
-        )
-
-    def limited(self, places: Index) -> Census:
-        """Only the ids at ``places``."""
-        return Census(
-            self.ids.take(places),
-            self.hi[places],
-            self.lo[places],
-            self.offered[:, places],
-            self.row[:, places],
-            self.known[:, places],
-            self.deleted[:, places],
-        )
-
-    def silent(self, replica: int) -> Index:
-        """Ids that this replica did not offer."""
-        return np.flatnonzero(self.offered[replica] == 0)
-
-    def heard(self, replica: int, places: Index, answer: Looked) -> None:
-        """What the replica has of ids that it did not offer."""
-        self.known[replica, places] = answer.stamps
-        self.deleted[replica, places] = answer.states == State.DELETED
-
-    def current(self) -> Mask:
-        """Ids whose newest version is one that was offered."""
-        return np.asarray(self.offered.max(axis=0) == self.known.max(axis=0), np.bool_)
-
-    def newer_alive(self) -> list[tuple[int, int]]:
-        """(replica, place) of ids whose newest version was not offered and is no deletion."""
-        newest = self.known.argmax(axis=0)
-        places = np.flatnonzero(~self.current())
-        return [(int(newest[p]), int(p)) for p in places.tolist() if not self.deleted[newest[p], p]]
-
-    def holder(self) -> Index:
-        """The replica that offered the newest version of each."""
-        return np.asarray(self.offered.argmax(axis=0), np.int64)
-
-
-__all__ = ["Census", "Mask", "Versions", "newest", "place_of", "put_together"]
+__all__ = ["Mask", "Versions", "newest", "place_of", "put_together"]

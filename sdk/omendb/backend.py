@@ -22,7 +22,7 @@ from omendb_common.schema import CollectionSchema
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-Consistency = Literal["one", "majority", "session"]
+Consistency = Literal["one", "session", "verified", "quorum", "majority"]
 
 
 class CallOptions(NamedTuple):

@@ -31,8 +31,8 @@ class Client(Database):
             ``grpc://host:8481``, the same with TLS as ``https`` and ``grpcs``; or several, in a list or separated by
             commas, of which one is asked and the others stand in.
         timeout: seconds for a call that names none.
-        consistency: of reads that name none: ``one``, ``majority`` or ``session``. None: majority for reads by id,
-            scroll and count; for searches one replica, or ``session`` once this client has written.
+        consistency: of reads that name none: ``one``, ``session``, ``verified`` or ``quorum``. None: quorum for reads
+            by id, scroll and count; for searches one replica, or ``session`` once this client has written.
         dimension: of the default collection; inferred from the first write when None.
         metric: of the default collection: ``l2`` (when None), ``cosine`` or ``dot``.
         dtype: of the default collection: ``float32`` (when None), ``float16``, ``int8`` or ``uint8``.

@@ -43,8 +43,9 @@ class Collection:
     mapping per point, or a table. ``filters`` is made with :class:`omendb.FilterOp` or written as JSON.
 
     Every call takes ``timeout``, the seconds after which it gives up with DeadlineExceededError, and every read
-    ``consistency``: ``one`` (any replica's state), ``majority`` (every acknowledged write) or ``session`` (at least
-    this client's own writes). A folder in this process answers at once and has one state: there they change nothing.
+    ``consistency``: ``one`` (any replica's state), ``session`` (at least this client's own writes), ``verified`` (of a
+    search: nothing deleted or superseded, but a new point may be missed) or ``quorum`` (every acknowledged write; also
+    named ``majority``). A folder in this process answers at once and has one state: there they change nothing.
     ``collection`` names another collection, where the call is one of a Database or a Client.
     """
 

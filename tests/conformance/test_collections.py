@@ -149,11 +149,14 @@ def test_a_timeout_is_a_number_of_seconds(db: Database, timeout: Any) -> None:
 
 def test_what_a_read_must_show(db: Database) -> None:
     db.add_batch(V, ids=[1, 2])
-    consistencies: tuple[Consistency, ...] = ("one", "majority", "session")
+    consistencies: tuple[Consistency, ...] = ("one", "session", "verified", "quorum", "majority")
     for consistency in consistencies:
         assert db.count(consistency=consistency) == 2
         assert db.get(1, consistency=consistency).id == 1  # type: ignore[union-attr]
         assert db.search(V[0], k=1, consistency=consistency)[0].id == 1
+    db.delete([1])
+    for consistency in ("verified", "quorum", "majority"):
+        assert [hit.id for hit in db.search(V[0], k=2, consistency=consistency)] == [2]
     with pytest.raises(InvalidArgumentError, match="consistency"):
         db.count(consistency="strong")  # type: ignore[arg-type]
 

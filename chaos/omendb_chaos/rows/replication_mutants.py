@@ -22,9 +22,9 @@ from omendb_datanode.hosting import Hosting
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.wal.writer import WalWriter
 from omendb_router.asked import Asked
+from omendb_router.contest import Contest
 from omendb_router.fanout import Fanout
 from omendb_router.lookups import Lookups
-from omendb_router.ranking import Contest
 from omendb_router.router import Router
 from omendb_router.searches import Searches
 from omendb_router.tally import Ballot, Tally

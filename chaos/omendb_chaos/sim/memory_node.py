@@ -22,6 +22,7 @@ from omendb_common.filters import Filter
 from omendb_common.hlc import HybridLogicalClock, stamp_wall_ms
 from omendb_common.ids import IdColumn, PointId
 from omendb_common.metadata import TopologySource
+from omendb_common.overlays import Overlays
 from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
@@ -192,11 +193,12 @@ class MemoryNode:
             Verdict.OK,
             np.array([_state(r) for r in records], np.uint8),
             np.array([0 if r is None else r.newest for r in records], np.uint64),
-            np.array([0 if r is None else r.digest() for r in records], np.uint64),
+            np.array([0 if r is None or call.brief else r.digest() for r in records], np.uint64),
             tuple(_as_batches(ids, records)) if call.records else (),
             _payload(live) if call.payload else None,
             {name: _vectors(replica.schema, name, live) for name in call.vectors},
             self._hlc.tick(),
+            overlays=overlays_of(records),
         )
 
     async def search(self, call: Search, deadline: Deadline) -> ShardHits:
@@ -230,6 +232,7 @@ class MemoryNode:
             rows[hits] if call.vectors else None,
             Work(vectors_scanned=len(records) * m, segments_searched=1),
             self._hlc.tick(),
+            overlays=overlays_of(picked),
         )
 
     async def score(self, call: Score, deadline: Deadline) -> Scored:
@@ -250,6 +253,7 @@ class MemoryNode:
             np.array([0 if r is None else r.newest for r in records], np.uint64),
             matches,
             distances,
+            overlays=overlays_of(records),
         )
 
     async def scroll(self, call: Scroll, deadline: Deadline) -> Scrolled:
@@ -274,6 +278,7 @@ class MemoryNode:
             _payload(picked) if call.payload else None,
             {name: _vectors(replica.schema, name, picked) for name in call.vectors},
             f"{keys[page[-1]]:032x}" if len(order) > len(page) else None,
+            overlays=overlays_of(picked),
         )
 
     async def select(self, call: Select, deadline: Deadline) -> Selected:
@@ -284,7 +289,9 @@ class MemoryNode:
         if call.count_only:
             return Selected(Verdict.OK, len(points))
         stamps = np.array([r.newest for r in points.values()], np.uint64)
-        return Selected(Verdict.OK, len(points), IdColumn.of(list(points)), stamps)
+        return Selected(
+            Verdict.OK, len(points), IdColumn.of(list(points)), stamps, overlays=overlays_of(list(points.values()))
+        )
 
     async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
         replica = self._replica(call.shard)
@@ -327,6 +334,16 @@ def _state(record: Record | None) -> State:
     if record is None or not (record.live or record.deleted):
         return State.ABSENT
     return State.LIVE if record.live else State.DELETED
+
+
+def overlays_of(records: Sequence[Record | None]) -> Overlays:
+    """Those of the records that carry fields newer than their base."""
+    found = [(row, r) for row, r in enumerate(records) if r is not None and r.newest > r.exists]
+    return Overlays.of(
+        np.array([row for row, _ in found], np.int64),
+        np.array([r.exists for _, r in found], np.uint64),
+        np.array([r.mark() for _, r in found], np.uint64),
+    )
 
 
 def _changes(batch: WriteBatch, stamp: int | Sequence[int]) -> list[Record]:
@@ -392,4 +409,4 @@ def _matching(replica: MemoryReplica, condition: Filter | None) -> dict[PointId,
     return {i: r for at, (i, r) in enumerate(points.items()) if at in kept}
 
 
-__all__ = ["MemoryNode", "MemoryReplica", "distances_to"]
+__all__ = ["MemoryNode", "MemoryReplica", "distances_to", "overlays_of"]

@@ -39,6 +39,11 @@ class Record:
         """The greatest stamp in it."""
         return max(self.base, self.deleted, *(stamp for stamp, _ in self.fields.values()), 0)
 
+    @property
+    def exists(self) -> int:
+        """The stamp that says whether the point exists: of its upsert, or of its deletion."""
+        return max(self.base, self.deleted)
+
     def joined(self, other: Record) -> Record:
         """Both together: the same in every order, and any number of times."""
         whole = self if self.base >= other.base else other
@@ -68,6 +73,11 @@ class Record:
                 if value is not None:
                     out[name] = value
         return out
+
+    def mark(self) -> int:
+        """64 bits over which fields carry which stamps."""
+        text = json.dumps(sorted([*key, stamp] for key, (stamp, _) in self.fields.items()))
+        return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
     def digest(self) -> int:
         """64 bits over stamps and content."""

@@ -250,6 +250,7 @@ def split_hits(hits: ShardHits, rows: list[int]) -> list[ShardHits]:
                 _share(hits.work, count, total),
                 hits.hlc,
                 hits.error,
+                hits.overlays.cut(first, last),
             )
         )
         start = stop

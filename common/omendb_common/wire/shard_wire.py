@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from omendb_common import shard_calls as calls
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.filters import Filter
+from omendb_common.overlays import NO_OVERLAYS, Overlays
 from omendb_common.schema import K_MAX, QUERIES_PER_CALL_MAX, SCROLL_LIMIT_MAX
 from omendb_common.shard_calls import ShardRef, Verdict
 from omendb_common.wire import status
@@ -148,7 +149,11 @@ def _search_in(message: pb.SearchCall, blobs: Unpacker) -> calls.Search:
 
 def _lookup_out(call: calls.Lookup, pack: Packer) -> pb.LookupCall:
     message = pb.LookupCall(
-        shard=_shard_out(call.shard), records=call.records, payload=call.payload, vectors=call.vectors
+        shard=_shard_out(call.shard),
+        records=call.records,
+        payload=call.payload,
+        vectors=call.vectors,
+        brief=call.brief,
     )
     pack.ids(message.ids, call.ids)
     return message
@@ -156,7 +161,8 @@ def _lookup_out(call: calls.Lookup, pack: Packer) -> pb.LookupCall:
 
 def _lookup_in(message: pb.LookupCall, blobs: Unpacker) -> calls.Lookup:
     ids = blobs.ids(message.ids)
-    return calls.Lookup(_shard_in(message.shard), ids, message.records, message.payload, tuple(message.vectors))
+    vectors = tuple(message.vectors)
+    return calls.Lookup(_shard_in(message.shard), ids, message.records, message.payload, vectors, message.brief)
 
 
 def _score_out(call: calls.Score, pack: Packer) -> pb.ScoreCall:
@@ -290,6 +296,28 @@ def _verdict_in(message: pb.Verdict) -> tuple[Verdict, OmenDBError | None]:
         return Verdict.REFUSED, error or OmenDBError(f"the node answered {message.verdict}, which is unknown here")
 
 
+def _overlays_out(message: Any, overlays: Overlays, pack: Packer) -> None:
+    """Nothing, where there are none."""
+    if len(overlays.rows):
+        pack.column(message.overlays.rows, overlays.rows, I64)
+        pack.column(message.overlays.bases, overlays.bases, U64)
+        pack.column(message.overlays.marks, overlays.marks, U64)
+
+
+def _overlays_in(message: Any, blobs: Unpacker, rows: int) -> Overlays:
+    """Of an answer with that many rows."""
+    if not message.HasField("overlays"):
+        return NO_OVERLAYS
+    at = blobs.column(message.overlays.rows, I64, "overlays")
+    if len(at):
+        _within(int(at[0]), 0, rows - 1, "overlays")
+        _within(int(at[-1]), 0, rows - 1, "overlays")
+    if (np.diff(at) <= 0).any():
+        raise InvalidArgumentError("rows out of order", field="overlays", bound="ascending")
+    bases = blobs.column(message.overlays.bases, U64, "overlays", len(at))
+    return Overlays(at, bases, blobs.column(message.overlays.marks, U64, "overlays", len(at)))
+
+
 def _applied_out(answer: calls.Applied, pack: Packer) -> pb.AppliedAnswer:
     message = pb.AppliedAnswer(
         lsn=answer.lsn, durability=answer.durability, existed=answer.existed, partial=answer.partial
@@ -329,6 +357,7 @@ def _hits_out(answer: calls.ShardHits, pack: Packer) -> pb.HitsAnswer:
         pack.payload(message.payload, answer.payload)
     if answer.vectors is not None:
         pack.array(message.vectors, answer.vectors)
+    _overlays_out(message, answer.overlays, pack)
     return message
 
 
@@ -359,6 +388,7 @@ def _hits_in(message: pb.HitsAnswer, blobs: Unpacker) -> calls.ShardHits:
         performance_from_proto(message.work)[0],
         message.verdict.hlc,
         error,
+        _overlays_in(message, blobs, total),
     )
 
 
@@ -368,6 +398,7 @@ def _looked_out(answer: calls.Looked, pack: Packer) -> pb.LookedAnswer:
     pack.column(message.states, answer.states, U8)
     pack.column(message.stamps, answer.stamps, U64)
     pack.column(message.digests, answer.digests, U64)
+    _overlays_out(message, answer.overlays, pack)
     for batch in answer.records:
         pack.batch(message.records.add(), batch)
     if answer.payload is not None:
@@ -391,6 +422,7 @@ def _looked_in(message: pb.LookedAnswer, blobs: Unpacker) -> calls.Looked:
         blobs.arrays(message.vectors, live, "vectors"),
         message.verdict.hlc,
         error,
+        _overlays_in(message, blobs, rows),
     )
 
 
@@ -401,6 +433,7 @@ def _scored_out(answer: calls.Scored, pack: Packer) -> pb.ScoredAnswer:
     pack.column(message.stamps, answer.stamps, U64)
     pack.column(message.matches, answer.matches, U8)
     pack.column(message.distances, answer.distances, F32)
+    _overlays_out(message, answer.overlays, pack)
     return message
 
 
@@ -415,6 +448,7 @@ def _scored_in(message: pb.ScoredAnswer, blobs: Unpacker) -> calls.Scored:
         blobs.column(message.matches, U8, "matches", rows) != 0,
         blobs.column(message.distances, F32, "distances", rows),
         error,
+        _overlays_in(message, blobs, rows),
     )
 
 
@@ -424,6 +458,7 @@ def _scrolled_out(answer: calls.Scrolled, pack: Packer) -> pb.ScrolledAnswer:
     pack.ids(message.ids, answer.ids)
     pack.column(message.stamps, answer.stamps, U64)
     pack.column(message.hashes, answer.hashes, U64)
+    _overlays_out(message, answer.overlays, pack)
     if answer.payload is not None:
         pack.payload(message.payload, answer.payload)
     pack.arrays(message.vectors, answer.vectors)
@@ -443,6 +478,7 @@ def _scrolled_in(message: pb.ScrolledAnswer, blobs: Unpacker) -> calls.Scrolled:
         blobs.arrays(message.vectors, rows, "vectors"),
         message.cursor if message.HasField("cursor") else None,
         error,
+        _overlays_in(message, blobs, rows),
     )
 
 
@@ -451,13 +487,15 @@ def _selected_out(answer: calls.Selected, pack: Packer) -> pb.SelectedAnswer:
     _verdict_out(message.verdict, answer.verdict, answer.error)
     pack.ids(message.ids, answer.ids)
     pack.column(message.stamps, answer.stamps, U64)
+    _overlays_out(message, answer.overlays, pack)
     return message
 
 
 def _selected_in(message: pb.SelectedAnswer, blobs: Unpacker) -> calls.Selected:
     verdict, error = _verdict_in(message.verdict)
     ids = blobs.ids(message.ids)
-    return calls.Selected(verdict, message.count, ids, blobs.column(message.stamps, U64, "stamps", len(ids)), error)
+    stamps = blobs.column(message.stamps, U64, "stamps", len(ids))
+    return calls.Selected(verdict, message.count, ids, stamps, error, _overlays_in(message, blobs, len(ids)))
 
 
 def _maintained_out(answer: calls.Maintained, pack: Packer) -> pb.MaintainedAnswer:

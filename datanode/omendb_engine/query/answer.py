@@ -9,10 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.overlays import NO_OVERLAYS, Overlays
 from omendb_common.payload import concat_batches
 from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import CollectionSchema, Float32Array
+from omendb_engine.overrides import BASE
 from omendb_engine.parts import AnyPart, I32Array, I64Array, Snapshot, take_payload
+from omendb_engine.payload.hashes import mix, name_hash
 from omendb_engine.vectors import restore
 
 
@@ -74,6 +77,19 @@ class Picked:
         for part, where, rows in self.groups():
             out[where] = part.stamps_at(rows)
         return out
+
+    def overlays(self) -> Overlays:
+        """Those of the points that carry fields newer than their base."""
+        found = [
+            Overlays(where[some.rows], some.bases, some.marks)
+            for part, where, rows in self.groups()
+            if len((some := _overlaid(part, rows)).rows)
+        ]
+        if not found:
+            return NO_OVERLAYS
+        rows, bases, marks = (np.concatenate(columns) for columns in zip(*found, strict=True))
+        order = np.argsort(rows)
+        return Overlays(rows[order], bases[order], marks[order])
 
     def payload(self) -> list[dict[str, Any]]:
         """The payload of each row as a dict, in order."""
@@ -144,6 +160,25 @@ class SearchAnswer:
         count, row = int(self.counts[query]), self._row[query]
         part = self._part if isinstance(self._part, int) else self._part[query, :count]
         return Picked(self._snapshot, part, row if count == len(row) else row[:count])
+
+
+def _overlaid(part: AnyPart, rows: I64Array) -> Overlays:
+    """Which of ``rows`` of a part carry fields newer than their base."""
+    known = part.overrides()
+    if len(known):
+        known = known.at(rows)
+    if not len(known):
+        return NO_OVERLAYS
+    bases = np.array(part.stamps_at(rows), np.uint64)
+    stored = known.of_field(BASE)
+    bases[stored.rows] = stored.stamps
+    fields = known.where((known.fields != BASE) & (known.stamps > bases[known.rows]))
+    marks = np.zeros(len(rows), np.uint64)
+    for name in dict.fromkeys(fields.fields.tolist()):
+        some = fields.of_field(name)
+        marks[some.rows] += mix(mix(some.stamps) ^ name_hash(name))
+    at = np.unique(fields.rows).astype(np.int64)
+    return Overlays.of(at, bases[at], marks[at])
 
 
 __all__ = ["Performance", "Picked", "SearchAnswer"]

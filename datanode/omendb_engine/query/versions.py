@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.overlays import Overlays
 from omendb_common.payload import split_name, top_level_key
 from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.records import Op, WriteBatch
@@ -64,6 +65,11 @@ class Versions:
         """The field stamps that count: above the base."""
         known = self._fields
         return known.where((known.fields != BASE) & (known.stamps > self._base[known.rows]))
+
+    def overlays(self) -> Overlays:
+        """Of the live ones that carry fields newer than their base."""
+        found = self.picked.overlays()
+        return found._replace(rows=self.where[found.rows]) if len(found.rows) else found
 
     def digests(self) -> U64Array:
         """A hash of each record's stamps and content, 0 for an absent id; see :mod:`omendb_engine.query.digests`."""

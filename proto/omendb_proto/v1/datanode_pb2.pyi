@@ -147,8 +147,18 @@ class SearchCall(_message.Message):
     vectors: bool
     def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., queries: _Optional[_Union[Array, _Mapping]] = ..., k: _Optional[int] = ..., field: _Optional[str] = ..., condition: _Optional[str] = ..., exact: _Optional[bool] = ..., ef: _Optional[int] = ..., recall_target: _Optional[float] = ..., score_threshold: _Optional[float] = ..., payload: _Optional[bool] = ..., vectors: _Optional[bool] = ...) -> None: ...
 
+class Overlays(_message.Message):
+    __slots__ = ("rows", "bases", "marks")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    BASES_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
+    rows: Blob
+    bases: Blob
+    marks: Blob
+    def __init__(self, rows: _Optional[_Union[Blob, _Mapping]] = ..., bases: _Optional[_Union[Blob, _Mapping]] = ..., marks: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
+
 class HitsAnswer(_message.Message):
-    __slots__ = ("verdict", "distances", "counts", "ids", "stamps", "payload", "vectors", "work")
+    __slots__ = ("verdict", "distances", "counts", "ids", "stamps", "payload", "vectors", "work", "overlays")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
@@ -157,6 +167,7 @@ class HitsAnswer(_message.Message):
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
+    OVERLAYS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     distances: Blob
     counts: Blob
@@ -165,24 +176,27 @@ class HitsAnswer(_message.Message):
     payload: Blob
     vectors: Array
     work: _common_pb2.Performance
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., work: _Optional[_Union[_common_pb2.Performance, _Mapping]] = ...) -> None: ...
+    overlays: Overlays
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., work: _Optional[_Union[_common_pb2.Performance, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class LookupCall(_message.Message):
-    __slots__ = ("shard", "ids", "records", "payload", "vectors")
+    __slots__ = ("shard", "ids", "records", "payload", "vectors", "brief")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
+    BRIEF_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     ids: IdBlob
     records: bool
     payload: bool
     vectors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., records: _Optional[bool] = ..., payload: _Optional[bool] = ..., vectors: _Optional[_Iterable[str]] = ...) -> None: ...
+    brief: bool
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., records: _Optional[bool] = ..., payload: _Optional[bool] = ..., vectors: _Optional[_Iterable[str]] = ..., brief: _Optional[bool] = ...) -> None: ...
 
 class LookedAnswer(_message.Message):
-    __slots__ = ("verdict", "states", "stamps", "digests", "records", "payload", "vectors")
+    __slots__ = ("verdict", "states", "stamps", "digests", "records", "payload", "vectors", "overlays")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     STAMPS_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +204,7 @@ class LookedAnswer(_message.Message):
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
+    OVERLAYS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     states: Blob
     stamps: Blob
@@ -197,7 +212,8 @@ class LookedAnswer(_message.Message):
     records: _containers.RepeatedCompositeFieldContainer[Blob]
     payload: Blob
     vectors: _containers.RepeatedCompositeFieldContainer[NamedArray]
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., states: _Optional[_Union[Blob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., digests: _Optional[_Union[Blob, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[NamedArray, _Mapping]]] = ...) -> None: ...
+    overlays: Overlays
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., states: _Optional[_Union[Blob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., digests: _Optional[_Union[Blob, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[NamedArray, _Mapping]]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class ScoreCall(_message.Message):
     __slots__ = ("shard", "query", "ids", "field", "condition")
@@ -214,18 +230,20 @@ class ScoreCall(_message.Message):
     def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., query: _Optional[_Union[Array, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., field: _Optional[str] = ..., condition: _Optional[str] = ...) -> None: ...
 
 class ScoredAnswer(_message.Message):
-    __slots__ = ("verdict", "states", "stamps", "matches", "distances")
+    __slots__ = ("verdict", "states", "stamps", "matches", "distances", "overlays")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     STATES_FIELD_NUMBER: _ClassVar[int]
     STAMPS_FIELD_NUMBER: _ClassVar[int]
     MATCHES_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
+    OVERLAYS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     states: Blob
     stamps: Blob
     matches: Blob
     distances: Blob
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., states: _Optional[_Union[Blob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., matches: _Optional[_Union[Blob, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
+    overlays: Overlays
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., states: _Optional[_Union[Blob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., matches: _Optional[_Union[Blob, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class RepairCall(_message.Message):
     __slots__ = ("shard", "records", "gc_floor")
@@ -254,7 +272,7 @@ class ScrollCall(_message.Message):
     def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ..., condition: _Optional[str] = ..., payload: _Optional[bool] = ..., vectors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ScrolledAnswer(_message.Message):
-    __slots__ = ("verdict", "ids", "stamps", "hashes", "payload", "vectors", "cursor")
+    __slots__ = ("verdict", "ids", "stamps", "hashes", "payload", "vectors", "cursor", "overlays")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     STAMPS_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +280,7 @@ class ScrolledAnswer(_message.Message):
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    OVERLAYS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     ids: IdBlob
     stamps: Blob
@@ -269,7 +288,8 @@ class ScrolledAnswer(_message.Message):
     payload: Blob
     vectors: _containers.RepeatedCompositeFieldContainer[NamedArray]
     cursor: str
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., hashes: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[NamedArray, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+    overlays: Overlays
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., hashes: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[NamedArray, _Mapping]]] = ..., cursor: _Optional[str] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class SelectCall(_message.Message):
     __slots__ = ("shard", "condition", "count_only")
@@ -282,16 +302,18 @@ class SelectCall(_message.Message):
     def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., condition: _Optional[str] = ..., count_only: _Optional[bool] = ...) -> None: ...
 
 class SelectedAnswer(_message.Message):
-    __slots__ = ("verdict", "count", "ids", "stamps")
+    __slots__ = ("verdict", "count", "ids", "stamps", "overlays")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     STAMPS_FIELD_NUMBER: _ClassVar[int]
+    OVERLAYS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     count: int
     ids: IdBlob
     stamps: Blob
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., count: _Optional[int] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
+    overlays: Overlays
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., count: _Optional[int] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class MaintainCall(_message.Message):
     __slots__ = ("shard", "task", "through")

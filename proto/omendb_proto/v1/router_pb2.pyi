@@ -34,8 +34,10 @@ class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CONSISTENCY_UNSPECIFIED: _ClassVar[Consistency]
     CONSISTENCY_ONE: _ClassVar[Consistency]
+    CONSISTENCY_QUORUM: _ClassVar[Consistency]
     CONSISTENCY_MAJORITY: _ClassVar[Consistency]
     CONSISTENCY_SESSION: _ClassVar[Consistency]
+    CONSISTENCY_VERIFIED: _ClassVar[Consistency]
 ROUTER_METHOD_UNSPECIFIED: RouterMethod
 ROUTER_METHOD_CREATE_COLLECTION: RouterMethod
 ROUTER_METHOD_DROP_COLLECTION: RouterMethod
@@ -57,8 +59,10 @@ ROUTER_METHOD_CLUSTER_STATUS: RouterMethod
 ROUTER_METHOD_SERVER_INFO: RouterMethod
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_ONE: Consistency
+CONSISTENCY_QUORUM: Consistency
 CONSISTENCY_MAJORITY: Consistency
 CONSISTENCY_SESSION: Consistency
+CONSISTENCY_VERIFIED: Consistency
 
 class VectorFieldSpec(_message.Message):
     __slots__ = ("name", "dimension", "metric", "dtype")

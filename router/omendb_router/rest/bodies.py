@@ -72,10 +72,11 @@ Stamp = Annotated[
 ]
 Session = Annotated[str, Meta(description="hand it to a read that must see this write", pattern="^[ -~]*$")]
 Consistency = Annotated[
-    Literal["one", "majority", "session"],
+    Literal["one", "session", "verified", "quorum", "majority"],
     Meta(
-        description="which state a read shows: that of any replica, at least every write acknowledged before, or at "
-        "least the writes of the session token"
+        description="which state a read shows: that of any replica (one), at least the writes of the session token "
+        "(session), nothing deleted or superseded though a new point may be missed (verified, of a search), or at "
+        "least every write acknowledged before (quorum, also named majority)"
     ),
 ]
 IncludeName = Literal["id", "distance", "score", "metadata", "vector"]

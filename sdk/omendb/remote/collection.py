@@ -46,6 +46,8 @@ _PAYLOAD_BYTES = 256
 _CONSISTENCY: dict[Consistency | None, pb.Consistency] = {
     None: pb.CONSISTENCY_UNSPECIFIED,
     "one": pb.CONSISTENCY_ONE,
+    "verified": pb.CONSISTENCY_VERIFIED,
+    "quorum": pb.CONSISTENCY_QUORUM,
     "majority": pb.CONSISTENCY_MAJORITY,
     "session": pb.CONSISTENCY_SESSION,
 }

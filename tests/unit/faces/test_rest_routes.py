@@ -255,6 +255,8 @@ def test_reads_say_what_they_must_see(faces: Faces) -> None:
     assert answer.json()["session"] == "token-of-the-test"
     faces.rest("POST", "/collections/c/count", {"consistency": "majority"})
     assert faces.router.seen == Seen("majority")
+    faces.rest("POST", "/collections/c/count", {"consistency": "verified"})
+    assert faces.router.seen == Seen("verified")
     faces.rest("GET", "/collections/c/points/1?consistency=one")
     assert faces.router.seen == Seen("one")
 

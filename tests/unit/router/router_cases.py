@@ -30,6 +30,7 @@ from tests.unit.router.engine_nodes import EngineReplicas, engine_node
 T = TypeVar("T")
 MAJORITY = Seen("majority")
 ONE = Seen("one")
+VERIFIED = Seen("verified")
 DEFAULT = Seen()
 
 

@@ -12,7 +12,7 @@ from omendb_common.filters import FilterOp as F
 from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_router.face_calls import Question, Seen
-from tests.unit.router.router_cases import MAJORITY, ONE, Cluster, fetch, flat, nearest, play, put, vector
+from tests.unit.router.router_cases import MAJORITY, ONE, VERIFIED, Cluster, fetch, flat, nearest, play, put, vector
 
 pytestmark = pytest.mark.parametrize("engine", [False, True], ids=["memory", "engine"])
 
@@ -33,7 +33,7 @@ def test_what_is_written_is_read_back_by_every_read(layout: dict[str, Any], engi
         written = await put(r, ids, [float(i) for i in range(22)], c.soon())
         assert written.ids.to_list() == ids
         assert (written.count, written.durability, written.superseded) == (22, "fsync", 0)
-        for seen in (ONE, MAJORITY, Seen(session=written.session)):
+        for seen in (ONE, VERIFIED, Seen("quorum"), MAJORITY, Seen(session=written.session)):
             assert await fetch(r, ["b", 99, 3, 0], c.soon(), seen) == {"b": {"v": 21.0}, 3: {"v": 3.0}, 0: {"v": 0.0}}
             hits = await nearest(r, 4.2, 3, c.soon(), seen)
             assert [i for i, _ in hits] == [4, 5, 3]

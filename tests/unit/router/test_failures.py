@@ -9,14 +9,18 @@ import pytest
 
 from omendb_common.errors import DeadlineExceededError, NotFoundError, UnavailableError
 from omendb_common.filters import FilterOp as F
+from omendb_common.hlc import stamp_at
 from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows, rows_from_columns
+from omendb_common.records import Op, WriteBatch
 from omendb_common.ring import RING
+from omendb_common.shard_calls import Apply, Verdict
 from omendb_common.topology import ReplicaPlace, Shard
+from omendb_router.asked import Asked
 from omendb_router.face_calls import Question, Seen
 from omendb_router.nodes import NodePool
 from omendb_router.router import Router
-from tests.unit.router.router_cases import MAJORITY, ONE, Cluster, fetch, nearest, play, put, vector
+from tests.unit.router.router_cases import DEFAULT, MAJORITY, ONE, VERIFIED, Cluster, fetch, nearest, play, put, vector
 
 
 def test_one_node_down_costs_nothing_but_its_copy() -> None:
@@ -422,7 +426,8 @@ def test_an_update_brings_the_point_to_replicas_that_lack_it() -> None:
 # -- searches at majority
 
 
-def test_a_search_at_majority_shows_no_deleted_and_no_old_version() -> None:
+@pytest.mark.parametrize("seen", [MAJORITY, VERIFIED], ids=["majority", "verified"])
+def test_a_search_at_majority_shows_no_deleted_and_no_old_version(seen: Seen) -> None:
     async def story(c: Cluster) -> None:
         await c.collection()
         r = await c.router()
@@ -439,12 +444,44 @@ def test_a_search_at_majority_shows_no_deleted_and_no_old_version() -> None:
             c.weather(away, down=True)
             for k in (1, 5, 20, 30):
                 expected = [*((i, float(i)) for i in left), *((i, 100.0 + i) for i in moved)][:k]
-                assert await nearest(r, 0, k, c.soon(), MAJORITY) == expected
-            found = await nearest(r, 0, 40, c.soon(), MAJORITY, condition=F.lt("v", 100))
+                assert await nearest(r, 0, k, c.soon(), seen) == expected
+            found = await nearest(r, 0, 40, c.soon(), seen, condition=F.lt("v", 100))
             assert [i for i, _ in found] == left
             assert await r.count("c", F.gte("v", 100), seen=MAJORITY, deadline=c.soon()) == len(moved)
             c.clear()
             await sleep(c, 6)
+
+    play(story)
+
+
+@pytest.mark.parametrize("seen", [MAJORITY, VERIFIED, DEFAULT], ids=["majority", "verified", "one"])
+def test_a_field_update_over_a_deleted_version_brings_nothing_back(seen: Seen) -> None:
+    """d3 misses a deletion and has a field update of the deleted point, newer than the deletion."""
+
+    async def story(c: Cluster) -> None:
+        info = await c.collection()
+        r = await c.router()
+        await put(r, [1, 2], [1, 2], c.soon())
+        await sleep(c, 1)
+        ref = Asked(info, info.shards[0], 1, 1).ref
+        c.weather("d3", down=True)
+        await r.delete("c", IdColumn.of([1]), deadline=c.soon())
+        c.clear()
+        await sleep(c, 6)
+        late = WriteBatch(Op.UPDATE, IdColumn.of([1]), {}, columns_from_rows([{"u": 7}]))
+        stamp = stamp_at(int(c.clock.wall_ms()))
+        assert (await c.memory["d3"].apply(Apply(ref, stamp, late), c.soon())).verdict is Verdict.OK
+        shown = set()
+        for away in ("d1", "d2", "d1", "d2"):
+            c.weather(away, down=True)
+            shown |= {i for i, _ in await nearest(r, 0, 5, c.soon(), seen)}
+            if seen is MAJORITY:
+                page = await r.scroll("c", None, 9, payload=True, vectors=False, seen=seen, deadline=c.soon())
+                assert page.ids.to_list() == [2]
+                assert await r.count("c", F.gte("u", 7), seen=seen, deadline=c.soon()) == 0
+            c.clear()
+            await sleep(c, 6)
+        assert shown == ({1, 2} if seen is DEFAULT else {2})
 
     play(story)
 

@@ -14,6 +14,7 @@ from omendb_common.errors import OmenDBError
 from omendb_common.filters import Filter
 from omendb_common.filters import FilterOp as F
 from omendb_common.ids import IdColumn
+from omendb_common.overlays import Overlays
 from omendb_common.records import Op, WriteBatch
 from omendb_common.shard_calls import ShardRef, State, Verdict, Work
 from tests.unit.wire.error_cases import classes, full, told
@@ -85,7 +86,7 @@ def any_call(draw: st.DrawFn) -> Any:
             shard, queries, draw(st.integers(1, 99)), draw(NAMES), draw(FILTERS), flags[0], *more, *flags[1:]
         )
     if kind == "lookup":
-        return calls.Lookup(shard, draw(_ids(draw(COUNTS))), flags[0], flags[1], names)
+        return calls.Lookup(shard, draw(_ids(draw(COUNTS))), flags[0], flags[1], names, flags[2])
     if kind == "score":
         return calls.Score(shard, _column(4, "float32", 2), draw(_ids(draw(COUNTS))), draw(NAMES), draw(FILTERS))
     if kind == "repair":
@@ -107,6 +108,12 @@ def any_call(draw: st.DrawFn) -> Any:
 
 
 @st.composite
+def _overlays(draw: st.DrawFn, n: int) -> Overlays:
+    rows = np.array(sorted(draw(st.sets(st.integers(0, n - 1), max_size=3))) if n else [], np.int64)
+    return Overlays(rows, _column(len(rows), "uint64", 11), _column(len(rows), "uint64", 12))
+
+
+@st.composite
 def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
     m = draw(st.integers(1, 6)) if queries is None else queries
     k = draw(st.integers(1, 8) | st.integers(500, 600))
@@ -123,6 +130,7 @@ def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
         Work(draw(st.integers(0, 1 << 40)), 3, 2, 0.5, 1.5),
         draw(U64),
         draw(ERRORS),
+        draw(_overlays(n)),
     )
 
 
@@ -143,20 +151,23 @@ def any_answer(draw: st.DrawFn, of: int | None = None) -> tuple[int, Any]:
         records = tuple(draw(st.lists(batches(), max_size=2)))
         some = draw(st.none() | _payload(live))
         hlc = draw(U64)
-        looked = calls.Looked(verdict, states, stamps, digests, records, some, draw(_vectors(live)), hlc, error)
+        rest = (hlc, error, draw(_overlays(n)))
+        looked = calls.Looked(verdict, states, stamps, digests, records, some, draw(_vectors(live)), *rest)
         return method, looked
     if method == 4:
-        return method, calls.Scored(verdict, states, stamps, states == 1, _column(n, "float32", 8), error)
+        distances = _column(n, "float32", 8)
+        return method, calls.Scored(verdict, states, stamps, states == 1, distances, error, draw(_overlays(n)))
     if method == 6:
         more: list[Any] = [
             draw(st.none() | _payload(n)),
             draw(_vectors(n)),
             draw(st.none() | st.text(max_size=8)),
             error,
+            draw(_overlays(n)),
         ]
         return method, calls.Scrolled(verdict, draw(_ids(n)), stamps, digests, *more)
     if method == 7:
-        return method, calls.Selected(verdict, draw(U64), draw(_ids(n)), stamps, error)
+        return method, calls.Selected(verdict, draw(U64), draw(_ids(n)), stamps, error, draw(_overlays(n)))
     if method == 9:
         counts = _column(n, "int64", 1)
         return method, calls.Summed(verdict, counts, stamps, digests, draw(U64), draw(U64), error)

@@ -89,7 +89,9 @@ def test_reads_ask_to_see_this_clients_writes(server: FaceServer) -> None:
         writer.add_batch(V)
         assert shown(writer) == (None, True) and shown(reader) == (None, False)
         assert shown(writer, consistency="one") == ("one", False)
-        assert shown(writer, consistency="majority") == ("majority", False)
+        assert shown(writer, consistency="majority") == ("quorum", False)
+        assert shown(writer, consistency="quorum") == ("quorum", False)
+        assert shown(writer, consistency="verified") == ("verified", False)
         assert shown(writer, consistency="session") == ("session", True)
         assert shown(reader, consistency="session") == (None, False), "it wrote nothing that it could miss"
         writer.rename_collection("default", "other")
@@ -98,7 +100,7 @@ def test_reads_ask_to_see_this_clients_writes(server: FaceServer) -> None:
         writer.create_collection("other", 2)
         assert shown(writer, collection="other") == (None, False)
     with omendb.Client(server.url, consistency="majority") as client:
-        assert shown(client, collection="other") == ("majority", False)
+        assert shown(client, collection="other") == ("quorum", False)
 
 
 def test_a_timeout_reaches_the_server_and_ends_the_call(server: FaceServer) -> None:
