@@ -118,7 +118,11 @@ def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[S
         if steps:
             # What is more urgent goes first, and then the map is looked at again.
             return steps
-    if not fleet.under_way and all(m.state == "up" for m in topology.members.values() if m.role == "datanode"):
+    if (
+        not fleet.under_way
+        and not fleet.busy
+        and all(m.state == "up" for m in topology.members.values() if m.role == "datanode")
+    ):
         balance = _balanced(fleet, topology)
         steps += [balance] if balance is not None else []
     return steps

@@ -23,7 +23,7 @@ def test_router_paused_across_a_move(tmp_path: Path) -> None:
         with sleeper, awake:
             made = awake.create_collection(NAME, DIMENSION, replication=3, shards=1)
             made.upsert(list(range(100)), vectors(0, 100))
-            assert sleeper.collection(NAME).count() == 100, "both routers know the map"
+            assert sleeper.collection(NAME).get([7])[0] is not None, "both routers know the map"
             nodes = {"d1", "d2", "d3", "d4"}
             fleet.pause("r1")
             before = topology_of(fleet).collection(NAME).shards[0]

@@ -7,6 +7,7 @@ import hashlib
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from omendb_chaos.rows.outcome import dice
 from omendb_chaos.sim.virtual_time import run_virtually
 from omendb_common.config import EngineSettings
 from omendb_common.deadline import Deadline
+from omendb_common.errors import OmenDBError
 from omendb_common.metadata import NewCollection
 from omendb_common.quorum import majority
 from omendb_common.schema import CollectionSchema, VectorField
@@ -41,6 +43,8 @@ EQUAL_S = 120.0
 QUIET_ROUNDS_MAX = 60
 _RESTART_S = (0.2, 3.0)
 _TURN_S = 10.0
+# What was asked for in bad weather may arrive in good weather: an operator looks again.
+_OPERATOR_ROUNDS, _OPERATOR_S = 2, 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +274,9 @@ class World:
         """The liveness phase: everybody answers again, and reads at the quorum bring the replicas to be equal."""
         await self.until(self.all_ready, "everybody is up again")
         await self.until(self._all_open, "every replica is open again")
-        await self._put_right()
+        for _ in range(_OPERATOR_ROUNDS):
+            await self._put_right()
+            await asyncio.sleep(_OPERATOR_S)
         reader = self.client(99, Load(ids, 0, 1.0, (5.0, 5.0)))
         if self.options.repair is not None:
             await self.until(self._settled, "every shard has its replicas again", SETTLED_S)
@@ -289,13 +295,16 @@ class World:
     async def _put_right(self) -> None:
         """What an operator does when the weather is good again: nothing drains, and no replica leaves for nowhere."""
         for member in list(self.topology.members.values()):
-            if member.role == "datanode":
+            if member.role == "datanode" and member.state == "draining":
                 await self.admin.drain(member.node_id, False, self.soon(10.0))
         for info in list(self.topology.collections.values()):
             for shard in info.shards:
                 if shard.move is None and shard.nodes("leaving"):
                     stays = tuple(replace(r, state="active") if r.state == "leaving" else r for r in shard.replicas)
-                    await self.admin.place_shard(info.schema.uuid, shard.shard_id, shard.epoch, stays, self.soon(10.0))
+                    with suppress(OmenDBError):  # it has begun to move: then it is no longer this one's to mend
+                        await self.admin.place_shard(
+                            info.schema.uuid, shard.shard_id, shard.epoch, stays, self.soon(10.0)
+                        )
 
     def _settled(self) -> bool:
         """V11: nothing moves, and every shard has as many active replicas as it should, each on a node of its own."""

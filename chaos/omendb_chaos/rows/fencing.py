@@ -23,6 +23,7 @@ from omendb_chaos.checkers.linearizability import Register, check
 from omendb_chaos.fleet.possible import DIMENSION, vector_of
 from omendb_chaos.fleet.replicas import soon, topology_of, with_coordinators
 from omendb_chaos.fleet.running import START_S, running_fleet
+from omendb_chaos.rows.convergence import environment
 from omendb_chaos.rows.histories import IDS, History
 from omendb_chaos.rows.outcome import Budget, Outcome, dice
 from omendb_common.clock import SystemClock
@@ -64,7 +65,11 @@ def run(seed: int, budget: Budget) -> Outcome:
     outcome = Outcome("R20", seed, budget)
     probes = Probes(Counter())
     kinds: Counter[str] = Counter()
-    with running_fleet(outcome, _SIZE) as fleet, fleet.client(timeout=START_S) as admin:
+    with (
+        environment({"OMENDB_COORDINATOR_MOVES_MAX": "0"}),  # the row moves them itself
+        running_fleet(outcome, _SIZE) as fleet,
+        fleet.client(timeout=START_S) as admin,
+    ):
         _make(admin)
         for number in range(_RUNS[budget]):
             rng = dice("R20", seed, number)

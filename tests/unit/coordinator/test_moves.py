@@ -217,6 +217,18 @@ def test_a_node_that_drains_gives_everything_away_as_much_at_a_time_as_is_allowe
     assert planned(log, limits=replace(LIMITS, moves_max=9, moves_per_node_max=2)) == []
 
 
+def test_with_no_move_allowed_none_begins_whatever_the_reason() -> None:
+    log = cluster("d1", "d2", "d3", "d4", "d5")
+    for n in range(3):
+        log.create(f"c{n}", ["d1", "d2", "d3"])
+    never = replace(LIMITS, moves_max=0)
+    assert told(planned(log))[0][-1] == "balance" and planned(log, limits=never) == []
+    log.add("drain", node_id="d1", draining=True)
+    assert planned(log, limits=never) == []
+    down(log, "d2")
+    assert planned(log, 1e6, limits=never) == []
+
+
 def test_a_move_to_a_node_that_went_down_is_given_up() -> None:
     log = cluster("d1", "d2", "d3", "d4")
     log.create("docs", ["d1", "d2", "d3"])
