@@ -141,11 +141,9 @@ def _search_live(collection: Collection, corpus: Corpus, number: int) -> None:
 
 def _shake(fleet: Fleet, client: Client, say: Callable[[str], None]) -> Iterator[Shake]:
     """Kill a data node, the router that this client speaks with, and the Raft leader; bring each back."""
-    # By every address that a client may have it under: frames go to the port of REST.
-    routers = {router.address(p): router.name for router in fleet.plan.of("router") for p in ("http", "grpc")}
     victims: list[tuple[str, Callable[[], str]]] = [
         ("a data node", lambda: fleet.plan.of("datanode")[0].name),
-        ("the router in use", lambda: routers[client.router]),
+        ("the router in use", lambda: fleet.router_at(client.router)),
         ("the Raft leader", fleet.leader),
     ]
     for what, choose in victims:

@@ -111,6 +111,14 @@ class Fleet:
         """The routers, for a client."""
         return [f"grpc://{router.address('grpc')}" for router in self.plan.of("router")]
 
+    def router_at(self, address: str) -> str:
+        """The name of the router that a client knows by one of its addresses; NotFoundError when there is none."""
+        for router in self.plan.of("router"):
+            # Frames go to the port of REST.
+            if address in (router.address("http"), router.address("grpc")):
+                return router.name
+        raise NotFoundError(f"no router at {address!r}", field="address")
+
     def client(self, **arguments: Any) -> Client:
         """A client that knows every router."""
         from omendb.client import Client

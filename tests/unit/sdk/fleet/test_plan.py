@@ -57,6 +57,14 @@ def test_a_plan_is_kept_and_read_back(tmp_path: Path) -> None:
         Fleet.open(tmp_path / "fleet")
 
 
+def test_a_router_is_known_by_the_address_of_every_face(tmp_path: Path) -> None:
+    fleet = Fleet.make(tmp_path / "fleet", FleetSize(1, 2, 1), usual_ports=False)
+    for router in fleet.plan.of("router"):
+        assert {fleet.router_at(router.address(face)) for face in ("http", "grpc")} == {router.name}
+    with pytest.raises(NotFoundError):
+        fleet.router_at(fleet.plan.node("d1").address("data"))
+
+
 def test_a_fleet_grows_and_does_not_shrink(tmp_path: Path) -> None:
     made = Fleet.make(tmp_path / "fleet", FleetSize(1, 1, 1), usual_ports=False).plan
     more = Fleet.make(tmp_path / "fleet", FleetSize(1, 2, 3)).plan
