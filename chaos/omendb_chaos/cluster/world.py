@@ -279,6 +279,7 @@ class World:
             await asyncio.sleep(_OPERATOR_S)
         reader = self.client(99, Load(ids, 0, 1.0, (5.0, 5.0)))
         if self.options.repair is not None:
+            self.admin_work(self._keep_putting_right())
             await self.until(self._settled, "every shard has its replicas again", SETTLED_S)
             await self.until(lambda: not self.differences(ids), "replicas are equal, with nobody reading", EQUAL_S)
         await self.until_read(reader, ids)
@@ -291,6 +292,12 @@ class World:
             # A router asks who was quickest lately, and forgets that in time: so every replica has its turn.
             await asyncio.sleep(_TURN_S)
         await reader.process.spawn(reader.search(_MAJORITY))
+
+    async def _keep_putting_right(self) -> None:
+        """An operator who looks again and again: what was marked as leaving during a move shows when that has ended."""
+        while not self._settled():
+            await asyncio.sleep(_OPERATOR_S)
+            await self._put_right()
 
     async def _put_right(self) -> None:
         """What an operator does when the weather is good again: nothing drains, and no replica leaves for nowhere."""

@@ -81,7 +81,10 @@ class Move:
 
     def apply(self, image: Image) -> None:
         """Do it to ``image``."""
-        image.entries(self.src_folder).pop(self.src, None)
+        source = image.entries(self.src_folder)
+        # The old name may have been given anew, and durably, before the new folder was synced: that one stays.
+        if source.get(self.src) == self.node:
+            del source[self.src]
         image.entries(self.folder)[self.name] = self.node
 
 

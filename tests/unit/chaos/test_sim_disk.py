@@ -280,3 +280,19 @@ def test_a_power_cut_now_keeps_what_was_synced_and_may_lose_the_rest() -> None:
     assert left == {b"synced", b"synced and not"}
     assert names == {("/log",), ("/log", "/new")}
     assert disk.peek("/log") == b"synced and not"
+
+
+def test_a_rename_that_lasts_late_leaves_what_has_its_old_name_by_now() -> None:
+    disk = SimDisk()
+    for folder in ("/here", "/there"):
+        disk.mkdir(folder)
+    disk.sync_dir("/")
+    disk.write_file("/here/name", [b"old"])
+    disk.sync_dir("/here")
+    disk.rename("/here/name", "/there/name")
+    disk.sync_dir("/here")
+    disk.write_file("/here/name", [b"new"])
+    disk.sync_dir("/here")
+    left = [disk.power_cut(random.Random(seed)) for seed in range(40)]
+    assert all(survivor.exists("/here/name") for survivor in left)
+    assert {survivor.exists("/there/name") for survivor in left} == {True, False}
