@@ -342,7 +342,9 @@ class Listed:
     error: OmenDBError | None = None
 
 
-Task = Literal["flush", "compact", "wait_until_indexed", "stats", "next_auto_id", "verify", "repair", "note_repaired"]
+Task = Literal[
+    "flush", "compact", "wait_until_indexed", "stats", "next_auto_id", "verify", "scrub", "repair", "note_repaired"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +352,7 @@ class Maintain:
     """Work or a question about one replica as a whole.
 
     ``verify``: compare it with the other replicas of the shard now; ``repair``: and bring all together (P12).
+    ``scrub``: read every byte of its segments from the disk now; one that is damaged answers nothing more.
     ``note_repaired``: all were found equal ``through`` a stamp, which the replica is to remember (P13).
     """
 

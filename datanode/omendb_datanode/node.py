@@ -129,6 +129,7 @@ class DataNodeProcess:
             admit=self._check_lag,
             care=lambda shard, repair: self.repairer.on_request(shard, repair),
             damaged=lambda shard: self.scrubber.suspect(shard),
+            scrub=lambda shard: self.scrubber.on_request(shard),
         )
         self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)

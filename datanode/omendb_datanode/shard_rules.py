@@ -104,6 +104,7 @@ class ShardRules:
         admit: asked before every call; raises ResourceExhaustedError when the node is behind.
         care: compares the replica of a shard with all others, and with True brings them together; what it found.
         damaged: told of a shard when a call met damage there.
+        scrub: reads all files of the replica of a shard now; what is damaged.
     """
 
     def __init__(
@@ -116,10 +117,12 @@ class ShardRules:
         admit: Callable[[], None] = lambda: None,
         care: Callable[[ShardRef, bool], Awaitable[Any]] | None = None,
         damaged: Callable[[ShardRef], None] = lambda _: None,
+        scrub: Callable[[ShardRef], Awaitable[Any]] | None = None,
     ) -> None:
         self._admit = admit
         self._care = care or _alone
         self._damaged = damaged
+        self._scrub = scrub or _unread
         self._replicas = replicas
         self._clock = clock
         self._threads = threads
@@ -217,6 +220,8 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             if call.task in ("verify", "repair"):
                 return Maintained(Verdict.OK, await self._care(call.shard, call.task == "repair"))
+            if call.task == "scrub":
+                return Maintained(Verdict.OK, await self._scrub(call.shard))
             if call.task == "note_repaired":
                 # From a clock that is ahead it would let the floor rise above the stamps of writes to come.
                 self._check_clock(call.through)
@@ -421,6 +426,10 @@ def _select(replica: Replica, call: Select) -> Selected:
 async def _alone(shard: ShardRef, repair: bool) -> Any:
     """A replica without others is equal to all of them."""
     return {"through": 0, "equal": True, "members": {}}
+
+
+async def _unread(shard: ShardRef) -> Any:
+    raise UnavailableError("nothing here reads files again", field=f"{shard.collection_uuid}.{shard.shard_id}")
 
 
 def _maintain(hosted: Hosted, call: Maintain, deadline: Deadline) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omendb_common.clock import SystemClock
@@ -25,18 +26,21 @@ class ShardReport:
     """What the replica on ``node_id`` found when it compared itself with all others of its shard.
 
     ``found``: ``through``, ``equal``, ``pulled``, ``pushed``, and ``members``, by node what differs or why that is not
-    known. None, with a ``problem``, when no replica answered.
+    known. None, with a ``problem``, when no replica answered. ``damage``, by node: what its disk holds otherwise than
+    it was written, each with ``path``, ``offset`` and ``problem``; ``unread``, by node: why its files were not read.
     """
 
     shard_id: int
     node_id: str
     found: dict[str, Any] | None
     problem: str = ""
+    damage: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
 
     @property
     def equal(self) -> bool:
-        """Whether every replica of the shard was compared, and all hold the same."""
-        return self.found is not None and bool(self.found["equal"])
+        """Whether every replica of the shard was compared, all hold the same, and no file is damaged or unread."""
+        return self.found is not None and bool(self.found["equal"]) and not self.damage and not self.unread
 
 
 def check_replicas(
@@ -45,26 +49,35 @@ def check_replicas(
     timeout_s: float,
     *,
     repair: bool = False,
+    files: bool = False,
     tls: TlsFiles | None = None,
     node_id: str = "omendb-cli",
 ) -> list[ShardReport]:
     """Compare the replicas of every shard of a collection, and with ``repair`` bring them together.
 
     Args:
+        files: have every replica read all of its files as well. What is damaged on a disk need not show in what a data
+            node remembers of it.
         node_id: the router whom the certificate in ``tls`` names.
 
     Raises:
         NotFoundError: there is no such collection.
         UnavailableError, DeadlineExceededError: no coordinator answers.
     """
-    return asyncio.run(_check(coordinators, collection, timeout_s, "repair" if repair else "verify", tls, node_id))
+    return asyncio.run(_check(coordinators, collection, timeout_s, _Wanted(repair, files, tls, node_id)))
 
 
-async def _check(
-    coordinators: Sequence[str], collection: str, timeout_s: float, task: Task, tls: TlsFiles | None, node_id: str
-) -> list[ShardReport]:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    repair: bool
+    files: bool
+    tls: TlsFiles | None
+    node_id: str
+
+
+async def _check(coordinators: Sequence[str], collection: str, timeout_s: float, wanted: _Wanted) -> list[ShardReport]:
     deadline = Deadline.after(SystemClock(), timeout_s)
-    client = CoordinatorClient(coordinators, tls, name=node_id)
+    client = CoordinatorClient(coordinators, wanted.tls, name=wanted.node_id)
     await client.start()
     try:
         topology = await client.refresh(0, deadline)
@@ -75,45 +88,77 @@ async def _check(
 
     async def one(shard: Shard) -> ShardReport:
         async with turns:
-            return await _of_shard(topology, info, shard, task, deadline, tls, node_id)
+            return await _OfShard(topology, info, shard, deadline, wanted).report()
 
     return list(await asyncio.gather(*map(one, info.shards)))
 
 
-async def _of_shard(
-    topology: Topology,
-    info: CollectionInfo,
-    shard: Shard,
-    task: Task,
-    deadline: Deadline,
-    tls: TlsFiles | None,
-    node_id: str,
-) -> ShardReport:
-    problems = []
-    call = Maintain(ShardRef(info.schema.uuid, shard.shard_id, shard.epoch, 0), task)
-    for member in filter(None, map(topology.members.get, shard.nodes("active"))):
+class _OfShard:
+    """Asks the replicas of one shard."""
+
+    def __init__(
+        self, topology: Topology, info: CollectionInfo, shard: Shard, deadline: Deadline, wanted: _Wanted
+    ) -> None:
+        self._topology = topology
+        self._shard = shard
+        self._ref = ShardRef(info.schema.uuid, shard.shard_id, shard.epoch, 0)
+        self._members = [m for m in map(topology.members.get, shard.nodes("active")) if m is not None]
+        self._deadline = deadline
+        self._wanted = wanted
+
+    async def report(self) -> ShardReport:
+        # Files second: a replica that is damaged leaves the shard, and a comparison then waits for another map.
+        compared = await self._compared()
+        if not self._wanted.files:
+            return compared
+        damage, unread = await self._read()
+        return replace(compared, damage=damage, unread=unread)
+
+    async def _compared(self) -> ShardReport:
+        problems = []
+        for member in self._members:
+            try:
+                found = await self._ask(member, "repair" if self._wanted.repair else "verify")
+            except OmenDBError as error:
+                problems.append(f"{member.node_id}: {error}")
+                continue
+            return ShardReport(self._shard.shard_id, member.node_id, found)
+        return ShardReport(self._shard.shard_id, "", None, "; ".join(problems) or "no replica is active")
+
+    async def _read(self) -> tuple[dict[str, list[dict[str, Any]]], dict[str, str]]:
+        """Have every replica read its files."""
+        damage: dict[str, list[dict[str, Any]]] = {}
+        unread: dict[str, str] = {}
+
+        async def one(member: Member) -> None:
+            try:
+                found = await self._ask(member, "scrub")
+            except OmenDBError as error:
+                unread[member.node_id] = str(error)
+                return
+            if found["damage"]:
+                damage[member.node_id] = list(found["damage"])
+
+        await asyncio.gather(*map(one, self._members))
+        return dict(sorted(damage.items())), dict(sorted(unread.items()))
+
+    async def _ask(self, member: Member, task: Task) -> dict[str, Any]:
+        async with self._connected(member) as node:
+            answer = await node.maintain(Maintain(self._ref, task), self._deadline)
+        if answer.verdict is not Verdict.OK:
+            raise answer.error or OmenDBError(f"it answers {answer.verdict.name}", field="shard")
+        found: dict[str, Any] = answer.value
+        return found
+
+    @asynccontextmanager
+    async def _connected(self, member: Member) -> AsyncIterator[RemoteDataNode]:
+        wanted = self._wanted
+        identity = FrameIdentity(self._topology.cluster_id, "router", wanted.node_id)
+        node = RemoteDataNode(member.address, identity=identity, node_id=member.node_id, tls=wanted.tls, connections=1)
         try:
-            answer = await _ask(topology, member, call, deadline, tls, node_id)
-        except OmenDBError as error:
-            problems.append(f"{member.node_id}: {error}")
-            continue
-        return ShardReport(shard.shard_id, member.node_id, answer)
-    return ShardReport(shard.shard_id, "", None, "; ".join(problems) or "no replica is active")
-
-
-async def _ask(
-    topology: Topology, member: Member, call: Maintain, deadline: Deadline, tls: TlsFiles | None, node_id: str
-) -> dict[str, Any]:
-    identity = FrameIdentity(topology.cluster_id, "router", node_id)
-    node = RemoteDataNode(member.address, identity=identity, node_id=member.node_id, tls=tls, connections=1)
-    try:
-        answer = await node.maintain(call, deadline)
-    finally:
-        await node.close()
-    if answer.verdict is not Verdict.OK:
-        raise answer.error or OmenDBError(f"it answers {answer.verdict.name}", field="shard")
-    found: dict[str, Any] = answer.value
-    return found
+            yield node
+        finally:
+            await node.close()
 
 
 __all__ = ["ShardReport", "check_replicas"]

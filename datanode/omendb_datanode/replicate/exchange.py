@@ -57,6 +57,7 @@ DEPTH_MIN = 10
 _STEP = 5
 _TRIES = 6
 _LISTED_MAX = 4096
+_IDS_TOLD = 20
 # A record that differs costs about so much before it is read: ids, stamps and digests of its leaf, on both sides.
 _ENTRY_BYTES = 48
 
@@ -84,7 +85,7 @@ class Exchanged:
 
     Of the last comparison: ``differing``, ids that should be equal through the stamp and are not; ``young``, those
     that are too young to tell; ``leaves`` of the tree with a differing id; ``collided``, ids with the same stamps and
-    other content.
+    other content; ``ids``, some of those that differ.
     """
 
     through: int
@@ -97,6 +98,7 @@ class Exchanged:
     collided: int = 0
     records: int = 0
     peer_repaired_through: int = 0
+    ids: tuple[int | str, ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -156,7 +158,7 @@ class Exchange:
         """
         self._done = Exchanged(through)
         for _ in range(PASSES_MAX if repair else 1):
-            self._done = replace(self._done, differing=0, young=0, leaves=0, collided=0)
+            self._done = replace(self._done, differing=0, young=0, leaves=0, collided=0, ids=())
             sent = self._done.pulled + self._done.pushed
             await self._compare(through, repair)
             if self._done.equal or self._done.pulled + self._done.pushed == sent:
@@ -236,6 +238,7 @@ class Exchange:
             young=done.young + found.young,
             leaves=done.leaves + leaves,
             collided=done.collided + len(found.collided),
+            ids=_some(done.ids, found),
         )
         if len(found.collided):
             some = found.collided.slice(0, 3).to_list()
@@ -319,6 +322,12 @@ def _children(nodes: Int64, levels: int) -> Int64:
 def _differ(here: Summed, there: Summed) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     found = (here.counts != there.counts) | (here.first != there.first) | (here.second != there.second)
     return np.asarray(found, np.bool_)
+
+
+def _some(told: tuple[int | str, ...], found: Differences) -> tuple[int | str, ...]:
+    """A few ids that differ: those told before, and new ones for as long as there is room."""
+    lists = [ids.slice(0, _IDS_TOLD).to_list() for ids in (found.pull, found.push, found.collided)]
+    return tuple(dict.fromkeys((*told, *lists[0], *lists[1], *lists[2])))[:_IDS_TOLD]
 
 
 def _size_of(batch: WriteBatch) -> int:

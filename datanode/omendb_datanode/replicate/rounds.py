@@ -173,6 +173,7 @@ def _told(found: Exchanged | str) -> dict[str, Any]:
         "differing": found.differing,
         "young": found.young,
         "collided": found.collided,
+        "ids": list(found.ids),
     }
 
 

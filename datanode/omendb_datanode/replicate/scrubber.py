@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from omendb_common.clock import Clock
-from omendb_common.errors import CorruptionError, OmenDBError
+from omendb_common.errors import CorruptionError, OmenDBError, UnavailableError
 from omendb_common.shard_calls import ShardRef
 from omendb_common.topology import Shard
 from omendb_common.wire.unending import Unending
@@ -82,6 +83,19 @@ class Scrubber:
                 self._due_s[opened.hosted.replica] = 0.0
                 self._wake.set()
 
+    async def on_request(self, shard: ShardRef) -> dict[str, Any]:
+        """Read the replica of a shard now, and say what is damaged: ``damage``, with ``path``, ``offset``, ``problem``.
+
+        Raises:
+            UnavailableError: the shard has no open replica here.
+            OmenDBError, OSError: the disk could not be read.
+        """
+        for opened in self._opened():
+            if opened.key.shard == (shard.collection_uuid, shard.shard_id):
+                problems = await self._read(opened)
+                return {"damage": [{"path": p.path, "offset": p.offset, "problem": str(p)} for p in problems]}
+        raise UnavailableError("no replica of the shard is open here", field="shard", mend="look at the newest map")
+
     async def _run(self) -> None:
         while True:
             self._wake.clear()
@@ -102,20 +116,22 @@ class Scrubber:
         for one in opened:
             if self._due_s[one.hosted.replica] <= self._clock.mono_s():
                 self._due_s[one.hosted.replica] = self._clock.mono_s() + self._settings.scrub_s
-                await self._read(one)
+                try:
+                    await self._read(one)
+                except (OmenDBError, OSError) as error:  # closed meanwhile, or the disk does not answer: tried again
+                    _log.warning("reading %s again: %s", one.key.name, error)
         await self._tell()
 
-    async def _read(self, opened: OpenShard) -> None:
-        try:
-            problems = await self._scrub(opened.hosted.replica)
-            self.scrubs += 1
-            if problems:
-                self.damaged += 1
-                for problem in problems[1:]:
-                    _log.error("replica %s: %s", opened.key.name, problem)
-                await self._condemn(opened, problems[0])
-        except (OmenDBError, OSError) as error:  # closed meanwhile, or the disk does not answer: it is tried again
-            _log.warning("reading %s again: %s", opened.key.name, error)
+    async def _read(self, opened: OpenShard) -> Sequence[CorruptionError]:
+        problems = await self._scrub(opened.hosted.replica)
+        self.scrubs += 1
+        if problems:
+            self.damaged += 1
+            for problem in problems[1:]:
+                _log.error("replica %s: %s", opened.key.name, problem)
+            await self._condemn(opened, problems[0])
+            self._wake.set()
+        return problems
 
     async def _tell(self) -> None:
         """Tell of ruined replicas, again and again: another map may allow what the present one does not."""

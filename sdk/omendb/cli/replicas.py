@@ -1,4 +1,4 @@
-"""``omendb cluster verify`` and ``repair``: whether the replicas of a collection are equal, and made so."""
+"""``omendb cluster verify`` and ``repair``: whether the replicas of a collection are sound and equal, and made so."""
 
 from __future__ import annotations
 
@@ -37,14 +37,18 @@ def verify(
     tls_key: Key = None,
     router: Router = ROUTER,
     timeout: Timeout = 300.0,
+    files: Annotated[
+        bool, typer.Option("--files/--no-files", help="Have every data node read its files from the disk, too.")
+    ] = True,
     json: AsJson = False,
 ) -> None:
-    """Compare all replicas of COLLECTION by their hash trees; ends with 1 unless all are there and equal.
+    """Read all files of COLLECTION and compare its replicas by their hash trees; 1 unless all are sound and equal.
 
-    Changes nothing. What is younger than the settling time of the data nodes is left out.
+    Writes nothing. A replica with a damaged file answers nothing more, and is made anew from the others. What is
+    younger than the settling time of the data nodes is left out.
     """
     place = place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router)
-    _tell(_check(place, collection, timeout, repair=False), json)
+    _tell(_check(place, collection, timeout, files=files), json)
 
 
 @reported
@@ -64,11 +68,17 @@ def repair(
     _tell(_check(place, collection, timeout, repair=True), json)
 
 
-def _check(place: Place, collection: str, timeout_s: float, *, repair: bool) -> list[ShardReport]:
+def _check(
+    place: Place, collection: str, timeout_s: float, *, repair: bool = False, files: bool = False
+) -> list[ShardReport]:
     from omendb_common.wire.replica_check import check_replicas  # here: other commands need no network
 
     return check_replicas(
-        place.coordinators, collection, timeout_s, repair=repair, tls=place.tls, node_id=place.node_id
+        *(place.coordinators, collection, timeout_s),
+        repair=repair,
+        files=files,
+        tls=place.tls,
+        node_id=place.node_id,
     )
 
 
@@ -82,6 +92,9 @@ def _tell(reports: list[ShardReport], json: bool) -> None:
             for row in _rows(report):
                 rows.add_row(*row)
         out.print(rows)
+        for report in reports:
+            for line in _lines(report):
+                out.print(escape(line), soft_wrap=True)
         out.print("all replicas are equal" if equal else "not all replicas are known to be equal")
     if not equal:
         raise typer.Exit(FAULT)
@@ -101,6 +114,24 @@ def _rows(report: ShardReport) -> list[list[str]]:
         numbers = [str(found.get(key, "")) for key in ("records", "leaves", "differing")]
         rows.append([shard, report.node_id, name, told, *numbers, sent])
     return rows
+
+
+def _lines(report: ShardReport) -> list[str]:
+    """What does not fit into a table: damaged files, files that nobody could read, and which points differ."""
+    shard = f"shard {report.shard_id}"
+    lines = [
+        f"{shard}: {node} is damaged, and is made anew from the others: {found['problem']}"
+        for node, damage in report.damage.items()
+        for found in damage
+    ]
+    lines += [f"{shard}: {node} did not read its files: {why}" for node, why in report.unread.items()]
+    members = {} if report.found is None else report.found["members"]
+    for name, found in members.items():
+        if found.get("ids"):
+            more = ", ..." if found["differing"] > len(found["ids"]) else ""
+            ids = ", ".join(map(str, found["ids"]))
+            lines.append(f"{shard}: {report.node_id} and {name} differ in {ids}{more}")
+    return lines
 
 
 __all__ = ["repair", "verify"]

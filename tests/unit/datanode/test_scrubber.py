@@ -12,7 +12,7 @@ import pytest
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import CorruptionError, InvalidArgumentError
-from omendb_common.shard_calls import Sums, Verdict
+from omendb_common.shard_calls import Maintain, Maintained, Sums, Verdict
 from omendb_common.topology import Shard
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
@@ -126,6 +126,32 @@ def test_a_call_that_meets_damage_has_the_whole_replica_read(tmp_path: Path) -> 
         assert told.lost == [(ReplicaKey(U1, 0), 3)]
         threads.close()
         await again.stop()
+
+    asyncio.run(story())
+
+
+def test_whoever_asks_is_told_which_file_is_damaged_and_where(tmp_path: Path) -> None:
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"), collection("b", U2, 3, ME, "d2"))))
+        await hosted.start()
+        told = Told()
+        keeper = scrubber(hosted, told)
+        replica, _ = sealed(hosted, U1), sealed(hosted, U2)
+        rules = ShardRules(hosted, CLOCK, EngineThreads(), scrub=keeper.on_request)
+
+        async def asked(uid: str) -> Maintained:
+            return await rules.maintain(Maintain(ref(uid, 3), "scrub"), Deadline.after(CLOCK, 20))
+
+        assert (await asked(U1)).value == {"damage": []}
+        flip(replica, "vectors*.arrow")
+        ((found,),) = ((await asked(U1)).value).values()
+        assert found["path"].startswith(replica.path) and found["path"].endswith(".arrow")
+        assert found["offset"] == 0 and "checksum" in found["problem"]
+        assert (await asked(U1)).verdict is not Verdict.OK, "it answers nothing more"
+        assert (await asked(U2)).value == {"damage": []}
+        await keeper.look()
+        assert told.lost == [(ReplicaKey(U1, 0), 3)]
+        await hosted.stop()
 
     asyncio.run(story())
 
