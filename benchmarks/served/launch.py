@@ -31,7 +31,7 @@ def launch(server: str, mode: str, folder: Path, port: int, python: Path) -> Lau
     at = ["--host", HOST, "--port", str(port)]
     match server:
         case "omendb":
-            listen = ["--http", f"{HOST}:0", "--grpc", f"{HOST}:{port}", "--metrics-listen", f"{HOST}:0"]
+            listen = ["--http", f"{HOST}:{port}", "--grpc", f"{HOST}:0", "--metrics-listen", f"{HOST}:0"]
             return Launch([str(python), "-m", "omendb_server", data, *listen])
         case "chroma":
             return Launch([str(programs / "chroma"), "run", "--path", data, *at])

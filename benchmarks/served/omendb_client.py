@@ -34,7 +34,7 @@ class OmenDBServed:
         self._effort = self.efforts[-1]
 
     def connect(self, address: str) -> None:
-        self._client = omendb.Client([f"grpc://{one}" for one in address.split(",")], timeout=CALL_LIMIT_S)
+        self._client = omendb.Client([f"http://{one}" for one in address.split(",")], timeout=CALL_LIMIT_S)
         self._client.list_collections()
 
     def server_version(self) -> str:

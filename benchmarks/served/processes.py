@@ -112,7 +112,7 @@ class FleetServer:
     @property
     def address(self) -> str:
         """Every router."""
-        return ",".join(router.address("grpc") for router in self._fleet.plan.of("router"))
+        return ",".join(router.address("http") for router in self._fleet.plan.of("router"))
 
     def start(self) -> None:
         """Start all processes, and wait until they serve."""

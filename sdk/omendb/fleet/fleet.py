@@ -109,7 +109,7 @@ class Fleet:
 
     def urls(self) -> list[str]:
         """The routers, for a client."""
-        return [f"grpc://{router.address('grpc')}" for router in self.plan.of("router")]
+        return [f"http://{router.address('http')}" for router in self.plan.of("router")]
 
     def router_at(self, address: str) -> str:
         """The name of the router that a client knows by one of its addresses; NotFoundError when there is none."""
