@@ -33,6 +33,7 @@ from omendb_common.wire.coalesce import Coalescer
 from omendb_common.wire.frame_client import FrameClient
 from omendb_common.wire.frame_connection import FrameIdentity
 from omendb_common.wire.frames import FrameLimits, FrameStats
+from omendb_common.wire.joined_calls import JoinedLookups, JoinedSearches
 from omendb_common.wire.shard_wire import Answer, Call, decode_answer, encode_call
 
 CONNECTIONS = 2
@@ -63,7 +64,7 @@ class RemoteDataNode:
             identity: who this process is.
             node_id: the data node that must answer there; empty: any.
             tls: files for mutual TLS; None speaks in the clear.
-            coalesce: whether searches of one kind travel together.
+            coalesce: whether searches, and look-ups, of one kind travel together.
 
         Raises:
             InvalidArgumentError: a malformed address, or unusable TLS files.
@@ -77,7 +78,8 @@ class RemoteDataNode:
             limits=limits,
             stats=stats,
         )
-        self._coalescer = Coalescer(self._search) if coalesce else None
+        self._searches = Coalescer(self._search, JoinedSearches()) if coalesce else None
+        self._lookups = Coalescer(self._lookup, JoinedLookups()) if coalesce else None
 
     @property
     def address(self) -> str:
@@ -91,8 +93,10 @@ class RemoteDataNode:
 
     async def close(self) -> None:
         """End every connection and every call."""
-        if self._coalescer is not None:
-            await self._coalescer.close()
+        if self._searches is not None:
+            await self._searches.close()
+        if self._lookups is not None:
+            await self._lookups.close()
         await self._frames.close()
 
     async def apply(self, call: Apply, deadline: Deadline) -> Applied:
@@ -101,13 +105,15 @@ class RemoteDataNode:
 
     async def search(self, call: Search, deadline: Deadline) -> ShardHits:
         """Search."""
-        if self._coalescer is not None:
-            return await self._coalescer.search(call, deadline)
+        if self._searches is not None:
+            return await self._searches.ask(call, deadline)
         return await self._search(call, deadline)
 
     async def lookup(self, call: Lookup, deadline: Deadline) -> Looked:
         """Look ids up."""
-        return cast(Looked, await self._ask(call, deadline))
+        if self._lookups is not None:
+            return await self._lookups.ask(call, deadline)
+        return await self._lookup(call, deadline)
 
     async def score(self, call: Score, deadline: Deadline) -> Scored:
         """Score ids."""
@@ -139,6 +145,9 @@ class RemoteDataNode:
 
     async def _search(self, call: Search, deadline: Deadline) -> ShardHits:
         return cast(ShardHits, await self._ask(call, deadline))
+
+    async def _lookup(self, call: Lookup, deadline: Deadline) -> Looked:
+        return cast(Looked, await self._ask(call, deadline))
 
     async def _ask(self, call: Call, deadline: Deadline) -> Answer:
         method, message, attachments = encode_call(call)
