@@ -23,6 +23,7 @@ DIMENSION = 8
 BATCH = 20
 NAME = "points"
 PATIENCE_S = 90.0
+AVAILABLE = 0.999
 
 
 @contextmanager
@@ -83,6 +84,16 @@ def at_rest(status: dict[str, Any], nodes: set[str]) -> bool:
 def wait_rest(fleet: Fleet, nodes: set[str], more: Callable[[dict[str, Any]], bool] = lambda _: True) -> None:
     """Wait until the fleet's replicas are where they should be."""
     fleet.wait_status(lambda status: at_rest(status, nodes) and more(status), PATIENCE_S, "every replica in its place")
+
+
+def check_available(what: str, report: TrafficReport) -> None:
+    """Of all calls at least 99.9 % succeeded within the client's deadline, with the retries it makes by itself."""
+    calls, again = report.begun + report.searches, report.writes_again + report.searches_again
+    print(
+        f"\n{what}: {calls} calls ({report.begun} writes), {again} failed in their deadline; the longest write took "
+        f"{report.pause_write_s:.2f} s, the longest search {report.pause_search_s:.2f} s"
+    )
+    assert again <= calls * (1 - AVAILABLE), (again, calls, report.errors)
 
 
 def check_kept(fleet: Fleet, report: TrafficReport) -> None:

@@ -9,7 +9,7 @@ import pytest
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
 from omendb_chaos.fleet.replicas import topology_of
-from tests.cluster.moving import DIMENSION, NAME, check_kept, fleet_of, places, traffic_on, wait_rest
+from tests.cluster.moving import DIMENSION, NAME, check_available, check_kept, fleet_of, places, traffic_on, wait_rest
 
 
 def test_add_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +27,4 @@ def test_add_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         report = traffic.stop()
         assert sorted(places(topology_of(fleet)).values()) == [3, 3, 3, 3]
         check_kept(fleet, report)
+        check_available("a node comes", report)

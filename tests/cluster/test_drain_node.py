@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from omendb.cli.main import app
 from omendb_chaos.fleet.replicas import topology_of
-from tests.cluster.moving import DIMENSION, NAME, check_kept, fleet_of, places, traffic_on, wait_rest
+from tests.cluster.moving import DIMENSION, NAME, check_available, check_kept, fleet_of, places, traffic_on, wait_rest
 
 
 def test_drain_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,3 +25,4 @@ def test_drain_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         report = traffic.stop()
         assert places(topology_of(fleet))[leaves] == 0
         check_kept(fleet, report)
+        check_available("a node is drained", report)

@@ -11,7 +11,16 @@ from omendb.fleet.fleet import Fleet
 from omendb_chaos.fleet.replicas import soon, topology_of, with_coordinators
 from omendb_common.errors import OmenDBError
 from omendb_common.ring import RING
-from tests.cluster.moving import DIMENSION, NAME, PATIENCE_S, check_kept, fleet_of, traffic_on, wait_rest
+from tests.cluster.moving import (
+    DIMENSION,
+    NAME,
+    PATIENCE_S,
+    check_available,
+    check_kept,
+    fleet_of,
+    traffic_on,
+    wait_rest,
+)
 
 NODES = {"d1", "d2", "d3"}
 
@@ -49,6 +58,7 @@ def test_split_under_load(tmp_path: Path) -> None:
         shards = topology_of(fleet).collection(NAME).shards
         assert [(s.low * 4 // RING, s.high * 4 // RING) for s in shards] == [(0, 1), (1, 2), (2, 3), (3, 4)]
         check_kept(fleet, report)
+        check_available("splits, and a node killed", report)
         points = client.collection(NAME)
         ids = {batch * 20 + n for batch in report.acknowledged for n in range(20)}
         assert len(ids) <= points.count() <= len(ids) + 20 * (len(report.acknowledged) + 100)
