@@ -130,6 +130,8 @@ class Shard:
     count: calls under an epoch below it are refused (P15). ``repaired_through``: all replicas were found equal up to
     this stamp (P12). ``gc_floor``: deletions at or below it may be forgotten (P13). These two leave the epoch alone.
     ``split``: it becomes two. Other members end a split, and a shard that splits has all its replicas active.
+    ``copied_fence``: in a catalog that was restored from a copy, the fence that the copy knew; a replica that knows a
+    newer one of the lost catalog's served other members since.
     """
 
     shard_id: int
@@ -142,6 +144,7 @@ class Shard:
     move: Move | None = None
     fence: int = 0
     split: Split | None = None
+    copied_fence: int = 0
 
     @property
     def old(self) -> frozenset[str]:
@@ -181,7 +184,9 @@ class Shard:
 class CollectionInfo:
     """A collection as the cluster knows it. ``shards`` are ordered by ``low`` and cover the ring.
 
-    ``partition_key``: the payload key that routes a point; None routes by id.
+    ``partition_key``: the payload key that routes a point; None routes by id. ``restored``: the revision at which it
+    was restored from a copy of the catalog, 0 for one that was made since: replicas from before that revision are
+    there or lost, and never made.
     """
 
     name: str
@@ -192,6 +197,7 @@ class CollectionInfo:
     read_quorum: int
     partition_key: str | None = None
     revision: int = 0
+    restored: int = 0
 
     def shard(self, shard_id: int) -> Shard:
         """The shard of that number; NotFoundError when there is none."""
@@ -205,7 +211,8 @@ class CollectionInfo:
 class Topology:
     """The whole catalog at one revision. ``aliases`` map a name to a collection's name.
 
-    ``moves_paused``: no move begins, and replicas that join are not filled.
+    ``moves_paused``: no move begins, and replicas that join are not filled. ``restored``: the revision with which the
+    catalog was last restored from a copy, 0 when it never was.
     """
 
     cluster_id: str
@@ -215,6 +222,7 @@ class Topology:
     members: Mapping[str, Member] = field(default_factory=dict)
     feature_level: int = 1
     moves_paused: bool = False
+    restored: int = 0
 
     def find(self, name: str) -> CollectionInfo | None:
         """The collection of that name or alias, or None."""
@@ -242,6 +250,7 @@ class Topology:
             "aliases": dict(self.aliases),
             "members": [member_to_json(m) for _, m in sorted(self.members.items())],
             **({"moves_paused": True} if self.moves_paused else {}),
+            **({"restored": self.restored} if self.restored else {}),
         }
 
     @staticmethod
@@ -264,6 +273,7 @@ class Topology:
             {m.node_id: m for m in members},
             int(value["feature_level"]),
             bool(value.get("moves_paused", False)),
+            int(value.get("restored", 0)),
         )
 
 
@@ -320,6 +330,7 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
                 **({} if s.move is None else {"move": _fields(s.move)}),
                 **({"fence": s.fence} if s.fence else {}),
                 **({} if s.split is None else {"split": {**_fields(s.split), "ready": list(s.split.ready)}}),
+                **({"copied_fence": s.copied_fence} if s.copied_fence else {}),
             }
             for s in info.shards
         ],
@@ -328,6 +339,7 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
         "read_quorum": info.read_quorum,
         "partition_key": info.partition_key,
         "revision": info.revision,
+        **({"restored": info.restored} if info.restored else {}),
     }
 
 
@@ -345,6 +357,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
             _move_from_json(s.get("move")),
             int(s.get("fence", 0)),
             _split_from_json(s.get("split")),
+            int(s.get("copied_fence", 0)),
         )
         for s in value["shards"]
     )
@@ -357,6 +370,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
         int(value["read_quorum"]),
         value["partition_key"],
         int(value["revision"]),
+        int(value.get("restored", 0)),
     )
 
 

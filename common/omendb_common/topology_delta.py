@@ -67,6 +67,8 @@ def apply_delta(old: Topology, delta: Mapping[str, Any]) -> Topology:
         members,
         int(delta["feature_level"]),
         bool(delta.get("moves_paused", old.moves_paused)),
+        # Whoever follows across a restoration is sent the whole.
+        old.restored,
     )
 
 

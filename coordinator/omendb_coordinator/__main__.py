@@ -9,8 +9,10 @@ from typing import Any
 
 from omendb_common.config import load_groups
 from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.feature_level import spoken_level
 from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
 from omendb_common.wire.process_loop import run_loop
+from omendb_coordinator import restoring
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.process import Options, parse_address, parse_peers, serve
 
@@ -48,12 +50,16 @@ def options_from(given: argparse.Namespace) -> Options:
         metrics_listen=parse_address(given.metrics_listen, "metrics_listen") if given.metrics_listen else None,
         tls=tls_files(given),
         settings=load_groups(GROUPS, given.config, None, overrides(given))["coordinator"],
+        level=spoken_level(os.environ),
     )
 
 
 def main() -> int:
     """Run; 0 after a signal, 2 when it cannot start as told, 1 for anything else."""
     try:
+        if sys.argv[1:2] == [restoring.COMMAND]:
+            restoring.run(sys.argv[2:])
+            return 0
         given = _parser().parse_args()
         options = options_from(given)
         log_as_told(given, "coordinator", options.node_id)

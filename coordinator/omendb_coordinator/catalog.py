@@ -5,10 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from omendb_common.errors import FormatVersionError, InvalidArgumentError, OmenDBError
+from omendb_common.feature_level import CURRENT, check_level
 from omendb_common.topology import Topology
-from omendb_coordinator import collection_changes, member_changes, move_changes, repair_changes, split_changes
+from omendb_coordinator import (
+    collection_changes,
+    member_changes,
+    move_changes,
+    repair_changes,
+    restored_changes,
+    split_changes,
+)
 from omendb_coordinator.collection_changes import Args, Change
 from omendb_coordinator.commands import (
     REQUESTS_REMEMBERED,
@@ -22,11 +31,13 @@ from omendb_coordinator.commands import (
 from omendb_coordinator.encoded import EncodedCollections
 from omendb_coordinator.state import CatalogState
 
-SNAPSHOT_FORMAT = 1
+SNAPSHOT_FORMAT = 2
+"""1: what the first release wrote, and still what is written. 2: of a catalog that was restored from a copy."""
 
 Operation = Callable[[CatalogState, int, Args], Change]
 
 OPERATIONS: Mapping[str, Operation] = {
+    "accept_restored": restored_changes.accept_restored,
     "advance_move": move_changes.advance_move,
     "advance_split": split_changes.advance_split,
     "alter_collection": collection_changes.alter_collection,
@@ -60,15 +71,26 @@ class Catalog:
     """A :class:`~omendb_coordinator.consensus.seam.StateMachine`.
 
     The state is one immutable value: a change makes another one, and whoever holds the old one is not disturbed.
-    ``listener`` is called where commands are applied, and must not block.
+    ``listener`` is called where commands are applied, and must not block. ``level``: what this member understands;
+    it stops at anything newer.
     """
 
-    def __init__(self, listener: Listener | None = None, *, remembered: int = REQUESTS_REMEMBERED) -> None:
+    def __init__(
+        self, listener: Listener | None = None, *, remembered: int = REQUESTS_REMEMBERED, level: int = CURRENT
+    ) -> None:
         self._state = CatalogState()
         self._requests = RequestMemory(remembered)
         self._encoded = EncodedCollections()
         self._listener = listener
         self._applied = 0
+        self._level = level
+
+    @staticmethod
+    def of(state: CatalogState, applied: int) -> Catalog:
+        """A catalog with that state after the entry ``applied``, which remembers no request."""
+        catalog = Catalog()
+        catalog._state, catalog._applied = state, applied
+        return catalog
 
     @property
     def state(self) -> CatalogState:
@@ -93,12 +115,13 @@ class Catalog:
         """Apply one committed command; what is refused comes back as a result.
 
         Raises:
-            FormatVersionError: a newer release made the command; this member must stop.
+            FormatVersionError: a newer release made the command, or the cluster uses more than this member
+                understands from now on; it must stop.
         """
         self._applied = index
         self._requests.forget(index)
         try:
-            what = Command.decode(command)
+            what = Command.decode(command, self._level)
         except FormatVersionError:
             raise
         except OmenDBError as problem:
@@ -115,6 +138,7 @@ class Catalog:
             result = encode_error(problem)
         else:
             result = encode_value(value)
+            check_level(self._level, self._state.topology.feature_level, "this coordinator")
         self._requests.remember(index, what.request_id, result)
         if self._listener is not None and self._state.topology is not before.topology:
             self._listener(self._state.topology, False)
@@ -123,7 +147,7 @@ class Catalog:
     def snapshot(self) -> bytes:
         """The whole state; equal states are equal bytes."""
         rest = replace(self._state, topology=replace(self._state.topology, collections={}))
-        told = to_bytes({"format": SNAPSHOT_FORMAT, "applied": self._applied, "state": rest.to_json()})
+        told = to_bytes({"format": snapshot_format(rest), "applied": self._applied, "state": rest.to_json()})
         collections = self._encoded.array(self._state.topology)
         return told[:-1] + b',"collections":' + collections + b',"requests":' + self._requests.encode() + b"}"
 
@@ -134,20 +158,29 @@ class Catalog:
     def restore(self, data: bytes, index: int) -> None:
         """Replace the state by a snapshot; FormatVersionError when a newer release made it."""
         value = json.loads(data)
-        if int(value["format"]) > SNAPSHOT_FORMAT:
-            raise FormatVersionError(
-                f"snapshot format {value['format']}",
-                field="snapshot",
-                bound=f"at most {SNAPSHOT_FORMAT}",
-                mend="upgrade omendb",
-            )
-        value["state"]["topology"]["collections"] = value["collections"]
-        self._state = CatalogState.from_json(value["state"])
+        state = state_of(value, min(self._level, SNAPSHOT_FORMAT))
+        check_level(self._level, state.topology.feature_level, "this coordinator")
+        self._state = state
         self._encoded.array(self._state.topology)
         self._requests.load(value["requests"])
         self._applied = index
         if self._listener is not None:
             self._listener(self._state.topology, True)
+
+
+def snapshot_format(state: CatalogState) -> int:
+    """The format that a snapshot of a state needs: the oldest, so that an older release reads what it can."""
+    return 2 if state.topology.restored else 1
+
+
+def state_of(snapshot: dict[str, Any], newest: int = SNAPSHOT_FORMAT) -> CatalogState:
+    """The state that a snapshot's JSON describes; FormatVersionError when its format is above ``newest``."""
+    if int(snapshot["format"]) > newest:
+        raise FormatVersionError(
+            f"snapshot format {snapshot['format']}", field="snapshot", bound=f"at most {newest}", mend="upgrade omendb"
+        )
+    state = dict(snapshot["state"])
+    return CatalogState.from_json({**state, "topology": {**state["topology"], "collections": snapshot["collections"]}})
 
 
 def perform(state: CatalogState, index: int, command: Command) -> Change:
@@ -158,4 +191,13 @@ def perform(state: CatalogState, index: int, command: Command) -> Change:
     return operation(state, index, command.args)
 
 
-__all__ = ["OPERATIONS", "SNAPSHOT_FORMAT", "Catalog", "Listener", "Operation", "perform"]
+__all__ = [
+    "OPERATIONS",
+    "SNAPSHOT_FORMAT",
+    "Catalog",
+    "Listener",
+    "Operation",
+    "perform",
+    "snapshot_format",
+    "state_of",
+]

@@ -13,8 +13,17 @@ from typing import Any
 from omendb_common import errors
 from omendb_common.errors import AlreadyExistsError, FormatVersionError, InvalidArgumentError, OmenDBError
 
-COMMAND_FORMAT = 1
+COMMAND_FORMAT = 2
 """Raised when an older release could not apply a new kind of command; proposed only at that feature level."""
+
+FORMATS: Mapping[str, int] = {"accept_restored": 2}
+"""The format, and so the feature level, of the kinds of commands that the first release did not know."""
+
+
+def format_of(op: str) -> int:
+    """The format in which a kind of command is written: the oldest that has it, so that an older release reads it."""
+    return FORMATS.get(op, 1)
+
 
 REQUEST_ID_CHARS_MAX = 128
 REQUESTS_REMEMBERED = 100_000
@@ -30,7 +39,7 @@ class Command:
     """One change, as it stands in the log.
 
     ``request_id`` is the same for every try of one intention. ``proposer_time_ms`` is the proposer's wall clock: the
-    only time that applying a command may look at.
+    only time that applying a command may look at. ``v``: its format, by default that of its kind.
     """
 
     request_id: str
@@ -38,7 +47,11 @@ class Command:
     op: str
     args: Mapping[str, Any]
     proposer_time_ms: int
-    v: int = COMMAND_FORMAT
+    v: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.v:
+            object.__setattr__(self, "v", format_of(self.op))
 
     def encode(self) -> bytes:
         """The bytes to propose; InvalidArgumentError when an argument is no JSON value."""
@@ -54,8 +67,8 @@ class Command:
         )
 
     @staticmethod
-    def decode(data: bytes) -> Command:
-        """Read what :meth:`encode` wrote.
+    def decode(data: bytes, newest: int = COMMAND_FORMAT) -> Command:
+        """Read what :meth:`encode` wrote, up to the ``newest`` format.
 
         Raises:
             FormatVersionError: of a newer release. A member that meets it stops; it must not skip.
@@ -68,9 +81,9 @@ class Command:
         if not isinstance(value, dict):
             raise InvalidArgumentError("not a JSON object", field="command")
         version = whole(value, "v")
-        if version > COMMAND_FORMAT:
+        if version > newest:
             raise FormatVersionError(
-                f"command format {version}", field="command", bound=f"at most {COMMAND_FORMAT}", mend="upgrade omendb"
+                f"command format {version}", field="command", bound=f"at most {newest}", mend="upgrade omendb"
             )
         args = value.get("args")
         if not isinstance(args, dict):
@@ -192,6 +205,7 @@ class RequestMemory:
 
 __all__ = [
     "COMMAND_FORMAT",
+    "FORMATS",
     "REQUESTS_REMEMBERED",
     "REQUEST_ID_CHARS_MAX",
     "Command",
@@ -200,6 +214,7 @@ __all__ = [
     "decode_result",
     "encode_error",
     "encode_value",
+    "format_of",
     "is_conflict",
     "optional_text",
     "text",

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from omendb_common.catalog_copy import pack_copy
 from omendb_common.clock import Clock
 from omendb_common.errors import (
     InvalidArgumentError,
@@ -18,6 +19,7 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from omendb_common.feature_level import CURRENT, check_level
 from omendb_common.hlc import stamp_at, stamp_step
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.shard_calls import MAX_AHEAD_MS
@@ -36,7 +38,7 @@ from omendb_common.topology import (
     member_to_json,
 )
 from omendb_coordinator.catalog import Catalog
-from omendb_coordinator.commands import COMMAND_FORMAT, Command, ConflictError, decode_result
+from omendb_coordinator.commands import Command, ConflictError, decode_result, format_of
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
 from omendb_coordinator.liveness import Liveness
@@ -48,9 +50,6 @@ from omendb_coordinator.splits import SplitLimits, largest, plan_splits
 from omendb_coordinator.watch import Watch
 
 _log = logging.getLogger(__name__)
-
-FEATURE_LEVEL = COMMAND_FORMAT
-"""What this release understands; the cluster uses a level when every member does."""
 
 REQUEST_OWN = "coordinator"
 
@@ -82,6 +81,8 @@ class Control:
         settings: CoordinatorSettings,
         clock: Clock,
         new_id: Callable[[], str],
+        *,
+        level: int = CURRENT,
     ) -> None:
         self._consensus = consensus
         self._catalog = catalog
@@ -90,6 +91,7 @@ class Control:
         self._settings = settings
         self._clock = clock
         self._new_id = new_id
+        self._level = level
         self._liveness = Liveness(
             suspect_s=settings.suspect_s,
             down_s=settings.down_s,
@@ -158,7 +160,19 @@ class Control:
     # -- changes
 
     async def change(self, asking: Asking, op: str, args: Mapping[str, Any], timeout_s: float) -> Any:
-        """Carry out one operation of the catalog and return its answer."""
+        """Carry out one operation of the catalog and return its answer.
+
+        Raises:
+            InvalidArgumentError: the cluster may still have members that do not know such an operation.
+        """
+        level = self._catalog.topology.feature_level
+        if format_of(op) > level:
+            raise InvalidArgumentError(
+                f"the cluster is at {level}",
+                field="feature_level",
+                bound=f"at least {format_of(op)}",
+                mend="upgrade every process, then `omendb cluster finalize-upgrade`",
+            )
         command = Command(asking.request_id, asking.client, op, args, self._clock.wall_ms())
         async with self._slot():
             committed = await self._consensus.propose(command.encode(), timeout_s)
@@ -249,6 +263,32 @@ class Control:
         """The target of a move has what it needs for the next stage."""
         return await self.change_collection(asking, "advance_move", args, timeout_s)
 
+    async def finalize_upgrade(self, asking: Asking, timeout_s: float) -> tuple[int, int]:
+        """Let the cluster use what this release understands; the level, and the revision that shows it.
+
+        Raises:
+            InvalidArgumentError: a member understands less.
+        """
+        await self._consensus.read_index(timeout_s)
+        topology = self._catalog.topology
+        known = {n: m.feature_level for n, m in topology.members.items()}
+        known |= {n: 0 for n in self._consensus.status.members if n not in known}
+        behind = sorted(node_id for node_id, level in known.items() if level < self._level)
+        if behind and topology.feature_level < self._level:
+            raise InvalidArgumentError(
+                f"{', '.join(behind[:10])} understand less than level {self._level}, or were never seen",
+                field="feature_level",
+                bound=f"every member at {self._level}",
+                mend="upgrade and start them; strike off who is gone for good",
+            )
+        answer = await self.change(asking, "raise_level", {"level": self._level}, timeout_s)
+        return self._catalog.topology.feature_level, int(answer["revision"])
+
+    async def copy(self, timeout_s: float) -> bytes:
+        """The catalog after everything that was acknowledged before the call, as a file keeps it."""
+        await self.read(timeout_s)
+        return pack_copy(self._clock.wall_ms(), self._catalog.snapshot())
+
     def heartbeat(
         self,
         node_id: str,
@@ -261,12 +301,14 @@ class Control:
 
         Raises:
             NotFoundError: it must register (again).
+            FormatVersionError: it understands less than the cluster uses.
         """
         if not self.leads:
             raise NotLeaderError(self._consensus.status.leader)
         member = self._catalog.topology.members.get(node_id)
         if member is None or member.incarnation != incarnation:
             raise NotFoundError(f"{node_id!r} is not registered like that", field="node_id", mend="register it")
+        check_level(member.feature_level, self._catalog.topology.feature_level, repr(node_id))
         self._liveness.heard(node_id, incarnation, self._clock.mono_s(), problems)
         self._fills[node_id] = {(f.collection_uuid, f.shard_id): f for f in fills[:FILLS_MAX]}
         self._sizes[node_id] = {(s.collection_uuid, s.shard_id): s for s in sizes[:SIZES_MAX]}
@@ -319,6 +361,8 @@ class Control:
             "cluster_id": topology.cluster_id,
             "revision": topology.revision,
             "feature_level": topology.feature_level,
+            "feature_level_next": max(topology.feature_level, self._common_level(topology)),
+            "restored": topology.restored,
             "answered_by": status.node_id,
             "leader": status.leader,
             "leader_address": self.leader_address(),
@@ -398,7 +442,8 @@ class Control:
             with suppress(InvalidArgumentError, NotFoundError):  # it came back, or was struck off already
                 await self._own("forget_member", {"node_id": member.node_id})
         level = self._common_level(topology)
-        if level > topology.feature_level:
+        # As long as nothing is stored there is nothing to go back to; then it is for people to say (P21).
+        if level > topology.feature_level and not topology.collections:
             await self._own("raise_level", {"level": level})
         self._sizes = {node: told for node, told in self._sizes.items() if node in topology.members}
         await self._move()
@@ -501,4 +546,4 @@ def _creation(new: NewCollection, uuid: str, placed: Plan | None, members_revisi
     }
 
 
-__all__ = ["FEATURE_LEVEL", "OWN_TROUBLE", "Asking", "Control"]
+__all__ = ["OWN_TROUBLE", "Asking", "Control"]

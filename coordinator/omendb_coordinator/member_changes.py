@@ -14,12 +14,14 @@ from omendb_common.errors import (
     NotFoundError,
     ResourceExhaustedError,
 )
+from omendb_common.feature_level import check_level
 from omendb_common.hlc import ORIGIN_MAX, STAMP_MAX
 from omendb_common.metadata import AUTO_ID_STOP, AUTO_IDS_PER_LEASE
 from omendb_common.topology import Member, MemberState, Role, member_to_json
 from omendb_coordinator.collection_changes import Args, Change
 from omendb_coordinator.commands import ConflictError, text, whole
 from omendb_coordinator.move_changes import lose_replicas
+from omendb_coordinator.restored_changes import restorations
 from omendb_coordinator.state import MEMBERS_MAX, CatalogState, Origin
 
 ORIGIN_LEASE_MS = 10_000
@@ -58,9 +60,11 @@ def register(state: CatalogState, index: int, args: Args) -> Change:
     """Take a process in as a member, or take note of where it serves now.
 
     A data node that comes with another incarnation has lost its data folder, or is another process under the same
-    name: it is refused while the known one is up, and afterwards taken in as new, with its replicas lost (P16).
+    name: it is refused while the known one is up, and afterwards taken in as new, with its replicas lost (P16). One
+    that understands less than the cluster uses is refused (P21).
     """
     member = checked_member(args.get("member"))
+    check_level(member.feature_level, state.topology.feature_level, repr(member.node_id))
     before = state.topology.members.get(member.node_id)
     if before is None and len(state.topology.members) >= MEMBERS_MAX:
         raise ResourceExhaustedError(f"there are {MEMBERS_MAX} members", mend="remove some", retry_after=60.0)
@@ -226,11 +230,20 @@ def lease_origin(state: CatalogState, index: int, args: Args) -> Change:
 
 
 def _free_origin(state: CatalogState, stamp: int) -> int:
-    """An origin that was never leased, else the one whose lease ended longest ago."""
+    """An origin that was never leased, else one whose lease has ended: from one end, or from the other.
+
+    A group that was restored from a copy begins at the other end than the lost one, which may have leased more origins
+    after the copy was taken.
+    """
+    backwards = restorations(state.topology.restored) % 2 == 1
     if len(state.origins) < ORIGIN_MAX:
-        return next(o for o in range(1, ORIGIN_MAX + 1) if o not in state.origins)
-    origin = min(state.origins, key=lambda o: (state.origins[o].stamp_bound, o))
-    if state.origins[origin].stamp_bound >= stamp:
+        numbers = range(ORIGIN_MAX, 0, -1) if backwards else range(1, ORIGIN_MAX + 1)
+        return next(o for o in numbers if o not in state.origins)
+    ended = [o for o in state.origins if state.origins[o].stamp_bound < stamp]
+    origin = min(ended or state.origins, key=lambda o: (state.origins[o].stamp_bound, o))
+    if ended and backwards:
+        origin = max(ended, key=lambda o: (state.origins[o].stamp_bound, o))
+    if not ended:
         raise ResourceExhaustedError(
             "every origin is leased beyond that stamp",
             field="stamp",

@@ -18,6 +18,7 @@ from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.disk import RealDisk
 from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.feature_level import CURRENT
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.telemetry.http import HealthServer
@@ -30,7 +31,7 @@ from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.group import RaftGroup
 from omendb_coordinator.consensus.settings import RaftSettings
 from omendb_coordinator.consensus.tls import RaftTls
-from omendb_coordinator.control import FEATURE_LEVEL, Control
+from omendb_coordinator.control import Control
 from omendb_coordinator.measured import Figures
 from omendb_coordinator.service import CoordinatorServer
 from omendb_coordinator.watch import Watch
@@ -65,6 +66,7 @@ class Options:
     metrics_listen: Address | None = None
     tls: TlsFiles | None = None
     settings: CoordinatorSettings = field(default_factory=CoordinatorSettings)
+    level: int = CURRENT
 
 
 def parse_address(text: str, name: str) -> Address:
@@ -106,7 +108,7 @@ class CoordinatorProcess:
         def publish(topology: Topology, resync: bool) -> None:
             loop.call_soon_threadsafe(watch.publish, topology, resync)
 
-        catalog = Catalog(publish)
+        catalog = Catalog(publish, level=options.level)
         peers = dict(options.peers) or {options.node_id: Peer(options.raft_listen, options.listen)}
         self._addresses = {node_id: written(peer.serves) for node_id, peer in peers.items()}
         self._group = RaftGroup(
@@ -127,7 +129,9 @@ class CoordinatorProcess:
             clock=self._clock,
         )
         self._control = Control(
-            self._group, catalog, watch, self._addresses, settings, self._clock, lambda: uuid.uuid4().hex
+            *(self._group, catalog, watch, self._addresses, settings, self._clock),
+            lambda: uuid.uuid4().hex,
+            level=options.level,
         )
         self._metrics = Metrics("coordinator", options.node_id, self._clock, release=RELEASE)
         if options.tls is not None:
@@ -180,10 +184,12 @@ class CoordinatorProcess:
             self._addresses[options.node_id],
             uuid.uuid4().hex,
             options.zone,
-            feature_level=FEATURE_LEVEL,
+            feature_level=options.level,
         )
         self._client = CoordinatorClient(
-            list(self._addresses.values()), tls=options.tls, clock=self._clock, name=options.node_id
+            *(list(self._addresses.values()), options.tls, self._clock),
+            name=options.node_id,
+            level=options.level,
         )
         self._client.start_heartbeats(member)
 

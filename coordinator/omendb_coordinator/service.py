@@ -283,6 +283,24 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
         return await self._change(request.proposal, "forget_member", {"node_id": request.node_id}, context)
 
     @_told
+    async def FinalizeUpgrade(self, request: pb.CatalogFinalizeRequest, context: Any) -> pb.CatalogFinalizeReply:
+        """Use what every member understands."""
+        asking = _asking(request.proposal)
+        level, revision = await self._control.finalize_upgrade(asking, self.left_s(context))
+        return pb.CatalogFinalizeReply(feature_level=level, revision=revision)
+
+    @_told
+    async def CopyCatalog(self, request: pb.CatalogCopyRequest, context: Any) -> pb.CatalogCopyReply:
+        """The whole catalog, to be kept in a file."""
+        return pb.CatalogCopyReply(copy=await self._control.copy(self.left_s(context)))
+
+    @_told
+    async def AcceptRestored(self, request: pb.CatalogAcceptRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Have a collection served by the members that a restored catalog names."""
+        args = {"collection": request.collection}
+        return await self._move(request.proposal, "accept_restored", args, context)
+
+    @_told
     async def ClusterStatus(self, request: pb.CatalogStatusRequest, context: Any) -> pb.CatalogStatusReply:
         """The cluster, for people."""
         told = self._control.local_report() if request.local else await self._control.report(self.left_s(context))

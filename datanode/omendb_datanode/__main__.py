@@ -11,6 +11,7 @@ from typing import Any
 
 from omendb_common.config import load_settings
 from omendb_common.errors import InvalidArgumentError, OmenDBError, ReplicaFailedError
+from omendb_common.feature_level import spoken_level
 from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
 from omendb_common.wire.frames import FrameLimits
 from omendb_common.wire.process_loop import run_loop
@@ -56,6 +57,7 @@ def options_from(given: argparse.Namespace) -> Options:
         repair=found.beside["repair"],
         frames=found.beside["frames"],
         engine=found.settings,
+        level=spoken_level(os.environ),
     )
 
 

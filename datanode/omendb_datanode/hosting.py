@@ -28,13 +28,14 @@ from omendb_common.errors import (
     OmenDBError,
     UnavailableError,
 )
+from omendb_common.feature_level import CURRENT
 from omendb_common.metadata import TopologySource
-from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import ShardRef
 from omendb_common.topology import SERVED, CollectionInfo, Shard, Topology
 from omendb_datanode.halves import Halves, halves_of
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.node_folder import (
+    HELD_FORMAT,
     Held,
     ReplicaKey,
     clear_leftovers,
@@ -53,6 +54,7 @@ _log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 _COMPLETE_TRIES = 3
+_KEPT = "kept, and not served: the catalog was restored from a copy that does not name it"
 _BUFFER_BYTES_MIN = 1 << 20
 _WELL = "open", "opening"
 _SPACE: dict[SpaceLevel, str] = {
@@ -114,6 +116,7 @@ class Hosting:
         source: the map, and how to get a newer one.
         opened: told, on the event loop, of the newest stamp of every replica that was opened.
         drained: waits until the writes that were let into a replica before have ended.
+        level: the feature level that the process speaks.
     """
 
     def __init__(
@@ -128,6 +131,7 @@ class Hosting:
         opened: Callable[[int], None] = lambda stamp: None,
         drained: Callable[[Replica], Awaitable[None]] = _nothing_waits,
         retry_s: float = RETRY_S,
+        level: int = CURRENT,
     ) -> None:
         self.resources = Resources(settings)
         self._disk = disk
@@ -139,6 +143,7 @@ class Hosting:
         self._opened = opened
         self._drained = drained
         self._retry_s = retry_s
+        self._level = level
         self._places: dict[ReplicaKey, _Place] = {}
         self._serving: dict[tuple[str, int], _Place] = {}
         self._held = Held()
@@ -169,7 +174,7 @@ class Hosting:
         self._task = asyncio.create_task(self._keep_following(), name="hosting")
 
     def _begin(self) -> Held:
-        held = read_held(self._disk, self._folder)
+        held = read_held(self._disk, self._folder, min(self._level, HELD_FORMAT))
         clear_leftovers(self._disk, self._folder, held)
         return held
 
@@ -272,7 +277,8 @@ class Hosting:
             told.append(f"the volume cannot be asked for its space: {error}")
         else:
             told += [what for level, what in _SPACE.items() if level in levels][:1]
-        return told + [f"replica {name}: {state}" for name, state in self.report().items() if state not in _WELL]
+        told += [f"replica {name}: {state}" for name, state in self.report().items() if state not in _WELL]
+        return told + [f"replica {name}: {_KEPT}" for name in sorted(self._held.kept)]
 
     # -- following
 
@@ -302,13 +308,18 @@ class Hosting:
             for place in shard.replicas
             if place.node_id == self._node_id
         }
+        names = {key.name for key in wanted} | {
+            half.name for key, (_, shard, _) in wanted.items() for half in halves_of(key.collection_uuid, shard)
+        }
+        if topology.restored > self._held.restored:
+            await self._in_thread(partial(self._keep, names, topology))
         served = {key: (info, shard) for key, (info, shard, state) in wanted.items() if state in SERVED}
         halves = {half for key, (_, shard) in served.items() for half in halves_of(key.collection_uuid, shard)}
         await self._end_splits(served)
         kept = served.keys() | halves
         self._let_go(
             [key for key in self._places if key not in kept],
-            {key.name for key in wanted.keys() | halves},
+            names | {half.name for half in halves},
             topology.revision,
         )
         await asyncio.gather(*(self._bring(key, *found, topology.revision) for key, found in served.items()))
@@ -328,6 +339,7 @@ class Hosting:
         try:
             if place.hosted is not None:
                 if place.shard != shard or place.error is not None:
+                    _check_members(key, place.hosted.replica, info, shard)
                     await self._advance(place, place.hosted, shard)
                     place.error = None
                 await self._split(key, place.hosted, info, shard, revision)
@@ -335,7 +347,7 @@ class Hosting:
             if place.hopeless:
                 place.shard = shard
                 return
-            hosted = await self._hosted(key, info.schema, shard, revision, aged=True)
+            hosted = await self._hosted(key, info, shard, revision, aged=True)
             try:
                 await self._split(key, hosted, info, shard, revision, opened=True)
             except BaseException:
@@ -365,13 +377,14 @@ class Hosting:
         )
 
     async def _hosted(
-        self, key: ReplicaKey, schema: CollectionSchema, shard: Shard, revision: int, *, aged: bool = False
+        self, key: ReplicaKey, info: CollectionInfo, shard: Shard, revision: int, *, aged: bool = False
     ) -> Hosted:
         """A replica, opened or made, with its floors; ``aged``: of which it counts how old it is."""
-        replica = await self._in_thread(lambda: self._open(key, schema, revision))
+        replica = await self._in_thread(lambda: self._open(key, info, revision))
         try:
             if aged:
                 self._check_age(key, replica, shard)
+                _check_members(key, replica, info, shard)
             await self._floors(replica, shard)
         except BaseException:
             await self._in_thread(lambda: _close(replica))  # to be opened again, and tried again
@@ -401,7 +414,7 @@ class Hosting:
             return
         made = any(half.name in self._held.names for half in keys)
         try:
-            low, high = [await self._half(half, info.schema, shard, revision) for half in keys]
+            low, high = [await self._half(half, info, shard, revision) for half in keys]
         except OmenDBError as error:
             if opened and made:
                 # Not that error itself: there may be nothing wrong with the replica, and the split may be given up.
@@ -414,7 +427,7 @@ class Hosting:
         # What was let in before is not followed: it is there when the copying begins.
         await self._drained(hosted.replica)
 
-    async def _half(self, key: ReplicaKey, schema: CollectionSchema, shard: Shard, revision: int) -> Replica:
+    async def _half(self, key: ReplicaKey, info: CollectionInfo, shard: Shard, revision: int) -> Replica:
         """A half, made or opened."""
         place = self._places.get(key)
         if place is None:
@@ -424,7 +437,7 @@ class Hosting:
         if place.hosted is None:
             try:
                 # Whom its fence keeps out is decided when it takes its place.
-                place.hosted, place.error = await self._hosted(key, schema, replace(shard, fence=0), revision), None
+                place.hosted, place.error = await self._hosted(key, info, replace(shard, fence=0), revision), None
             except OmenDBError as error:
                 place.error = error
                 raise
@@ -515,12 +528,15 @@ class Hosting:
                 )
             )
 
-    def _open(self, key: ReplicaKey, schema: CollectionSchema, revision: int) -> Replica:
+    def _open(self, key: ReplicaKey, info: CollectionInfo, revision: int) -> Replica:
         path = replica_path(self._folder, key.name)
         if key.name not in self._held.names:
+            if key.session < info.restored:
+                # It was there when the copy of the catalog was taken: an empty one would answer "absent" (P16).
+                raise _let_go_since(path)
             discard(self._disk, self._folder, key.name)
-            Replica.create(self._disk, path, schema, self._clock)
-            self._hold(lambda held: Held(held.names | {key.name}, max(held.revision, revision)))
+            Replica.create(self._disk, path, info.schema, self._clock)
+            self._hold(lambda held: held.acted(revision, add={key.name}))
         elif not self._disk.exists(path):
             raise _lost(path)
         try:
@@ -550,7 +566,7 @@ class Hosting:
         for key in keys:
             self._serving.pop(key.shard, None)
         closing = {key.name: self._places.pop(key).hosted for key in keys}
-        unwanted = self._held.names - wanted - self._endings.keys()
+        unwanted = self._held.names - wanted - self._endings.keys() - self._held.kept
         names = closing.keys() | unwanted
         if not names:
             return
@@ -581,9 +597,17 @@ class Hosting:
                 _log.error("removing replicas: %s", error)
 
     def _remove(self, names: Set[str], revision: int) -> None:
-        self._hold(lambda held: Held(held.names - names, max(held.revision, revision)))
+        self._hold(lambda held: held.acted(revision, remove=names))
         for name in names:
             discard(self._disk, self._folder, name)
+
+    def _keep(self, wanted: Set[str], topology: Topology) -> None:
+        """Note what a restored catalog does not name: made or moved here after its copy was taken, and not dropped."""
+        self._hold(
+            lambda held: replace(held.acted(topology.revision), restored=topology.restored, kept=held.names - wanted)
+        )
+        for name in sorted(self._held.kept):
+            _log.error("replica %s: %s", name, _KEPT)
 
     def _hold(self, change: Callable[[Held], Held]) -> None:
         """Change what the folder holds: on disk, then here."""
@@ -611,6 +635,29 @@ def _close(replica: Replica) -> None:
         replica.close()
     except (OmenDBError, OSError) as error:  # what was acknowledged is in its log; the others are closed all the same
         _log.error("closing %s: %s", replica.path, error)
+
+
+def _check_members(key: ReplicaKey, replica: Replica, info: CollectionInfo, shard: Shard) -> None:
+    """Refuse a shard whose members changed after the copy from which the catalog was restored was taken.
+
+    What was acknowledged since lies on the members from then, and those of the copy might answer without it.
+    """
+    known = replica.maintenance.fence_epoch
+    if shard.copied_fence < known < info.restored:
+        raise UnavailableError(
+            f"members of the shard changed at {known}, after the copy of the catalog was taken",
+            field=key.name,
+            bound=f"at most {shard.copied_fence}",
+            mend="restore a newer copy, or `omendb cluster accept-restored` if there is none",
+        )
+
+
+def _let_go_since(path: str) -> CorruptionError:
+    return CorruptionError(
+        "this folder has let it go after the copy of the catalog was taken",
+        path=path,
+        mend="restore a newer copy of the catalog, or drop what was dropped",
+    )
 
 
 def _lost(path: str) -> CorruptionError:

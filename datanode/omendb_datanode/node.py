@@ -27,6 +27,7 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from omendb_common.feature_level import CURRENT
 from omendb_common.metadata import RepairedShard
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
@@ -64,7 +65,6 @@ from omendb_engine.statistics import folder_bytes
 
 _log = logging.getLogger(__name__)
 
-FEATURE_LEVEL = 1
 _ASK_S = 2.0
 _PAUSE_S = 0.2
 _LOOK_S = 0.5
@@ -88,6 +88,7 @@ class Options:
     repair: RepairSettings = field(default_factory=RepairSettings)
     frames: FrameLimits = field(default_factory=FrameLimits)
     engine: EngineSettings = field(default_factory=EngineSettings)
+    level: int = CURRENT
 
 
 class DataNodeProcess:
@@ -101,7 +102,9 @@ class DataNodeProcess:
         self._options = options
         self._clock = SystemClock()
         self._disk = RealDisk(no_mmap=options.engine.storage.no_mmap)
-        self._client = CoordinatorClient(options.coordinators, tls=options.tls, clock=self._clock, name=options.node_id)
+        self._client = CoordinatorClient(
+            options.coordinators, options.tls, self._clock, name=options.node_id, level=options.level
+        )
         settings = options.settings
         self._threads = EngineThreads(
             readers=settings.read_threads or None,
@@ -119,6 +122,7 @@ class DataNodeProcess:
             opened=lambda stamp: self.rules.observe(stamp),
             drained=lambda replica: self.rules.drained(replica),
             retry_s=settings.reopen_s,
+            level=options.level,
         )
         limits = WriteLimits(settings.writes_max, settings.write_bytes_max)
         self.rules = ShardRules(
@@ -271,7 +275,7 @@ class DataNodeProcess:
         )
         address = options.advertise or server.address
         member = Member(
-            identity.node_id, "datanode", address, identity.incarnation, options.zone, feature_level=FEATURE_LEVEL
+            identity.node_id, "datanode", address, identity.incarnation, options.zone, feature_level=options.level
         )
         health = None
         self.lag.start()
@@ -382,4 +386,4 @@ def _lock(folder: str) -> WriterLock:
         ) from None
 
 
-__all__ = ["FEATURE_LEVEL", "DataNodeProcess", "Options"]
+__all__ = ["DataNodeProcess", "Options"]

@@ -15,8 +15,8 @@ there was lost, and must never be made anew and empty (P16).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from omendb_common.disk import Disk, make_folder, replace_file
@@ -28,6 +28,8 @@ REPLICAS = "REPLICAS"
 REPLICA_FOLDERS = "replicas"
 TRASH = "trash"
 FORMAT = 1
+HELD_FORMAT = 2
+"""Of REPLICAS: 1 as long as the coordinators were never restored from a copy, 2 with what is kept since."""
 
 
 class ReplicaKey(NamedTuple):
@@ -63,10 +65,25 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Names of the replicas in the folder, and the revision of the newest map that was acted on."""
+    """Names of the replicas in the folder, and the revision of the newest map that was acted on.
+
+    ``restored``: the newest revision at which the catalog was restored from a copy, as far as was acted on. ``kept``:
+    of the names, those that the copy did not know: nobody asks for them, and only people may remove them.
+    """
 
     names: frozenset[str] = frozenset()
     revision: int = 0
+    restored: int = 0
+    kept: frozenset[str] = frozenset()
+
+    def acted(self, revision: int, add: Set[str] = frozenset(), remove: Set[str] = frozenset()) -> Held:
+        """After replicas were added and removed under a map of ``revision``."""
+        return replace(
+            self,
+            names=(self.names | add) - remove,
+            revision=max(self.revision, revision),
+            kept=self.kept - remove,
+        )
 
 
 def open_identity(disk: Disk, folder: str, cluster_id: str, node_id: str, incarnation: str) -> Identity:
@@ -100,18 +117,31 @@ def open_identity(disk: Disk, folder: str, cluster_id: str, node_id: str, incarn
     return identity
 
 
-def read_held(disk: Disk, folder: str) -> Held:
-    """What the folder holds; CorruptionError when that cannot be read."""
+def read_held(disk: Disk, folder: str, format_max: int = HELD_FORMAT) -> Held:
+    """What the folder holds.
+
+    Raises:
+        CorruptionError: that cannot be read.
+        FormatVersionError: it was written in a format above ``format_max``.
+    """
     path = f"{folder}/{REPLICAS}"
     if not disk.exists(path):
         return Held()
-    body = read_document(disk, path, kind="replicas", format_max=FORMAT)
-    return Held(frozenset(map(str, body["names"])), int(body["revision"]))
+    body = read_document(disk, path, kind="replicas", format_max=format_max)
+    return Held(
+        frozenset(map(str, body["names"])),
+        int(body["revision"]),
+        int(body.get("restored", 0)),
+        frozenset(map(str, body.get("kept", ()))),
+    )
 
 
 def write_held(disk: Disk, folder: str, held: Held) -> None:
     """Replace what the folder holds, durably."""
-    body = {"names": sorted(held.names), "revision": held.revision}
+    body: dict[str, Any] = {"names": sorted(held.names), "revision": held.revision}
+    if held.restored:
+        # An older release would remove what it does not know to be kept.
+        body |= {"format": HELD_FORMAT, "restored": held.restored, "kept": sorted(held.kept)}
     _write(disk, f"{folder}/{REPLICAS}", "replicas", body)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 from typing import Any
 
 from omendb_common.config import load_groups
 from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.feature_level import spoken_level
 from omendb_common.process_flags import (
     add_settings_flags,
     add_tls_flags,
@@ -86,6 +88,7 @@ def options_from(given: argparse.Namespace) -> Options:
         settings=found["router"],
         face_settings=faces,
         frames=frames,
+        level=spoken_level(os.environ),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any, cast
 from omendb_common.clock import SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, OmenDBError, UnavailableError
+from omendb_common.feature_level import CURRENT
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
 from omendb_common.shard_calls import DataNode
@@ -53,6 +54,7 @@ class Options:
     settings: RouterSettings = field(default_factory=RouterSettings)
     face_settings: FaceSettings = field(default_factory=FaceSettings)
     frames: FrameLimits = field(default_factory=FrameLimits)
+    level: int = CURRENT
 
 
 class RouterProcess:
@@ -77,7 +79,9 @@ class RouterProcess:
         # A lease belongs to one start of one process: its name must never come again.
         self._incarnation = uuid.uuid4().hex
         self._client = CoordinatorClient(
-            options.coordinators, tls=options.tls, clock=self._clock, name=f"{options.node_id}-{self._incarnation[:8]}"
+            *(options.coordinators, options.tls, self._clock),
+            name=f"{options.node_id}-{self._incarnation[:8]}",
+            level=options.level,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -147,7 +151,10 @@ class RouterProcess:
         )
         try:
             await faces.start(options.http, options.grpc)
-            member = Member(options.node_id, "router", str(faces.http), self._incarnation, options.zone)
+            member = Member(
+                *(options.node_id, "router", str(faces.http), self._incarnation, options.zone),
+                feature_level=options.level,
+            )
             self._client.start_heartbeats(member)
             self._say_ready(faces)
             await stop.wait()

@@ -113,7 +113,12 @@ class Stamps:
     @property
     def wanted(self) -> int:
         """From where on to ask for stamps: at first from now, so that none is given out twice; then from far ahead."""
-        return self.now if self._lease is None else self.now + (int(self._ahead_ms) << _MS_SHIFT)
+        in_force = self._lease is not None and self.now < self._lease.stamp_bound
+        return self.now + (int(self._ahead_ms) << _MS_SHIFT) if in_force else self.now
+
+    def begins_later(self, lease: OriginLease) -> bool:
+        """Whether a lease is no renewal of the one in hand, and allows no stamps yet."""
+        return self._lease is not None and lease.origin != self._lease.origin and lease.stamp_above > self.now
 
     def observe(self, stamp: int) -> None:
         """Make later stamps greater, unless ``stamp`` is so far ahead that no data node would take one above it."""
@@ -148,7 +153,8 @@ class Leases:
     ) -> None:
         self._metadata = metadata
         self._stamps = stamps
-        self._holder = holder
+        self._holder = self._first_name = holder
+        self._names = 0
         self._clock = clock
         self._own = own
         self._renewing: asyncio.Task[None] | None = None
@@ -156,7 +162,14 @@ class Leases:
 
     async def renew(self, deadline: Deadline) -> None:
         """Lease, or renew, now."""
-        self._stamps.take(await self._metadata.lease_origin(self._holder, self._stamps.wanted, deadline))
+        lease = await self._metadata.lease_origin(self._holder, self._stamps.wanted, deadline)
+        if self._stamps.begins_later(lease):
+            # The coordinators do not know the lease in hand: they were restored from a copy. What they took for a new
+            # holder begins where the renewal was to end, so it is asked for by another name, from now on.
+            self._names += 1
+            self._holder = f"{self._first_name}+{self._names}"
+            lease = await self._metadata.lease_origin(self._holder, self._stamps.now, deadline)
+        self._stamps.take(lease)
 
     async def stamp(self, deadline: Deadline) -> int:
         """A fresh stamp; UnavailableError (outcome none) when no lease can be had in time."""

@@ -28,6 +28,7 @@ from omendb_common.errors import (
     Outcome,
     UnavailableError,
 )
+from omendb_common.feature_level import CURRENT, check_level
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.security.grpc_credentials import channel_credentials
 from omendb_common.security.renewal import renewed
@@ -101,6 +102,7 @@ class CoordinatorClient:
 
     Call :meth:`start` on the event loop before anything else, and :meth:`close` at the end. Changes raise, beside their
     own errors, UnavailableError or DeadlineExceededError with ``outcome`` "none" when certainly nothing happened.
+    A topology of a cluster that was finalised above ``level`` is not taken: FormatVersionError (P21).
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class CoordinatorClient:
         clock: Clock | None = None,
         *,
         name: str = "client",
+        level: int = CURRENT,
         new_id: Callable[[], str] | None = None,
     ) -> None:
         if not addresses:
@@ -121,6 +124,7 @@ class CoordinatorClient:
         self._closing: set[asyncio.Future[None]] = set()
         self._clock = clock or SystemClock()
         self._name = name
+        self._level = level
         self._new_id = new_id or (lambda: uuid.uuid4().hex)
         self._dice = random.Random(name)
         self._coordinators: dict[str, _Coordinator] = {}
@@ -209,6 +213,7 @@ class CoordinatorClient:
                 bound=self._topology.cluster_id,
                 mend="check their addresses",
             )
+        check_level(self._level, topology.feature_level, self._name)
         if topology.revision <= self._topology.revision:
             return
         self._topology = topology
@@ -432,6 +437,28 @@ class CoordinatorClient:
         ]
         request = pb.RepairedRequest(proposal=self._proposal(), node_id=node_id, shards=told)
         await self._call("members.NoteRepaired", request, deadline)
+
+    async def finalize_upgrade(self, deadline: Deadline) -> int:
+        """Let the cluster use the newest level that every member understands; returns it. There is no way back.
+
+        Raises:
+            InvalidArgumentError: somebody understands less than the coordinators.
+        """
+        reply = await self._call(
+            "admin.FinalizeUpgrade", pb.CatalogFinalizeRequest(proposal=self._proposal()), deadline
+        )
+        await self._shown(reply, deadline)
+        return int(reply.feature_level)
+
+    async def copy_catalog(self, deadline: Deadline) -> bytes:
+        """The catalog with everything that was acknowledged before, as ``omendb_common.catalog_copy`` reads it."""
+        reply = await self._call("admin.CopyCatalog", pb.CatalogCopyRequest(), deadline)
+        return bytes(reply.copy)
+
+    async def accept_restored(self, collection: str, deadline: Deadline) -> CollectionInfo:
+        """Have a collection served by the members that the restored copy names, although they changed after it."""
+        request = pb.CatalogAcceptRequest(proposal=self._proposal(), collection=collection)
+        return await self._collection(await self._call("admin.AcceptRestored", request, deadline), deadline)
 
     async def status(self, deadline: Deadline) -> dict[str, Any]:
         """The cluster as its leader sees it, or, when none answers in half the time, as any coordinator does."""

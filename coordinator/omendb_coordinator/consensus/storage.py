@@ -48,10 +48,11 @@ class Storage:
         return disk.exists(f"{folder}/IDENTITY")
 
     @staticmethod
-    def create(disk: Disk, folder: str, identity: Identity) -> None:
+    def create(disk: Disk, folder: str, identity: Identity, snapshot: Snapshot | None = None) -> None:
         """Make a new member's folder, durably; what an attempt that was cut short left is made again.
 
-        With the origin "rejoin" the member will not vote before it has caught up.
+        With the origin "rejoin" the member will not vote before it has caught up. With a ``snapshot``, which every
+        member of the group must be given, the group goes on after it.
 
         Raises:
             InvalidArgumentError: files of a member are there, without its identity.
@@ -63,8 +64,11 @@ class Storage:
                 disk.unlink(f"{folder}/{name}")
         if identity.origin == "rejoin":
             _mark_rejoining(disk, folder)
-        Journal.create(disk, f"{folder}/raft.log").close()
-        write_vote(disk, f"{folder}/raft.vote", 0, None)
+        index, term = (0, 0) if snapshot is None else (snapshot.index, snapshot.term)
+        if snapshot is not None:
+            write_snapshot(disk, folder, snapshot)
+        Journal.create(disk, f"{folder}/raft.log", index, term).close()
+        write_vote(disk, f"{folder}/raft.vote", term, None)
         write_identity(disk, f"{folder}/IDENTITY", identity)
 
     @staticmethod

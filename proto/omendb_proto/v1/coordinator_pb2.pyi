@@ -154,6 +154,38 @@ class CatalogForgetRequest(_message.Message):
     node_id: str
     def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., node_id: _Optional[str] = ...) -> None: ...
 
+class CatalogFinalizeRequest(_message.Message):
+    __slots__ = ("proposal",)
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ...) -> None: ...
+
+class CatalogFinalizeReply(_message.Message):
+    __slots__ = ("feature_level", "revision")
+    FEATURE_LEVEL_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    feature_level: int
+    revision: int
+    def __init__(self, feature_level: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class CatalogCopyRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class CatalogCopyReply(_message.Message):
+    __slots__ = ("copy",)
+    COPY_FIELD_NUMBER: _ClassVar[int]
+    copy: bytes
+    def __init__(self, copy: _Optional[bytes] = ...) -> None: ...
+
+class CatalogAcceptRequest(_message.Message):
+    __slots__ = ("proposal", "collection")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    collection: str
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., collection: _Optional[str] = ...) -> None: ...
+
 class CatalogCollectionReply(_message.Message):
     __slots__ = ("collection_json", "revision")
     COLLECTION_JSON_FIELD_NUMBER: _ClassVar[int]

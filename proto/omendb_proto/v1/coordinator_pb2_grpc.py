@@ -105,6 +105,21 @@ class CoordinatorAdminStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogForgetRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
                 _registered_method=True)
+        self.FinalizeUpgrade = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/FinalizeUpgrade',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogFinalizeRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogFinalizeReply.FromString,
+                _registered_method=True)
+        self.CopyCatalog = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/CopyCatalog',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCopyRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCopyReply.FromString,
+                _registered_method=True)
+        self.AcceptRestored = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/AcceptRestored',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogAcceptRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+                _registered_method=True)
         self.ClusterStatus = channel.unary_unary(
                 '/omendb.v1.CoordinatorAdmin/ClusterStatus',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogStatusRequest.SerializeToString,
@@ -200,6 +215,24 @@ class CoordinatorAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def FinalizeUpgrade(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyCatalog(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AcceptRestored(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ClusterStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -278,6 +311,21 @@ def add_CoordinatorAdminServicer_to_server(servicer, server):
                     servicer.ForgetMember,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogForgetRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
+            ),
+            'FinalizeUpgrade': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinalizeUpgrade,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogFinalizeRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogFinalizeReply.SerializeToString,
+            ),
+            'CopyCatalog': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyCatalog,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCopyRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCopyReply.SerializeToString,
+            ),
+            'AcceptRestored': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptRestored,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogAcceptRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
             ),
             'ClusterStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.ClusterStatus,
@@ -664,6 +712,87 @@ class CoordinatorAdmin:
             '/omendb.v1.CoordinatorAdmin/ForgetMember',
             omendb__proto_dot_v1_dot_coordinator__pb2.CatalogForgetRequest.SerializeToString,
             omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinalizeUpgrade(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/FinalizeUpgrade',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogFinalizeRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogFinalizeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyCatalog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/CopyCatalog',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCopyRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCopyReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptRestored(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/AcceptRestored',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogAcceptRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
             options,
             channel_credentials,
             insecure,

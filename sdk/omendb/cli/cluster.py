@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from omendb.cli import moves, replicas
+from omendb.cli import catalog, moves, replicas
 from omendb.cli.moves import show_moves
 from omendb.cli.processes import missing_package
 from omendb.cli.terminal import AsJson, Url, err, fail, out, print_json, reported, table
@@ -27,6 +27,9 @@ app.command("repair")(replicas.repair)
 app.command("drain")(moves.drain)
 app.command("moves")(moves.moves)
 app.command("move")(moves.move)
+app.command("backup-catalog")(catalog.backup_catalog)
+app.command("accept-restored")(catalog.accept_restored)
+app.command("finalize-upgrade")(catalog.finalize_upgrade)
 
 Folder = Annotated[Path, typer.Option("--dir", help="The fleet's folder: data, logs.", show_default=False)]
 
@@ -130,9 +133,19 @@ def _show_processes(states: list[NodeState]) -> None:
     out.print(rows)
 
 
+def _show_level(told: dict[str, Any]) -> None:
+    """Whether there is something to finalise, and whether the catalog is a restored one."""
+    level, following = told.get("feature_level", 0), told.get("feature_level_next", 0)
+    if following > level:
+        out.print(f"feature level {level}; every member understands {following}: `omendb cluster finalize-upgrade`")
+    if told.get("restored"):
+        out.print(f"the catalog was restored from a copy, at revision {told['restored']}", highlight=False)
+
+
 def _show_cluster(told: dict[str, Any]) -> None:
     leader = told.get("leader") or "none"
     out.print(f"cluster {told.get('cluster_id')}, leader {leader}, revision {told.get('revision')}", highlight=False)
+    _show_level(told)
     members = table("member", "role", "state", "address", "replicas", "silent for")
     for member in told.get("members", ()):
         silent = member.get("silent_s")

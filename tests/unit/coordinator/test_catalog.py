@@ -19,7 +19,7 @@ from omendb_common.metadata import AUTO_ID_FIRST, AUTO_IDS_PER_LEASE
 from omendb_common.ring import RING
 from omendb_common.topology import Topology, member_to_json
 from omendb_coordinator.catalog import OPERATIONS, Catalog
-from omendb_coordinator.commands import ConflictError, decode_result
+from omendb_coordinator.commands import COMMAND_FORMAT, ConflictError, decode_result
 from omendb_coordinator.member_changes import ORIGIN_LEASE_MS
 from tests.unit.coordinator.catalog_cases import SCHEMA, Log, creation, node
 
@@ -141,7 +141,7 @@ def test_an_operation_that_nobody_knows_is_refused(log: Log) -> None:
 
 
 def test_a_command_of_a_newer_release_stops_the_member(log: Log) -> None:
-    newer = log.entries[0].replace(b'"v":1', b'"v":2')
+    newer = log.entries[0].replace(b'"v":1', b'"v":%d' % (COMMAND_FORMAT + 1))
     with pytest.raises(FormatVersionError):
         log.catalog.apply(99, newer)
 

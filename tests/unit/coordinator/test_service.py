@@ -10,9 +10,11 @@ from typing import Any
 import grpc.aio
 import pytest
 
+from omendb_common.catalog_copy import unpack_copy
 from omendb_common.errors import (
     AlreadyExistsError,
     DeadlineExceededError,
+    FormatVersionError,
     InvalidArgumentError,
     NotFoundError,
     UnavailableError,
@@ -21,6 +23,7 @@ from omendb_common.metadata import Metadata
 from omendb_common.topology import PROBLEMS_MAX, ReplicaPlace, Topology, member_to_json
 from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, CoordinatorClient
+from omendb_coordinator.catalog import state_of
 from omendb_coordinator.control import Asking
 from omendb_coordinator.service import JSON_DEPTH_MAX
 from omendb_proto.v1 import coordinator_pb2 as pb
@@ -424,6 +427,53 @@ async def test_the_cluster_gets_a_name_and_the_level_that_all_understand() -> No
         assert server.catalog.topology.feature_level == 1, "no coordinator has said what it understands"
         await client.register(replace(node("c1"), role="coordinator", feature_level=2), soon())
         await until(lambda: server.catalog.topology.feature_level == 2)
+        # From then on nobody is taken in who would not understand.
+        with pytest.raises(FormatVersionError, match=r"'d1' understands level 1.*finalised at 2") as refused:
+            await client.register(node("d1"), soon())
+        assert refused.value.mend
+        # And whoever is told of such a cluster does not follow it.
+        older = CoordinatorClient([server.address], None, CLOCK, level=1)
+        await older.start()
+        try:
+            with pytest.raises(FormatVersionError):
+                await older.refresh(0, soon())
+            assert older.topology.revision == 0
+        finally:
+            await older.close()
+
+
+@in_a_loop
+async def test_with_something_stored_only_an_operator_raises_the_level() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        await client.create_collection(collection("docs"), soon())
+        for number in range(3):
+            await client.register(replace(node(f"d{number}"), feature_level=2), soon())
+        with pytest.raises(InvalidArgumentError, match="c1 understand less than level 2"):
+            await client.finalize_upgrade(soon())
+        await client.register(replace(node("c1"), role="coordinator", feature_level=2), soon())
+        with pytest.raises(InvalidArgumentError, match="feature_level"):
+            await client.accept_restored("docs", soon())
+        await asyncio.sleep(5 * QUICK.decide_s)
+        told = await client.status(soon())
+        assert (told["feature_level"], told["feature_level_next"]) == (1, 2)
+        await client.register(replace(node("d1"), feature_level=1), soon())
+        with pytest.raises(InvalidArgumentError, match="d1 understand"):
+            await client.finalize_upgrade(soon())
+        await client.register(replace(node("d1"), feature_level=2), soon())
+        server.group.lose_answers = 1
+        assert await client.finalize_upgrade(soon()) == 2 == await client.finalize_upgrade(soon())
+        assert server.catalog.topology.feature_level == 2
+        with pytest.raises(InvalidArgumentError, match="not restored"):
+            await client.accept_restored("docs", soon())
+
+
+@in_a_loop
+async def test_a_copy_holds_what_was_acknowledged_before() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        await client.create_collection(collection("docs"), soon())
+        copy = unpack_copy(await client.copy_catalog(soon()), "copy")
+        assert state_of(copy.catalog) == server.catalog.state
+        assert abs(copy.taken_ms - CLOCK.wall_ms()) < 60_000
 
 
 @in_a_loop

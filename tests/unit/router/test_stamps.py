@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from omendb_common.deadline import Deadline
 from omendb_common.errors import UnavailableError
 from omendb_common.hlc import EPOCH_MS, ORIGIN_MAX, stamp_wall_ms
 from omendb_common.metadata import OriginLease
 from omendb_common.shard_calls import MAX_AHEAD_MS
 from omendb_router.settings import RouterSettings
-from omendb_router.stamps import ClockCheck, Stamps
+from omendb_router.stamps import ClockCheck, Leases, Stamps
 
 START_MS = EPOCH_MS + 1_000_000
 
@@ -133,3 +136,58 @@ def test_a_clock_is_off_when_most_nodes_prove_it(offsets_ms: tuple[int, ...], re
     # Old answers prove nothing, and a minority of the nodes neither.
     check.check(3, now_s=100.0)
     check.check(9, now_s=1.0)
+
+
+class ForgetfulCoordinators:
+    """Leases as coordinators give them that were restored from a copy: they know no holder, and other origins."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, int] = {}
+        self.asked: list[tuple[str, int]] = []
+        self.lose = 0
+
+    async def lease_origin(self, holder: str, stamp: int, deadline: Deadline) -> OriginLease:
+        self.asked.append((holder, stamp))
+        origin = self.held.setdefault(holder, ORIGIN_MAX - len(self.held))
+        if self.lose:
+            self.lose -= 1
+            raise UnavailableError("the answer was lost", field="coordinators")
+        return OriginLease(origin, stamp, stamp + (10_000 << 22), (origin << 26, (origin + 1) << 26))
+
+
+@pytest.mark.parametrize("lose", [0, 1, 2, 3])
+def test_a_lease_that_the_coordinators_forgot_is_asked_for_anew_from_now_on(lose: int) -> None:
+    clock = Clock()
+    stamps = Stamps(clock, RouterSettings())
+    coordinators = ForgetfulCoordinators()
+    leases = Leases(coordinators, stamps, "r1/1", clock, lambda task: None)  # type: ignore[arg-type]
+    stamps.take(lease(1, START_MS, 3_600_000))
+    before = stamps.tick()
+    assert before is not None
+    clock.ms += 1000
+    coordinators.lose = lose
+
+    async def renewed() -> None:
+        for _ in range(lose + 1):
+            with contextlib.suppress(UnavailableError):
+                await leases.renew(Deadline.after(clock, 10))
+
+    asyncio.run(renewed())
+    after = stamps.tick()
+    assert after is not None and before < after
+    assert after & ORIGIN_MAX == stamps.origin > 1
+    # Not an hour ahead, where the renewal was to end: no data node would take that.
+    assert stamp_wall_ms(after) <= clock.ms + 1
+    # From then on it is renewed as ever.
+    asyncio.run(leases.renew(Deadline.after(clock, 10)))
+    assert stamps.origin == after & ORIGIN_MAX and stamps.left_ms() > 3_000_000
+    assert len({holder for holder, _ in coordinators.asked}) <= lose + 2
+
+
+def test_a_lease_that_is_used_up_is_asked_for_from_now_on() -> None:
+    clock = Clock()
+    stamps = Stamps(clock, RouterSettings())
+    stamps.take(lease(1, START_MS, 1000))
+    assert stamp_wall_ms(stamps.wanted) > clock.ms + 1_000_000
+    clock.ms += 2000
+    assert stamp_wall_ms(stamps.wanted) == clock.ms
