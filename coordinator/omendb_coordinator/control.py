@@ -19,7 +19,7 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from omendb_common.feature_level import CURRENT, check_level
+from omendb_common.feature_level import CURRENT
 from omendb_common.hlc import stamp_at, stamp_step
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.shard_calls import MAX_AHEAD_MS
@@ -301,14 +301,14 @@ class Control:
 
         Raises:
             NotFoundError: it must register (again).
-            FormatVersionError: it understands less than the cluster uses.
         """
         if not self.leads:
             raise NotLeaderError(self._consensus.status.leader)
         member = self._catalog.topology.members.get(node_id)
-        if member is None or member.incarnation != incarnation:
+        # One that understands too little, as far as is known, says by registering what it understands by now.
+        level = self._catalog.topology.feature_level
+        if member is None or member.incarnation != incarnation or member.feature_level < level:
             raise NotFoundError(f"{node_id!r} is not registered like that", field="node_id", mend="register it")
-        check_level(member.feature_level, self._catalog.topology.feature_level, repr(node_id))
         self._liveness.heard(node_id, incarnation, self._clock.mono_s(), problems)
         self._fills[node_id] = {(f.collection_uuid, f.shard_id): f for f in fills[:FILLS_MAX]}
         self._sizes[node_id] = {(s.collection_uuid, s.shard_id): s for s in sizes[:SIZES_MAX]}

@@ -15,6 +15,7 @@ from omendb_common.feature_level import spoken_level
 from omendb_common.process_flags import add_settings_flags, add_tls_flags, log_as_told, overrides, tls_files
 from omendb_common.wire.frames import FrameLimits
 from omendb_common.wire.process_loop import run_loop
+from omendb_datanode import keeping
 from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_datanode.node import DataNodeProcess, Options
 
@@ -73,6 +74,9 @@ async def serve(options: Options) -> None:
 def main() -> int:
     """Run; 0 after a signal, 2 when it cannot start as told, 74 after a failed disk, 1 for anything else."""
     try:
+        if sys.argv[1:2] == [keeping.COMMAND]:
+            keeping.run(sys.argv[2:])
+            return 0
         given = _parser().parse_args()
         options = options_from(given)
         log_as_told(given, "datanode", options.node_id)

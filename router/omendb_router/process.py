@@ -138,7 +138,7 @@ class RouterProcess:
 
     async def _serve(self, router: CountedRouter, cluster_id: str, stop: asyncio.Event) -> None:
         options = self._options
-        about = About(RELEASE, "router", options.node_id, cluster_id)
+        about = About(RELEASE, "router", options.node_id, cluster_id, options.level)
         faces = self._faces = Faces(
             router,
             about,

@@ -443,6 +443,18 @@ async def test_the_cluster_gets_a_name_and_the_level_that_all_understand() -> No
 
 
 @in_a_loop
+async def test_who_was_upgraded_while_nobody_looked_registers_with_the_next_heartbeat() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        newer = replace(node("d0"), feature_level=2)
+        # As in a catalog that was restored from a copy that is older than the upgrade.
+        server.group.decree("register", member=member_to_json(replace(node("c1"), role="coordinator", feature_level=2)))
+        state = server.catalog.state
+        server.catalog._state = replace(state, topology=replace(state.topology, feature_level=2))
+        client.start_heartbeats(newer, interval_s=0.05)
+        await until(lambda: server.catalog.topology.members["d0"].feature_level == 2)
+
+
+@in_a_loop
 async def test_with_something_stored_only_an_operator_raises_the_level() -> None:
     async with one_coordinator(_PATIENT) as (server, client):
         await client.create_collection(collection("docs"), soon())

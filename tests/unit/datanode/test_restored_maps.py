@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from omendb_common.errors import CorruptionError, FormatVersionError, UnavailableError
+from omendb_common.errors import CorruptionError, FormatVersionError, NotFoundError, UnavailableError
 from omendb_common.topology import CollectionInfo, Topology
+from omendb_datanode import keeping
+from omendb_datanode.keeping import discard_kept
 from omendb_datanode.node_folder import read_held
 from tests.unit.datanode.datanode_cases import upsert
 from tests.unit.datanode.test_hosting import (
@@ -157,3 +159,23 @@ def test_the_level_before_does_not_start_on_a_folder_with_something_kept(tmp_pat
         assert f"{U2}.0" in folders(tmp_path)
 
     asyncio.run(story())
+
+
+def test_what_is_kept_goes_by_name_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def story() -> None:
+        source = Source(at(9, collection("a", U1, 3, ME), collection("b", U2, 8, ME), collection("c", U3, 8, ME)))
+        hosted = hosting(tmp_path, source)
+        await hosted.start()
+        source.publish(restored(R, copied(collection("a", U1, 3, ME))))
+        await in_force(hosted, R)
+        await hosted.stop()
+
+    asyncio.run(story())
+    with pytest.raises(NotFoundError, match="is not kept"):
+        discard_kept(UnsyncedDisk(), str(tmp_path), [f"{U2}.0", f"{U1}.0"])
+    keeping.run(["--dir", str(tmp_path)])
+    assert capsys.readouterr().out.split() == [f"{U2}.0", f"{U3}.0"]
+    keeping.run(["--dir", str(tmp_path), "--discard", f"{U2}.0"])
+    assert capsys.readouterr().out.split() == [f"{U3}.0"]
+    assert folders(tmp_path) == sorted([f"{U1}.0", f"{U3}.0"])
+    assert read_held(UnsyncedDisk(), str(tmp_path)).names == {f"{U1}.0", f"{U3}.0"}
