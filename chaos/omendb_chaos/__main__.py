@@ -31,6 +31,7 @@ ROWS: Mapping[str, str] = {
     "R15": "raft",
     "R17": "convergence",
     "R18": "zombies",
+    "R19": "shard_moves",
     "R20": "fencing",
     "R23": "fuzzed_requests",
     "R25": "bit_rot",

@@ -69,25 +69,49 @@ class Coordinators:
     def __init__(
         self, loop: ProcessLoop, network: Network, clock: Clock, rng: random.Random, gc_grace_s: float = 3600.0
     ) -> None:
-        self.process = Process(loop, COORDINATORS)
         watch = Watch()
         self.catalog = Catalog(watch.publish)
+        self._loop = loop
+        self._network = network
+        self._clock = clock
         self._rng = rng
         self._watch = watch
+        self._log = AgreedLog(self.catalog, rng)
         # Members are heard every few seconds, and for long nothing happens in between: half a second is for people.
         settings = CoordinatorSettings(suspect_s=9.0, down_s=30.0, grace_s=30.0, decide_s=3.0, stall_s=8.0)
-        settings = replace(settings, gc_grace_s=gc_grace_s, repaired_step_s=1.0)
+        self._settings = replace(settings, gc_grace_s=gc_grace_s, repaired_step_s=1.0)
+        self._life = 0
+        self.up = False
+        self.start()
+
+    def start(self) -> None:
+        """Start the process: what was agreed on is there, what the one before had under way or in memory is not."""
+        self._life += 1
+        self.up = True
+        self.process = Process(self._loop, COORDINATORS, self._life)
         self.control = Control(
-            AgreedLog(self.catalog, rng),
+            self._log,
             self.catalog,
-            watch,
+            self._watch,
             {COORDINATORS: COORDINATORS},
-            settings,
-            clock,
+            self._settings,
+            self._clock,
             self.new_id,
         )
-        network.serve(self.process, self, clock)
+        self._network.serve(self.process, self, self._clock)
         self.process.spawn(self.control.lead())
+
+    def kill(self) -> None:
+        """``kill -9``, of all members at once: a change that was not agreed on yet never happens."""
+        self.up = False
+        self._network.gone(COORDINATORS)
+        self.process.kill()
+
+    async def changed(self, revision: int) -> Topology:
+        """The topology as soon as one newer than ``revision`` is agreed on."""
+        while (step := await self._watch.wait(revision, _WATCH_S)) is None:
+            pass
+        return step.topology
 
     def new_id(self) -> str:
         """An id of 128 random bits, from the world's dice."""

@@ -94,6 +94,8 @@ class Network:
         self.counts: Counter[str] = Counter()
         self.drops: Callable[[str, str], bool] = lambda kind, target: False
         """Asked of every call, by its kind and target, whether it is lost on its way beside those that links lose."""
+        self.sees: Callable[[str, str, str], None] = lambda source, kind, target: None
+        """Told of every call when it is made."""
         self._loop = loop
         self._rng = rng
         self._note = note
@@ -159,6 +161,7 @@ class Network:
             UnavailableError: outcome "none" when certainly nothing arrived, else "unknown".
         """
         self.counts[kind] += 1
+        self.sees(source.name, kind, target)
         if not source.alive:
             raise UnavailableError("this process has ended", field=source.name, outcome="none")
         self._number += 1

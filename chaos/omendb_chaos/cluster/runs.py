@@ -8,6 +8,7 @@ from omendb_chaos.cluster.cancelling import cancellations
 from omendb_chaos.cluster.converging import converging, forgetting
 from omendb_chaos.cluster.datanodes import REPAIR
 from omendb_chaos.cluster.lagging import lagging
+from omendb_chaos.cluster.moving import moving
 from omendb_chaos.cluster.partitions import partitions
 from omendb_chaos.cluster.skews import skewed
 from omendb_chaos.cluster.swarm import Run, swarm
@@ -48,6 +49,7 @@ RUNS: Mapping[str, Callable[[str], Run]] = {
     "R16": lagging,
     "R17": converging,
     "R18": forgetting,
+    "R19": moving,
     "R27": cancellations,
 }
 

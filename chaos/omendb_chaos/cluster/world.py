@@ -254,6 +254,8 @@ class World:
         self.note("heal")
         self.network.heal()
         self.coordinators.process.resume()
+        if not self.coordinators.up:
+            self.coordinators.start()
         for node in self.nodes.values():
             node.disk.faults.clear()
             node.doomed = None

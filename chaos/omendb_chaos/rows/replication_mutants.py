@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 
 import omendb_coordinator.member_changes
+import omendb_coordinator.move_changes
 import omendb_router.lookups
+from omendb_chaos.cluster.moving import CALM, CASES
 from omendb_chaos.cluster.nemesis import Mix
 from omendb_chaos.cluster.network import Link
 from omendb_chaos.cluster.runs import run_one
 from omendb_chaos.cluster.swarm import swarm
 from omendb_chaos.rows.planting import Mutant, Probe, replaced
 from omendb_common.shard_calls import Looked, Repair, State
+from omendb_common.topology import Move, Shard
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.wal.writer import WalWriter
@@ -122,6 +125,26 @@ def _no_fence() -> AbstractContextManager[None]:
     return replaced(Hosting, "_advance", advance)
 
 
+def _moves_without_fences() -> AbstractContextManager[None]:
+    """Other members count, and calls under the map before are taken all the same."""
+    original = Shard.changed
+
+    def changed(self: Shard, *given: Any) -> Shard:
+        return replace(original(self, *given), fence=self.fence)
+
+    return replaced(Shard, "changed", changed)
+
+
+def _moves_in_one_stage() -> AbstractContextManager[None]:
+    """What has been filled counts at once, and what came in between is nobody's."""
+    original = omendb_coordinator.move_changes._under_way
+
+    def under_way(shard: Shard) -> Move:
+        return replace(original(shard), stage="switching")
+
+    return replaced(omendb_coordinator.move_changes, "_under_way", under_way)
+
+
 def _reused_origin() -> AbstractContextManager[None]:
     return replaced(omendb_coordinator.member_changes, "_free_origin", lambda state, stamp: 1)
 
@@ -176,6 +199,17 @@ def _runs(row: str, count: int = 30) -> Probe:
     return probe
 
 
+def _rough_moves(*signs: str, count: int = 12) -> Probe:
+    """Runs of R19 in rough weather until one shows something of this kind."""
+
+    def probe(seed: int) -> bool:
+        first = len(CASES) + CALM
+        runs = (run_one(f"R19/{seed}/{number}") for number in range(first, first + count))
+        return any(what.startswith(signs) for run in runs for what in run.violations)
+
+    return probe
+
+
 def _numbered(row: str, number: int) -> Probe:
     return lambda seed: bool(run_one(f"{row}/{seed}/{number}").violations)
 
@@ -206,6 +240,8 @@ REPLICATION_MUTANTS: Collection[Mutant] = (
     Mutant("no read repair", "R13", _no_read_repair, _struck("isolation", "deafness")),
     Mutant("repairs push a projection", "R10", _projection_repair, _struck("isolation")),
     Mutant("the fence is not looked at", "R10", _no_fence, _struck("lost disk", "one-way cut", gap_s=1.0)),
+    Mutant("moves raise no fences", "R19", _moves_without_fences, _rough_moves("P14")),
+    Mutant("moves have one stage", "R19", _moves_in_one_stage, _rough_moves("no order")),
     Mutant("an origin is leased twice", "R10", _reused_origin, _runs("R10", 5)),
     Mutant(
         "a lost replica goes on counting",
