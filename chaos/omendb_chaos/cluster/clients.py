@@ -150,7 +150,8 @@ class Client:
         self.judge.history.append(replace(operation, result=None, ended=self._now()))
         if kind != "extra":
             # An update of a point that was deleted meanwhile is done with: no replica need have its stamp.
-            self.judge.acknowledged.append(Acknowledged(point_id, written.stamp, self.write_quorum))
+            told = Acknowledged(point_id, written.stamp, self.write_quorum, deletion=kind == "delete")
+            self.judge.acknowledged.append(told)
 
     # -- reads
 

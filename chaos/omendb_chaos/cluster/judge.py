@@ -19,7 +19,7 @@ from omendb_common.errors import OmenDBError
 from omendb_common.hlc import STAMP_MAX, stamp_wall_ms
 from omendb_common.ids import IdColumn
 from omendb_common.shard_calls import MAX_AHEAD_MS, Apply, Repair, State, Verdict
-from omendb_common.topology import SERVED, Topology
+from omendb_common.topology import SERVED, Shard, Topology
 from omendb_datanode.node_folder import ReplicaKey, replica_path
 from omendb_engine.replica import Replica
 from omendb_engine.resources import Resources
@@ -34,6 +34,7 @@ class Acknowledged(NamedTuple):
     point_id: int
     stamp: int
     quorum: int
+    deletion: bool = False
 
 
 class Version(NamedTuple):
@@ -152,7 +153,7 @@ class Judge:
         """V1 and V2 in the memory of all replicas: what was acknowledged is on as many as was promised."""
         ids = sorted({a.point_id for a in self.acknowledged})
         have = [versions_of(node, topology, ids) for node in nodes]
-        self._check_held(have, lost, "V1: in memory")
+        self._check_held(have, topology, lost, "V1: in memory")
 
     def check_durable(self, nodes: Sequence[SimDataNode], topology: Topology, lost: int, rng: random.Random) -> None:
         """V1 on stable storage: a power cut of everything now would leave as many copies as was promised."""
@@ -165,14 +166,16 @@ class Judge:
             except OmenDBError as error:
                 self.violated(f"V1: {node.name} would not open after a power cut: {error}")
                 return
-        self._check_held(have, lost, "V1: on stable storage")
+        self._check_held(have, topology, lost, "V1: on stable storage")
 
-    def _check_held(self, have: Sequence[dict[int, Version]], lost: int, where: str) -> None:
+    def _check_held(self, have: Sequence[dict[int, Version]], topology: Topology, lost: int, where: str) -> None:
         newest: dict[int, Acknowledged] = {}
         for told in self.acknowledged:
             if told.point_id not in newest or newest[told.point_id].stamp < told.stamp:
                 newest[told.point_id] = told
         for point_id, told in newest.items():
+            if told.deletion and told.stamp <= _shard_of(topology, point_id).gc_floor:
+                continue  # it may be forgotten by now (P13): that the point stays away is seen by reads
             count = sum(h.get(point_id, Version(0, 0, 0)).stamp >= told.stamp for h in have)
             if count < told.quorum - lost:
                 self.violated(
@@ -260,6 +263,13 @@ def _look(replica: Replica, ids: Sequence[int], found: dict[int, Version]) -> No
     for point_id, state, stamp, digest in zip(ids, *columns, strict=True):
         if state != State.ABSENT:
             found[point_id] = Version(state, stamp, digest)
+
+
+def _shard_of(topology: Topology, point_id: int) -> Shard:
+    """The shard of a point; a run has one collection."""
+    (info,) = topology.collections.values()
+    (place,) = ring.key_hashes(IdColumn.of([point_id])).tolist()
+    return next(s for s in info.shards if s.low <= place < s.high)
 
 
 def differences(nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> Iterator[str]:
