@@ -265,6 +265,12 @@ def _look(replica: Replica, ids: Sequence[int], found: dict[int, Version]) -> No
             found[point_id] = Version(state, stamp, digest)
 
 
+def _remembered(version: Version | None, gc_floor: int) -> Version | None:
+    """A version, or None for a deletion that each replica may forget when it likes (P13)."""
+    forgotten = version is not None and version.state == State.DELETED and version.stamp <= gc_floor
+    return None if forgotten else version
+
+
 def _shard_of(topology: Topology, point_id: int) -> Shard:
     """The shard of a point; a run has one collection."""
     (info,) = topology.collections.values()
@@ -279,7 +285,9 @@ def differences(nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[
     for info in topology.collections.values():
         for point_id, place in zip(ids, hashes, strict=True):
             shard = next(s for s in info.shards if s.low <= place < s.high)
-            held = {name: have[name].get(point_id) for name in shard.nodes("active", "leaving")}
+            held = {
+                name: _remembered(have[name].get(point_id), shard.gc_floor) for name in shard.nodes("active", "leaving")
+            }
             if len(set(held.values())) > 1:
                 yield f"replicas differ in {point_id}: {held}"
 
