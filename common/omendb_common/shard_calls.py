@@ -111,7 +111,10 @@ class Work(NamedTuple):
 
 
 class Search(NamedTuple):
-    """The ``k`` nearest of every row of ``queries`` (m, dimension) in one shard."""
+    """The ``k`` nearest of every row of ``queries`` (m, dimension) in one shard.
+
+    ``unproven``: only among the points of which the replica does not know that certain others have them as well (P23).
+    """
 
     shard: ShardRef
     queries: npt.NDArray[Any]
@@ -125,6 +128,38 @@ class Search(NamedTuple):
     payload: bool = False
     """Answer with the hits' payload as well: saves the fetch when one replica is asked."""
     vectors: bool = False
+    unproven: bool = False
+
+
+class Shared(NamedTuple):
+    """What a replica says of the points that it did not search (P23).
+
+    ``openings``: replicas, as they were opened, that have everything the one that answers has, or what covers it, from
+    ``positions`` of their logs on, but for the ids of ``names`` (u32, ascending): the low bits of the second halves of
+    their hashes.
+    """
+
+    openings: U64Array
+    positions: U64Array
+    names: npt.NDArray[np.uint32]
+
+    def vouches_for(self, opening: int, lsn: int) -> bool:
+        """Whether a replica that was opened so has all but what is named, at that position of its log."""
+        told = (self.openings == np.uint64(opening)) & (self.positions <= np.uint64(lsn))
+        return bool(told.any()) if opening else False
+
+    def named(self, lo: U64Array) -> npt.NDArray[np.bool_]:
+        """Which of the ids with these second halves of hashes the other replicas may lack; some more by chance."""
+        if not len(self.names):
+            return np.zeros(len(lo), np.bool_)
+        asked = short_names(lo)
+        at = np.minimum(np.searchsorted(self.names, asked), len(self.names) - 1)
+        return np.asarray(self.names[at] == asked, np.bool_)
+
+
+def short_names(lo: U64Array) -> npt.NDArray[np.uint32]:
+    """By which :class:`Shared` names ids: enough that few are named by chance, and half as long."""
+    return lo.astype(np.uint32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +167,9 @@ class ShardHits:
     """Hits of one shard on one replica: row i of ``distances`` (m, k) has ``counts[i]`` hits, nearest first.
 
     ``ids``, ``stamps``, ``payload`` and ``vectors`` are flat: the hits of query 0, then of query 1, and so on; the rows
-    of ``overlays`` are numbered likewise.
+    of ``overlays`` are numbered likewise. ``opening``: a number drawn when the replica was opened; 0: of none that can
+    be vouched for. ``lsn``: the position of its log that was searched. ``shared``: of a search of the unproven; None
+    there means NOT COVERED: it was not made.
     """
 
     verdict: Verdict
@@ -146,6 +183,9 @@ class ShardHits:
     hlc: int = 0
     error: OmenDBError | None = None
     overlays: Overlays = NO_OVERLAYS
+    opening: int = 0
+    lsn: int = 0
+    shared: Shared | None = None
 
 
 class State(IntEnum):
@@ -284,7 +324,8 @@ class Sums:
     """Values of some nodes of a replica's hash tree, of records up to ``through`` and above ``gc_floor`` (P12).
 
     ``nodes``: numbers of nodes at level ``depth``, 0 is the root. ``fresh``: of the replica as it is now; without it a
-    tree that was made for an earlier call with the same bounds will do.
+    tree that was made for an earlier call with the same bounds will do. ``agree``: from before the tree is made the
+    replica remembers what arrives under stamps up to ``through``, for a ``note_agreed`` to come (P23).
     """
 
     shard: ShardRef
@@ -293,6 +334,7 @@ class Sums:
     depth: int
     nodes: Int64
     fresh: bool = False
+    agree: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,7 +342,8 @@ class Summed:
     """Answer to a :class:`Sums`; columns are parallel to its nodes, and empty when the replica has another floor.
 
     ``counts``: records; ``first`` and ``second``: the halves of the sum of their hashes. ``gc_floor``: the replica's
-    own. ``repaired_through``: up to which stamp it knows that all replicas were equal.
+    own. ``repaired_through``: up to which stamp it knows that all replicas were equal. ``opening`` as in
+    :class:`ShardHits`. ``lsn``: a position of its log at which it had all that was summed.
     """
 
     verdict: Verdict
@@ -310,6 +353,8 @@ class Summed:
     gc_floor: int = 0
     repaired_through: int = 0
     error: OmenDBError | None = None
+    opening: int = 0
+    lsn: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +388,16 @@ class Listed:
 
 
 Task = Literal[
-    "flush", "compact", "wait_until_indexed", "stats", "next_auto_id", "verify", "scrub", "repair", "note_repaired"
+    "flush",
+    "compact",
+    "wait_until_indexed",
+    "stats",
+    "next_auto_id",
+    "verify",
+    "scrub",
+    "repair",
+    "note_repaired",
+    "note_agreed",
 ]
 
 
@@ -354,11 +408,15 @@ class Maintain:
     ``verify``: compare it with the other replicas of the shard now; ``repair``: and bring all together (P12).
     ``scrub``: read every byte of its segments from the disk now; one that is damaged answers nothing more.
     ``note_repaired``: all were found equal ``through`` a stamp, which the replica is to remember (P13).
+    ``note_agreed``: those of ``openings`` gave one root ``through`` a stamp at ``positions`` of their logs, which holds
+    while they are open (P23).
     """
 
     shard: ShardRef
     task: Task
     through: int = 0
+    openings: tuple[int, ...] = ()
+    positions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -435,10 +493,12 @@ __all__ = [
     "Selected",
     "ShardHits",
     "ShardRef",
+    "Shared",
     "State",
     "Summed",
     "Sums",
     "Task",
     "Verdict",
     "Work",
+    "short_names",
 ]

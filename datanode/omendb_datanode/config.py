@@ -49,6 +49,20 @@ class RepairSettings:
         10.0, "a comparison that failed is tried again after so long, then after twice as long", low=0.01, high=3600.0
     )
     rounds: int = setting(2, "shards that a node looks after at a time", low=1, high=64)
+    agree_s: float = setting(
+        1.0,
+        "how often replicas of a shard that is written to are asked for their root, so that a search at a quorum runs "
+        "on one of them alone; a tenth as often where nothing was written",
+        low=0.01,
+        high=1e6,
+    )
+    agree_lag_s: float = setting(
+        0.5,
+        "how old a write is when roots shall show it: younger ones are on their way; longer by itself where they take "
+        "longer",
+        low=0.0,
+        high=3600.0,
+    )
     check_s: float = setting(
         86_400.0, "how often what is remembered of a hash tree is held against all records", low=1.0, high=1e9
     )

@@ -38,6 +38,7 @@ from omendb_common.telemetry.metrics import Metrics
 from omendb_common.topology import ReplicaSize
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting
+from omendb_datanode.replicate.agreeing import Agreeing
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.scrubber import Scrubber
 from omendb_engine.statistics import folder_bytes
@@ -121,7 +122,7 @@ class MeasuredNode:
             self._metrics.observe_request(method, self._clock.mono_s() - started_s, code)
 
 
-def show_repairs(metrics: Metrics, repairer: Repairer, scrubber: Scrubber) -> None:
+def show_repairs(metrics: Metrics, repairer: Repairer, scrubber: Scrubber, agreeing: Agreeing) -> None:
     """Have the metrics tell how equal the replicas of this node are to the others, and what that took."""
     counts = repairer.rounds.counts
     metrics.gauge(
@@ -143,6 +144,12 @@ def show_repairs(metrics: Metrics, repairer: Repairer, scrubber: Scrubber) -> No
         "Ids found with the same stamps and other content on two replicas",
         "",
         lambda: {"": counts.collisions},
+    )
+    metrics.tally(
+        "omendb_agreements",
+        "Rounds in which roots of all replicas were the same, or not",
+        "result",
+        agreeing.counts.copy,
     )
     metrics.tally("omendb_scrubs", "Replicas read again, every byte", "", lambda: {"": scrubber.scrubs})
     metrics.tally("omendb_scrubs_damaged", "Replicas found damaged at rest", "", lambda: {"": scrubber.damaged})

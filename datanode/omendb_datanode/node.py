@@ -48,6 +48,7 @@ from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting, OpenShard
 from omendb_datanode.measured import Census, MeasuredNode, show_repairs
 from omendb_datanode.node_folder import Identity, ReplicaKey, open_identity
+from omendb_datanode.replicate.agreeing import Agreeing
 from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.replicate.exchange import settled_stamp
 from omendb_datanode.replicate.pace import Pace
@@ -147,6 +148,10 @@ class DataNodeProcess:
         self._peers = Peers(self._connect, _close)
         self._pace = Pace(self._clock, options.repair, self._pressed)
         self.repairer = self._make_repairer()
+        self.agreeing = Agreeing(
+            *(options.node_id, self.rules, self._peers, self.hosting.opened),
+            *(self._client, self._clock, options.repair),
+        )
         self.arrivals = Arrivals(
             *(options.node_id, self.rules, self._peers.of, self.hosting.opened, self._client),
             *(self._advance_move, self._clock, options.repair, self._pace),
@@ -163,7 +168,7 @@ class DataNodeProcess:
             *(self.hosting.opened, self._threads, self._client, self._advance_split),
             *(self._clock, options.repair, self._pace),
         )
-        show_repairs(self.metrics, self.repairer, self.scrubber)
+        show_repairs(self.metrics, self.repairer, self.scrubber, self.agreeing)
         self._ready = False
 
     def _make_repairer(self) -> Repairer:
@@ -289,6 +294,7 @@ class DataNodeProcess:
                 )
                 await self.hosting.start()
                 self.repairer.start()
+                self.agreeing.start()
                 self.scrubber.start()
                 self.arrivals.start()
                 self.splits.start()
@@ -300,6 +306,7 @@ class DataNodeProcess:
             await self.splits.stop()
             await self.arrivals.stop()
             await self.scrubber.stop()
+            await self.agreeing.stop()
             await self.repairer.stop()
             await server.stop(options.settings.drain_s)
             await self._peers.close()

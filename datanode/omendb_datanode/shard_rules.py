@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -56,6 +57,7 @@ from omendb_common.shard_calls import (
     Selected,
     ShardHits,
     ShardRef,
+    Shared,
     Summed,
     Sums,
     Verdict,
@@ -66,7 +68,7 @@ from omendb_datanode.hosted import Hosted, Replicas
 from omendb_datanode.replicate.trees import RecentTrees, listed
 from omendb_datanode.write_queue import Outcome, WriteLimits, WriteQueue
 from omendb_engine.disk_errors import disk_error
-from omendb_engine.query.answer import Picked
+from omendb_engine.query.answer import Picked, SearchAnswer
 from omendb_engine.replica import Replica
 from omendb_engine.stamped import StampedResult, StampedWrite
 
@@ -170,6 +172,8 @@ class ShardRules:
 
         async def work() -> ShardHits:
             hosted = await self._hosted(call.shard, deadline)
+            if call.unproven:
+                return await self._threads.read(lambda: self._search_unproven(hosted.replica, call), deadline)
             short = _is_short(hosted.replica, call)
             return await self._threads.read(lambda: self._search(hosted.replica, call), deadline, short=short)
 
@@ -222,6 +226,10 @@ class ShardRules:
                 return Maintained(Verdict.OK, await self._care(call.shard, call.task == "repair"))
             if call.task == "scrub":
                 return Maintained(Verdict.OK, await self._scrub(call.shard))
+            if call.task == "note_agreed":
+                agreed, found = hosted.replica.agreements, (call.openings, call.positions)
+                noted = await self._threads.compare(lambda: agreed.note(call.through, *found), deadline)
+                return Maintained(Verdict.OK, noted)
             if call.task == "note_repaired":
                 # From a clock that is ahead it would let the floor rise above the stamps of writes to come.
                 self._check_clock(call.through)
@@ -239,6 +247,8 @@ class ShardRules:
 
         async def work() -> Summed:
             hosted = await self._hosted(call.shard, deadline)
+            agreements = hosted.replica.agreements
+            agreements.opening = agreements.opening or secrets.randbits(63) + 1
             return await self._threads.compare(lambda: self._trees.sums(hosted.replica, call), deadline)
 
         return await self._answer(call.shard, work, Summed, "summing up")
@@ -364,6 +374,24 @@ class ShardRules:
             recall_target=call.recall_target,
             score_threshold=call.score_threshold,
         )
+        return self._hits(replica, call, answer)
+
+    def _search_unproven(self, replica: Replica, call: Search) -> ShardHits:
+        """What this replica has that others may lack (P23); without ``shared`` where it cannot tell, or too much."""
+        snapshot = replica.snapshot()
+        unproven = replica.agreements.unproven(snapshot)
+        if unproven is None:
+            return ShardHits(Verdict.OK, hlc=self._hlc.now())
+        answer = replica.search_among(
+            *(snapshot, unproven.parts, call.queries, call.k),
+            field=call.field,
+            condition=call.condition,
+            score_threshold=call.score_threshold,
+        )
+        shared = Shared(unproven.openings, unproven.positions, unproven.names)
+        return dataclasses.replace(self._hits(replica, call, answer), shared=shared)
+
+    def _hits(self, replica: Replica, call: Search, answer: SearchAnswer) -> ShardHits:
         hits = answer.all_picked()
         did = answer.performance
         return ShardHits(
@@ -379,6 +407,8 @@ class ShardRules:
             ),
             self._hlc.now(),
             overlays=hits.overlays(),
+            opening=replica.agreements.opening,
+            lsn=answer.lsn,
         )
 
     def _lookup(self, replica: Replica, call: Lookup) -> Looked:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from omendb_common.ids import U64Array
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
@@ -57,6 +57,13 @@ class UpdatePlan:
         return 0 if self.points is None else self.points.payload_bytes
 
 
+class Watching(Protocol):
+    """What is to know of every operation."""
+
+    def see(self, ids: IdColumn, stamps: U64Array | int) -> None:
+        """Told of an operation before readers see it, in the thread that applies it."""
+
+
 class PartStore:
     """The parts of one replica. The writer changes it; readers take :attr:`snapshot`.
 
@@ -79,6 +86,7 @@ class PartStore:
         self.schema = schema
         self.max_stamp = max_stamp
         self.next_auto_id = next_auto_id
+        self.watching: Watching | None = None
         self._buffer_rows = buffer_rows
         self._extra_bytes_max = extra_bytes_max
         self._next_buffer = -1
@@ -194,6 +202,8 @@ class PartStore:
             fresh: no id of the batch exists (the engine made them up), so none is looked for.
             plan: of an UPDATE, made since the operation before; None: made here.
         """
+        if self.watching is not None:
+            self.watching.see(batch.ids, stamp if batch.stamps is None else batch.stamps)
         if batch.op is Op.UPSERT:
             applied = self._upsert(batch, stamp, lsn, fresh)
         elif batch.op is Op.UPDATE:
@@ -353,4 +363,4 @@ def _carry_kills(buffer: GrowingBuffer, new: AnyPart | None, row_maps: Mapping[i
                 buffer.record_kill(new.part_id, moved)
 
 
-__all__ = ["Applied", "PartStore", "UpdatePlan", "take_batch"]
+__all__ = ["Applied", "PartStore", "UpdatePlan", "Watching", "take_batch"]

@@ -33,6 +33,7 @@ from omendb_common.hlc import STAMP_MAX, HybridLogicalClock
 from omendb_common.ids import IdColumn
 from omendb_common.records import Buffer, Op, WriteBatch
 from omendb_common.schema import CollectionSchema
+from omendb_engine.agreement import Agreements
 from omendb_engine.apply import take_batch
 from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, SpaceLevel, WriteKind
 from omendb_engine.beside import Beside
@@ -106,6 +107,8 @@ class Replica(Reader):
         self._last_write_s = clock.mono_s()
         self.maintenance = Maintenance(self, recovered, wake)
         self.hash_trees = HashTrees(self.snapshot, self.schema)
+        self.agreements = Agreements(self.exclusively)
+        self._store.watching = self.agreements
 
     # -- opening ---------------------------------------------------------------------------------
 
@@ -621,6 +624,11 @@ class Replica(Reader):
     def last_stamp(self) -> int:
         """The greatest stamp that was made or seen here."""
         return self._hlc.last
+
+    @property
+    def newest_stamp(self) -> int:
+        """The greatest stamp of what was applied."""
+        return self._store.max_stamp
 
     @property
     def next_auto_id(self) -> int:

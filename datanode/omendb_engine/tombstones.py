@@ -48,6 +48,11 @@ class Tombstones:
         ids = IdColumn.concat([ids for ids, _ in entries])
         return ids, np.concatenate([np.empty(0, np.uint64), *(stamps for _, stamps in entries)])
 
+    def after(self, entries: int) -> list[tuple[IdColumn, U64Array]]:
+        """What was noted after the first so many entries."""
+        with self._lock:
+            return self._entries[entries:]
+
     def newest(self, hi: U64Array, lo: U64Array) -> U64Array:
         """The stamp of each id hash's newest deletion, 0 where there is none."""
         out = np.zeros(len(hi), np.uint64)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from omendb_common.ids import IdColumn, U64Array
-from omendb_common.shard_calls import Float32, Int64, ShardHits, State
+from omendb_common.shard_calls import Float32, Int64, ShardHits, Shared, State
 from omendb_router.ranking import distinct, flat_distances, flat_queries, ranked, ranks
 from omendb_router.standing import Editions, Mask, Standing, Told
 
@@ -111,6 +111,19 @@ class Contest:
     def heard(self, replica: int, uids: Int64, answer: Told) -> None:
         """What the replica says of ids that it was asked for (P9 c)."""
         self.standing.heard(replica, uids, answer)
+
+    def vouched(self, replica: int, shared: Shared) -> None:
+        """Of ids that it does not name, the replica has nothing that the searched one has not, or covers (P23).
+
+        So it is as if it had been asked for them, and knew of none.
+        """
+        self.standing.asked[replica] |= ~shared.named(self.lo)
+
+    def as_offered(self, replica: int) -> bool:
+        """Whether what is shown is what the replica offered, in its versions."""
+        top = self.top()
+        offered = Editions(*(column[replica, self.uid[top]] for column in self.standing.editions))
+        return bool(self.edition.take(top).same(offered).all())
 
     def judge(self) -> Int64:
         """Prove what can be proven by what was heard, and let go of what is deleted.

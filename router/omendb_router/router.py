@@ -39,7 +39,10 @@ from omendb_router.writes import Writer
 
 T = TypeVar("T")
 _SWEEP_S = 1.0
-_COUNTED = ("hedges", "failovers", "restamp", "refresh", "repair", "unknown", "refused", "read_repairs")
+_COUNTED = (
+    *("hedges", "failovers", "restamp", "refresh", "repair", "unknown", "refused", "read_repairs"),
+    *("searches_once", "searches_settled", "searches_not_covered"),
+)
 _LOOK_S = 0.1
 """Who does not want to wait for the indexes still wants an answer."""
 
@@ -128,19 +131,7 @@ class Router:
             "nodes_left_alone": sum(self._fanout.refusal(n.node_id) is not None for n in nodes),
             "clock_off_ms": self._offset.off_ms(max(len(nodes), 1), self._clock.mono_s()),
             "lease_left_s": self._stamps.left_ms() / 1e3,
-            **{
-                f"{name}_total": counts[name]
-                for name in (
-                    "hedges",
-                    "failovers",
-                    "restamp",
-                    "refresh",
-                    "repair",
-                    "unknown",
-                    "refused",
-                    "read_repairs",
-                )
-            },
+            **{f"{name}_total": counts[name] for name in _COUNTED},
         }
 
     # -- collections

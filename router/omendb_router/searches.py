@@ -16,12 +16,13 @@ from omendb_common.ids import IdColumn
 from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import K_MAX
 from omendb_common.scores import distance_to_score
-from omendb_common.shard_calls import Float32, Int64, Lookup, Score, Search, ShardHits, State, Work
+from omendb_common.shard_calls import Float32, Int64, Lookup, Score, ShardHits, State, Work
 from omendb_router.asked import Asked, check_enough, hear
 from omendb_router.contest import Contest
 from omendb_router.face_calls import Question
 from omendb_router.fanout import Fanout, Heard, together
 from omendb_router.lookups import Lookups, Wanted
+from omendb_router.one_search import OneSearch, search_call
 from omendb_router.points import Piece, assemble, join_payloads, no_payload, take_payload
 from omendb_router.ranking import (
     Ranked,
@@ -71,6 +72,7 @@ class Searches:
     def __init__(self, fanout: Fanout, lookups: Lookups) -> None:
         self._fanout = fanout
         self._lookups = lookups
+        self._one_search = OneSearch(fanout)
 
     async def search(self, shards: Sequence[Asked], question: Question, deadline: Deadline) -> Merged:
         """The k nearest of every query over these shards."""
@@ -101,6 +103,10 @@ class Searches:
 
         ``verified``: one replica searches, and its hits come with their content, which nearly always stays as it is.
         """
+        if not asked.verified:
+            answer = await self._at_the_price_of_one(asked, question, deadline)
+            if answer is not None:
+                return answer
         searching = asked._replace(need=1) if asked.verified else asked
         rows = np.arange(len(question.queries), dtype=np.int64)
         wanted = question.k if asked.verified else candidates_for(question.k, K_MAX)
@@ -130,10 +136,26 @@ class Searches:
             rows, wanted = rows[short], min(2 * wanted, K_MAX)
             deadline.check("searching deeper")
 
+    async def _at_the_price_of_one(self, asked: Asked, question: Question, deadline: Deadline) -> ShardAnswer | None:
+        """The quorum's answer where one replica searched (P23); None where that is not enough to tell it."""
+        found = await self._one_search.ask(asked, question, deadline)
+        if found is None:
+            return None
+        if found.settled(question.k):
+            self._fanout.counts["searches_settled"] += 1
+            return _of_one(asked, found.whole.answer)
+        contest, nodes = found.contest(question.k), [heard.node_id for heard in found.heard]
+        if not await self._verify(asked, contest, nodes, question, 0, deadline) or len(contest.short()):
+            return None
+        if not contest.touched and contest.as_offered(0):
+            return _of_one(asked, found.whole.answer)
+        rows = np.arange(len(question.queries), dtype=np.int64)
+        return _joined_contests(asked, [(rows, contest, nodes)], [heard.answer.work for heard in found.heard])
+
     async def _hits(
         self, asked: Asked, question: Question, wanted: int, deadline: Deadline, *, content: bool = False
     ) -> list[Heard[ShardHits]]:
-        call = _search(asked, question, wanted, content=content)
+        call = search_call(asked, question, wanted, content=content)
         return await hear(self._fanout, asked, "search", lambda _, node: node.search(call, deadline), deadline)
 
     async def _others(self, asked: Asked, contest: Contest, nodes: Sequence[str], deadline: Deadline) -> list[str]:
@@ -294,22 +316,6 @@ class _Content(NamedTuple):
     vectors: npt.NDArray[Any] | None
     there: npt.NDArray[np.bool_]
     unchanged: bool
-
-
-def _search(asked: Asked, q: Question, k: int, *, content: bool) -> Search:
-    return Search(
-        asked.ref,
-        q.queries,
-        k,
-        q.field,
-        q.condition,
-        q.exact,
-        q.ef,
-        q.recall_target,
-        q.score_threshold,
-        q.payload and content,
-        q.vectors and content,
-    )
 
 
 def _of_one(asked: Asked, hits: ShardHits) -> ShardAnswer:

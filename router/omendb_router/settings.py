@@ -62,6 +62,11 @@ class RouterSettings:
     retry_pause_ms: float = setting(
         10.0, "mean pause before a write is sent again; doubled each time, with jitter", low=0.0, high=10_000
     )
+    search_once: bool = setting(
+        True,
+        "whether one replica of a quorum runs the whole search and the others look only at what is not proven to be "
+        "equal; false: all run the whole one",
+    )
     verify_rounds_max: int = setting(
         3, "rounds of asking the replicas that did not return a hit, before asking for more hits", low=1, high=100
     )

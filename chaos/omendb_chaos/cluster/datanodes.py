@@ -35,6 +35,7 @@ from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting, OpenShard
 from omendb_datanode.node_folder import open_identity
+from omendb_datanode.replicate.agreeing import Agreeing
 from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.replicate.exchange import settled_stamp
 from omendb_datanode.replicate.pace import Pace
@@ -64,12 +65,17 @@ REPAIR = RepairSettings(settle_s=3.0, interval_s=20.0, retry_s=1.0, check_s=30.0
 """Replicas are compared every few seconds instead of minutes: runs are short."""
 
 
+AGREE = RepairSettings(agree_s=0.3, agree_lag_s=0.1, call_timeout_s=1.0)
+"""Replicas are asked whether they agree several times a second, so that most searches at a quorum meet an agreement."""
+
+
 @dataclass(slots=True)
 class Surroundings:
     """What a data node gets from its world, beside what is its own.
 
     ``applied`` is told of every call that a replica answered; ``died`` when the process ended by itself. ``background``
-    makes further work of every node, for as long as its process lives; ``repair`` brings replicas together beside it.
+    makes further work of every node, for as long as its process lives; ``repair`` brings replicas together beside it;
+    ``agree`` says how often they are asked whether they are.
     """
 
     loop: ProcessLoop
@@ -80,6 +86,7 @@ class Surroundings:
     settings: EngineSettings = SMALL
     background: tuple[Callable[[SimDataNode], Coroutine[Any, Any, None]], ...] = ()
     repair: RepairSettings | None = None
+    agree: RepairSettings = AGREE
 
 
 @dataclass(slots=True, eq=False)
@@ -181,16 +188,19 @@ class SimDataNode:
             await asyncio.sleep(0.2)
         follower.beat(member, self.hosting.problems)
         await self.hosting.start()
+        peers = Peers(lambda member: self.peer(member.node_id), _leave_open)
+        Agreeing(*(self.name, rules, peers, self.hosting.opened, follower, self.clock, world.agree)).start()
         if world.repair is not None:
-            self._look_after(follower, self.hosting, rules, world.repair)
+            self._look_after(follower, self.hosting, rules, peers, world.repair)
         self.ready = True
         for work in world.background:
             process.spawn(work(self))
         await self._until_it_fails(self.hosting)
 
-    def _look_after(self, follower: Follower, hosting: Hosting, rules: ShardRules, settings: RepairSettings) -> None:
+    def _look_after(
+        self, follower: Follower, hosting: Hosting, rules: ShardRules, peers: Peers, settings: RepairSettings
+    ) -> None:
         """Bring replicas together and fill those that join, as the process does; they end with it."""
-        peers = Peers(lambda member: self.peer(member.node_id), _leave_open)
         pace = Pace(self.clock, settings)
 
         async def check(replica: Replica, gc_floor: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,14 @@ class SimRouter:
     router: Router | None = None
     life: int = 0
     ready: bool = False
+    ended: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """What it counted, in all its lives."""
+        if self.router is None:
+            return self.ended
+        return self.ended + Counter({name: int(number) for name, number in self.router.figures().items()})
 
     @property
     def up(self) -> bool:
@@ -62,6 +71,7 @@ class SimRouter:
         if process is None:
             return
         self.ready = False
+        self.ended = self.counts
         self.router = None
         self.network.gone(self.name)
         process.kill()

@@ -18,13 +18,15 @@ from omendb_common.errors import OmenDBError
 
 IDS = (1, 2, 3, 4, 5, 6)
 WHOLE = (1, 2, 3)
+SEARCHES = "once", "settled", "not_covered"
+"""Searches at a quorum by one replica, those of them that asked nobody again, and those that all had to run (P23)."""
 LIMIT_S = 3600.0
 """Simulated time within which the clients of a run must be done."""
 
 
 @dataclass(slots=True)
 class Run:
-    """What became of one seed. ``seconds``: simulated; ``told``: what clients heard, by kind."""
+    """What became of one seed. ``seconds``: simulated; ``told``: what clients heard, by kind, and how it was found."""
 
     seed: str
     violations: list[str] = field(default_factory=list)
@@ -115,6 +117,8 @@ def _report(world: World, run: Run) -> None:
     run.faults = world.faults
     for client in world.clients:
         run.told += client.told
+    for router in world.routers.values():
+        run.told += Counter({name: router.counts[f"searches_{name}_total"] for name in SEARCHES})
 
 
 __all__ = ["IDS", "LIMIT_S", "WHOLE", "Run", "swarm", "told"]

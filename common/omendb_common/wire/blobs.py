@@ -31,6 +31,7 @@ DIMENSIONS_MAX = 4
 U64 = np.dtype("<u8")
 I64 = np.dtype("<i8")
 U8 = np.dtype("|u1")
+U32 = np.dtype("<u4")
 F32 = np.dtype("<f4")
 BOOL = np.dtype("|b1")
 _ARRAY_DTYPES = {np.dtype(name).newbyteorder("<").str: np.dtype(name) for name in (*VECTOR_DTYPES, "float64")}
@@ -199,4 +200,4 @@ def check_batch(batch: WriteBatch) -> None:
         raise InvalidArgumentError(f"{payload.num_rows} rows", field="payload", bound=f"{rows}")
 
 
-__all__ = ["BOOL", "F32", "I64", "INLINE_BYTES_MAX", "U8", "U64", "Packer", "Unpacker", "check_batch"]
+__all__ = ["BOOL", "F32", "I64", "INLINE_BYTES_MAX", "U8", "U32", "U64", "Packer", "Unpacker", "check_batch"]

@@ -32,6 +32,7 @@ class JoinedSearches:
             call.score_threshold,
             call.payload,
             call.vectors,
+            call.unproven,
             call.queries.dtype.str,
             call.queries.shape[1],
         )
@@ -107,6 +108,9 @@ def split_hits(hits: ShardHits, sizes: Sequence[int]) -> list[ShardHits]:
                 hits.hlc,
                 hits.error,
                 hits.overlays.cut(first, last),
+                hits.opening,
+                hits.lsn,
+                hits.shared,
             )
         )
         start = stop

@@ -21,7 +21,7 @@ from omendb_common.overlays import NO_OVERLAYS, Overlays
 from omendb_common.schema import K_MAX, QUERIES_PER_CALL_MAX, SCROLL_LIMIT_MAX
 from omendb_common.shard_calls import ShardRef, Verdict
 from omendb_common.wire import status
-from omendb_common.wire.blobs import F32, I64, U8, U64, Packer, Unpacker
+from omendb_common.wire.blobs import F32, I64, U8, U32, U64, Packer, Unpacker
 from omendb_common.wire.convert import (
     filter_from_text,
     filter_to_text,
@@ -60,6 +60,8 @@ Packed = tuple[int, bytes, Sequence[Attachment]]
 _TASKS = frozenset(get_args(calls.Task))
 # A router asks a replica for more than its caller asked for, to have some left when others know better.
 _K_MAX = 4 * K_MAX
+# More than a shard ever has replicas.
+_OPENINGS_MAX = 64
 # A filter's text is parsed once; longer texts are seldom the same twice and would fill the memory.
 _CACHED_TEXT_MAX = 4096
 _cached_filter = lru_cache(1024)(filter_from_text)
@@ -124,6 +126,7 @@ def _search_out(call: calls.Search, pack: Packer) -> pb.SearchCall:
         score_threshold=call.score_threshold,
         payload=call.payload,
         vectors=call.vectors,
+        unproven=call.unproven,
     )
     pack.array(message.queries, call.queries)
     return message
@@ -144,6 +147,7 @@ def _search_in(message: pb.SearchCall, blobs: Unpacker) -> calls.Search:
         message.score_threshold if message.HasField("score_threshold") else None,
         message.payload,
         message.vectors,
+        message.unproven,
     )
 
 
@@ -225,13 +229,28 @@ def _select_in(message: pb.SelectCall, blobs: Unpacker) -> calls.Select:
 
 
 def _maintain_out(call: calls.Maintain, pack: Packer) -> pb.MaintainCall:
-    return pb.MaintainCall(shard=_shard_out(call.shard), task=call.task, through=call.through)
+    return pb.MaintainCall(
+        shard=_shard_out(call.shard),
+        task=call.task,
+        through=call.through,
+        openings=call.openings,
+        positions=call.positions,
+    )
 
 
 def _maintain_in(message: pb.MaintainCall, blobs: Unpacker) -> calls.Maintain:
     if message.task not in _TASKS:
         raise InvalidArgumentError(f"unknown task {message.task!r}", field="task", bound=f"one of {sorted(_TASKS)}")
-    return calls.Maintain(_shard_in(message.shard), cast(calls.Task, message.task), message.through)
+    _within(len(message.openings), 0, _OPENINGS_MAX, "openings")
+    if len(message.positions) != len(message.openings):
+        raise InvalidArgumentError(f"{len(message.positions)} positions", field="positions", bound="one each")
+    return calls.Maintain(
+        _shard_in(message.shard),
+        cast(calls.Task, message.task),
+        message.through,
+        tuple(message.openings),
+        tuple(message.positions),
+    )
 
 
 def _sums_out(call: calls.Sums, pack: Packer) -> pb.SumsCall:
@@ -241,6 +260,7 @@ def _sums_out(call: calls.Sums, pack: Packer) -> pb.SumsCall:
         gc_floor=call.gc_floor,
         depth=call.depth,
         fresh=call.fresh,
+        agree=call.agree,
     )
     pack.column(message.nodes, call.nodes, I64)
     return message
@@ -249,7 +269,7 @@ def _sums_out(call: calls.Sums, pack: Packer) -> pb.SumsCall:
 def _sums_in(message: pb.SumsCall, blobs: Unpacker) -> calls.Sums:
     depth, nodes = _nodes_in(message, blobs)
     shard = _shard_in(message.shard)
-    return calls.Sums(shard, message.through, message.gc_floor, depth, nodes, message.fresh)
+    return calls.Sums(shard, message.through, message.gc_floor, depth, nodes, message.fresh, message.agree)
 
 
 def _nodes_in(message: pb.SumsCall | pb.EntriesCall, blobs: Unpacker) -> tuple[int, calls.Int64]:
@@ -347,7 +367,7 @@ def _applied_in(message: pb.AppliedAnswer, blobs: Unpacker) -> calls.Applied:
 
 
 def _hits_out(answer: calls.ShardHits, pack: Packer) -> pb.HitsAnswer:
-    message = pb.HitsAnswer(work=performance_to_proto(answer.work, 0.0))
+    message = pb.HitsAnswer(work=performance_to_proto(answer.work, 0.0), opening=answer.opening, lsn=answer.lsn)
     _verdict_out(message.verdict, answer.verdict, answer.error, answer.hlc)
     pack.column(message.distances, answer.distances, F32)
     pack.column(message.counts, answer.counts, I64)
@@ -358,7 +378,23 @@ def _hits_out(answer: calls.ShardHits, pack: Packer) -> pb.HitsAnswer:
     if answer.vectors is not None:
         pack.array(message.vectors, answer.vectors)
     _overlays_out(message, answer.overlays, pack)
+    if answer.shared is not None:
+        message.shared.SetInParent()
+        pack.column(message.shared.openings, answer.shared.openings, U64)
+        pack.column(message.shared.positions, answer.shared.positions, U64)
+        pack.column(message.shared.names, answer.shared.names, U32)
     return message
+
+
+def _shared_in(message: pb.HitsAnswer, blobs: Unpacker) -> calls.Shared | None:
+    if not message.HasField("shared"):
+        return None
+    openings = blobs.column(message.shared.openings, U64, "openings")
+    positions = blobs.column(message.shared.positions, U64, "positions", len(openings))
+    names = blobs.column(message.shared.names, U32, "names")
+    if (names[1:] < names[:-1]).any():
+        raise InvalidArgumentError("names out of order", field="names", bound="ascending")
+    return calls.Shared(openings, positions, names)
 
 
 def _hits_in(message: pb.HitsAnswer, blobs: Unpacker) -> calls.ShardHits:
@@ -389,6 +425,9 @@ def _hits_in(message: pb.HitsAnswer, blobs: Unpacker) -> calls.ShardHits:
         message.verdict.hlc,
         error,
         _overlays_in(message, blobs, total),
+        message.opening,
+        message.lsn,
+        _shared_in(message, blobs),
     )
 
 
@@ -514,7 +553,9 @@ def _maintained_in(message: pb.MaintainedAnswer, blobs: Unpacker) -> calls.Maint
 
 
 def _summed_out(answer: calls.Summed, pack: Packer) -> pb.SummedAnswer:
-    message = pb.SummedAnswer(gc_floor=answer.gc_floor, repaired_through=answer.repaired_through)
+    message = pb.SummedAnswer(
+        gc_floor=answer.gc_floor, repaired_through=answer.repaired_through, opening=answer.opening, lsn=answer.lsn
+    )
     _verdict_out(message.verdict, answer.verdict, answer.error)
     pack.column(message.counts, answer.counts, I64)
     pack.column(message.first, answer.first, U64)
@@ -533,6 +574,8 @@ def _summed_in(message: pb.SummedAnswer, blobs: Unpacker) -> calls.Summed:
         message.gc_floor,
         message.repaired_through,
         error,
+        message.opening,
+        message.lsn,
     )
 
 

@@ -24,8 +24,12 @@ class RecentTrees:
         if floor != call.gc_floor:
             return Summed(Verdict.OK, gc_floor=floor)
         repaired = replica.maintenance.repaired_through
+        if call.agree:
+            replica.agreements.begin(call.through)
         level = self._tree(replica, call).level(call.depth).take(call.nodes)
-        return Summed(Verdict.OK, level.counts, level.first, level.second, floor, repaired)
+        told = level.counts, level.first, level.second, floor, repaired
+        opening, lsn = replica.agreements.opening, replica.snapshot().lsn
+        return Summed(Verdict.OK, *told, opening=opening, lsn=lsn)
 
     def _tree(self, replica: Replica, call: Sums) -> HashTree:
         with self._lock:

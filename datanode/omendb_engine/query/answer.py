@@ -149,6 +149,11 @@ class SearchAnswer:
     def __len__(self) -> int:
         return len(self.counts)
 
+    @property
+    def lsn(self) -> int:
+        """The position of the log that was searched."""
+        return self._snapshot.lsn
+
     def all_picked(self) -> Picked:
         """The hits of all queries, those of the first one first."""
         hits = np.arange(self._row.shape[1]) < self.counts[:, None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +28,13 @@ from omendb_engine.parts import AnyPart, SegmentPart, Snapshot
 from omendb_engine.query.answer import Performance, Picked, SearchAnswer
 from omendb_engine.query.rowset import RowSet
 from omendb_engine.query.search import (
+    Nearest,
     SearchRequest,
     Work,
     allowed_rows,
     distances_of,
     nearest,
+    nearest_among,
     values_at,
 )
 from omendb_engine.query.versions import Versions
@@ -101,6 +104,37 @@ class Reader(ABC):
         request = SearchRequest(spec, prepared, k, condition, exact, ef, target)
         work = Work()
         found = nearest(snapshot, request, self.resources, work)
+        return self._answer(snapshot, found, spec, score_threshold, work, started)
+
+    def search_among(
+        self,
+        snapshot: Snapshot,
+        among: Sequence[tuple[int, RowSet]],
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        field: str = "",
+        condition: Filter | None = None,
+        score_threshold: float | None = None,
+    ) -> SearchAnswer:
+        """The same, exactly, among some rows of the parts of a snapshot: (part's number, live rows)."""
+        started = self._clock.mono_s()
+        spec = self.schema.vector(field)
+        _check_search(queries, k, spec, None, None)
+        request = SearchRequest(spec, prepare_queries(queries, spec.metric), k, condition, True, None, 1.0)
+        work = Work()
+        found = nearest_among(snapshot, among, request, self.resources, work)
+        return self._answer(snapshot, found, spec, score_threshold, work, started)
+
+    def _answer(
+        self,
+        snapshot: Snapshot,
+        found: Nearest,
+        spec: VectorField,
+        score_threshold: float | None,
+        work: Work,
+        started: float,
+    ) -> SearchAnswer:
         distances = distances_of(found.native, spec)
         counts = found.counts
         if score_threshold is not None:

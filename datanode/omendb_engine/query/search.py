@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -30,6 +31,8 @@ _ONE_THREAD_COST_MAX = 16_000_000
 """Numbers compared by a scan: about two milliseconds of a core."""
 _WALK_COST = 4.5
 """What a comparison on a walk costs, in those of a scan of all rows."""
+_HOLES_MAX = 2
+"""Rows looked at for each that counts, rather than gathering those."""
 # Callers ask for few different k and efforts; more than this are not remembered.
 _ROUTES_MAX = 64
 
@@ -158,6 +161,45 @@ def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, wo
         return _search(route.steps, request, work)
     finally:
         faiss.omp_set_num_threads(before)
+
+
+def nearest_among(
+    snapshot: Snapshot,
+    among: Sequence[tuple[int, RowSet]],
+    request: SearchRequest,
+    resources: Resources,
+    work: Work,
+) -> Nearest:
+    """The ``k`` nearest, exactly, among some live rows of some parts: (part's number, rows)."""
+    found: list[tuple[int, Float32Array, I64Array]] = []
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        for number, rows in among:
+            part = snapshot.parts[number]
+            passing = matching(part, request.condition, resources, work)
+            allowed = rows if passing is None else rows & passing
+            if allowed.count:
+                work.scanned += allowed.count * len(request.queries)
+                found.append((number, *_scan_few(part, allowed.rows(), request)))
+    finally:
+        faiss.omp_set_num_threads(before)
+    work.searched += len(found)
+    return _merge(found, len(request.queries), request.k, request.field.metric == "l2")
+
+
+def _scan_few(part: AnyPart, rows: I64Array, request: SearchRequest) -> tuple[Float32Array, I64Array]:
+    """Compare some rows; those of a buffer mostly lie one after the other, and are not gathered then."""
+    first, stop = int(rows[0]), int(rows[-1]) + 1
+    if not isinstance(part, BufferPart) or stop - first > _HOLES_MAX * len(rows):
+        return _scan(part, RowSet.of_rows(rows, part.n), request)
+    mask = None
+    if stop - first > len(rows):
+        mask = np.zeros(stop - first, np.bool_)
+        mask[rows - first] = True
+    space = part.space(request.field.name)[first:stop]
+    native, found = scan(space, request.queries, request.k, request.field.metric, mask=mask)
+    return native, np.where(found < 0, found, found + first)
 
 
 def _for_a_team(route: _Route, request: SearchRequest) -> bool:
@@ -387,5 +429,6 @@ __all__ = [
     "distances_of",
     "matching",
     "nearest",
+    "nearest_among",
     "values_at",
 ]

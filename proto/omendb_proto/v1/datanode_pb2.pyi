@@ -122,7 +122,7 @@ class AppliedAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., lsn: _Optional[int] = ..., durability: _Optional[str] = ..., existed: _Optional[int] = ..., superseded: _Optional[_Union[Blob, _Mapping]] = ..., newer: _Optional[_Union[Blob, _Mapping]] = ..., missing: _Optional[_Union[Blob, _Mapping]] = ..., partial: _Optional[bool] = ...) -> None: ...
 
 class SearchCall(_message.Message):
-    __slots__ = ("shard", "queries", "k", "field", "condition", "exact", "ef", "recall_target", "score_threshold", "payload", "vectors")
+    __slots__ = ("shard", "queries", "k", "field", "condition", "exact", "ef", "recall_target", "score_threshold", "payload", "vectors", "unproven")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +134,7 @@ class SearchCall(_message.Message):
     SCORE_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
+    UNPROVEN_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     queries: Array
     k: int
@@ -145,7 +146,18 @@ class SearchCall(_message.Message):
     score_threshold: float
     payload: bool
     vectors: bool
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., queries: _Optional[_Union[Array, _Mapping]] = ..., k: _Optional[int] = ..., field: _Optional[str] = ..., condition: _Optional[str] = ..., exact: _Optional[bool] = ..., ef: _Optional[int] = ..., recall_target: _Optional[float] = ..., score_threshold: _Optional[float] = ..., payload: _Optional[bool] = ..., vectors: _Optional[bool] = ...) -> None: ...
+    unproven: bool
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., queries: _Optional[_Union[Array, _Mapping]] = ..., k: _Optional[int] = ..., field: _Optional[str] = ..., condition: _Optional[str] = ..., exact: _Optional[bool] = ..., ef: _Optional[int] = ..., recall_target: _Optional[float] = ..., score_threshold: _Optional[float] = ..., payload: _Optional[bool] = ..., vectors: _Optional[bool] = ..., unproven: _Optional[bool] = ...) -> None: ...
+
+class Shared(_message.Message):
+    __slots__ = ("openings", "positions", "names")
+    OPENINGS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    openings: Blob
+    positions: Blob
+    names: Blob
+    def __init__(self, openings: _Optional[_Union[Blob, _Mapping]] = ..., positions: _Optional[_Union[Blob, _Mapping]] = ..., names: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class Overlays(_message.Message):
     __slots__ = ("rows", "bases", "marks")
@@ -158,7 +170,7 @@ class Overlays(_message.Message):
     def __init__(self, rows: _Optional[_Union[Blob, _Mapping]] = ..., bases: _Optional[_Union[Blob, _Mapping]] = ..., marks: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class HitsAnswer(_message.Message):
-    __slots__ = ("verdict", "distances", "counts", "ids", "stamps", "payload", "vectors", "work", "overlays")
+    __slots__ = ("verdict", "distances", "counts", "ids", "stamps", "payload", "vectors", "work", "overlays", "opening", "shared", "lsn")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +180,9 @@ class HitsAnswer(_message.Message):
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     WORK_FIELD_NUMBER: _ClassVar[int]
     OVERLAYS_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    SHARED_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     distances: Blob
     counts: Blob
@@ -177,7 +192,10 @@ class HitsAnswer(_message.Message):
     vectors: Array
     work: _common_pb2.Performance
     overlays: Overlays
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., work: _Optional[_Union[_common_pb2.Performance, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
+    opening: int
+    shared: Shared
+    lsn: int
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., work: _Optional[_Union[_common_pb2.Performance, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ..., opening: _Optional[int] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., lsn: _Optional[int] = ...) -> None: ...
 
 class LookupCall(_message.Message):
     __slots__ = ("shard", "ids", "records", "payload", "vectors", "brief")
@@ -316,14 +334,18 @@ class SelectedAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., count: _Optional[int] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class MaintainCall(_message.Message):
-    __slots__ = ("shard", "task", "through")
+    __slots__ = ("shard", "task", "through", "openings", "positions")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     THROUGH_FIELD_NUMBER: _ClassVar[int]
+    OPENINGS_FIELD_NUMBER: _ClassVar[int]
+    POSITIONS_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     task: str
     through: int
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., task: _Optional[str] = ..., through: _Optional[int] = ...) -> None: ...
+    openings: _containers.RepeatedScalarFieldContainer[int]
+    positions: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., task: _Optional[str] = ..., through: _Optional[int] = ..., openings: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class MaintainedAnswer(_message.Message):
     __slots__ = ("verdict", "value")
@@ -334,36 +356,42 @@ class MaintainedAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., value: _Optional[str] = ...) -> None: ...
 
 class SumsCall(_message.Message):
-    __slots__ = ("shard", "through", "gc_floor", "depth", "nodes", "fresh")
+    __slots__ = ("shard", "through", "gc_floor", "depth", "nodes", "fresh", "agree")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     THROUGH_FIELD_NUMBER: _ClassVar[int]
     GC_FLOOR_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     FRESH_FIELD_NUMBER: _ClassVar[int]
+    AGREE_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     through: int
     gc_floor: int
     depth: int
     nodes: Blob
     fresh: bool
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., through: _Optional[int] = ..., gc_floor: _Optional[int] = ..., depth: _Optional[int] = ..., nodes: _Optional[_Union[Blob, _Mapping]] = ..., fresh: _Optional[bool] = ...) -> None: ...
+    agree: bool
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., through: _Optional[int] = ..., gc_floor: _Optional[int] = ..., depth: _Optional[int] = ..., nodes: _Optional[_Union[Blob, _Mapping]] = ..., fresh: _Optional[bool] = ..., agree: _Optional[bool] = ...) -> None: ...
 
 class SummedAnswer(_message.Message):
-    __slots__ = ("verdict", "counts", "first", "second", "gc_floor", "repaired_through")
+    __slots__ = ("verdict", "counts", "first", "second", "gc_floor", "repaired_through", "opening", "lsn")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
     FIRST_FIELD_NUMBER: _ClassVar[int]
     SECOND_FIELD_NUMBER: _ClassVar[int]
     GC_FLOOR_FIELD_NUMBER: _ClassVar[int]
     REPAIRED_THROUGH_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    LSN_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     counts: Blob
     first: Blob
     second: Blob
     gc_floor: int
     repaired_through: int
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., first: _Optional[_Union[Blob, _Mapping]] = ..., second: _Optional[_Union[Blob, _Mapping]] = ..., gc_floor: _Optional[int] = ..., repaired_through: _Optional[int] = ...) -> None: ...
+    opening: int
+    lsn: int
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., first: _Optional[_Union[Blob, _Mapping]] = ..., second: _Optional[_Union[Blob, _Mapping]] = ..., gc_floor: _Optional[int] = ..., repaired_through: _Optional[int] = ..., opening: _Optional[int] = ..., lsn: _Optional[int] = ...) -> None: ...
 
 class EntriesCall(_message.Message):
     __slots__ = ("shard", "gc_floor", "depth", "nodes", "limit", "cursor")

@@ -64,6 +64,8 @@ class Cluster:
     async def router(self, skew_ms: float = 0.0, **settings: Any) -> Router:
         """One more router; its clock is ``skew_ms`` off."""
         number = len(self.routers) + 1
+        # Nodes in memory agree on nothing.
+        settings = {"search_once": bool(self.engines), **settings}
         router = Router(
             self.metadata,
             NodePool.fixed(dict(self.network)),

@@ -82,9 +82,10 @@ def any_call(draw: st.DrawFn) -> Any:
         queries = _column(draw(st.integers(1, 400)) * 4, draw(DTYPES), 1).reshape(-1, 4)
         real = st.none() | st.floats(0, 1)
         more: list[Any] = [draw(st.none() | st.integers(1, 999)), draw(real), draw(real)]
-        return calls.Search(
+        call = calls.Search(
             shard, queries, draw(st.integers(1, 99)), draw(NAMES), draw(FILTERS), flags[0], *more, *flags[1:]
         )
+        return call._replace(unproven=draw(st.booleans()))
     if kind == "lookup":
         return calls.Lookup(shard, draw(_ids(draw(COUNTS))), flags[0], flags[1], names, flags[2])
     if kind == "score":
@@ -101,10 +102,13 @@ def any_call(draw: st.DrawFn) -> Any:
         nodes = np.array(draw(st.lists(st.integers(0, (1 << depth) - 1), min_size=1, max_size=9)), np.int64)
         nodes = np.tile(nodes, draw(st.sampled_from([1, 100])))
         if kind == "sums":
-            return calls.Sums(shard, draw(U64), draw(U64), depth, nodes, flags[0])
+            return calls.Sums(shard, draw(U64), draw(U64), depth, nodes, *flags[:2])
         cursor = draw(st.none() | st.text(max_size=9))
         return calls.Entries(shard, draw(U64), depth, nodes, draw(st.integers(1, 8192)), cursor)
-    return calls.Maintain(shard, draw(st.sampled_from(["flush", "stats", "note_repaired"])), draw(U64))
+    openings = tuple(draw(st.lists(U64, max_size=3)))
+    positions = tuple(number % 99 for number in openings)
+    task: calls.Task = draw(st.sampled_from(["flush", "stats", "note_agreed"]))
+    return calls.Maintain(shard, task, draw(U64), openings, positions)
 
 
 @st.composite
@@ -119,6 +123,7 @@ def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
     k = draw(st.integers(1, 8) | st.integers(500, 600))
     counts = np.array([draw(st.integers(0, k)) for _ in range(m)], np.int64)
     n = int(counts.sum())
+    shared = calls.Shared(_column(3, "uint64", 8), _column(3, "uint64", 2), np.sort(_column(n, "uint32", 9)))
     return calls.ShardHits(
         draw(VERDICTS) if queries is None else Verdict.OK,
         _column(m * k, "float32", 3).reshape(m, k),
@@ -131,6 +136,9 @@ def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
         draw(U64),
         draw(ERRORS),
         draw(_overlays(n)),
+        draw(U64),
+        draw(U64),
+        draw(st.none() | st.just(shared)),
     )
 
 
@@ -170,7 +178,7 @@ def any_answer(draw: st.DrawFn, of: int | None = None) -> tuple[int, Any]:
         return method, calls.Selected(verdict, draw(U64), draw(_ids(n)), stamps, error, draw(_overlays(n)))
     if method == 9:
         counts = _column(n, "int64", 1)
-        return method, calls.Summed(verdict, counts, stamps, digests, draw(U64), draw(U64), error)
+        return method, calls.Summed(verdict, counts, stamps, digests, draw(U64), draw(U64), error, draw(U64), 7)
     if method == 10:
         cursor = draw(st.none() | st.text(max_size=8))
         return method, calls.Listed(verdict, draw(_ids(n)), states, stamps, digests, digests, cursor, error)

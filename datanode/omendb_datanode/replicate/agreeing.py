@@ -1,0 +1,215 @@
+"""Has the replicas of a shard agree: so often that a search at a quorum need run on one of them alone (P23).
+
+Nothing is repaired here and nothing written down. Of a shard's nodes the first that is up asks all for the root of
+their hash tree through a stamp of a moment ago; those that give the same one are told so. Two that agree are enough for
+each other. Whatever else happens, what was once agreed on stays true while they are open: a round that finds the roots
+to differ, or that never ends, costs nothing but the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from omendb_common.clock import Clock
+from omendb_common.deadline import Deadline
+from omendb_common.errors import OmenDBError
+from omendb_common.metadata import TopologySource
+from omendb_common.shard_calls import DataNode, Maintain, Summed, Sums, Verdict
+from omendb_common.wire.unending import Unending
+from omendb_datanode.config import RepairSettings
+from omendb_datanode.hosting import OpenShard
+from omendb_datanode.node_folder import ReplicaKey
+from omendb_datanode.replicate.exchange import in_time, settled_stamp
+from omendb_datanode.replicate.peers import Peers
+from omendb_engine.replica import Replica
+
+_log = logging.getLogger(__name__)
+
+IDLE_TIMES = 10
+"""Where nothing was written since all agreed, they are asked so many times more seldom: one may have been restarted."""
+WORK_TIMES = 20
+"""Between two rounds of a shard lies at least so many times what one takes, so that they cost little of a core."""
+LAG_MAX_S = 30.0
+
+C = TypeVar("C")
+A = TypeVar("A")
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one replica's rounds. ``lsn``: what it had applied when all agreed last, through ``through``."""
+
+    replica: Replica
+    due_s: float
+    lag_s: float
+    lsn: int = -1
+    through: int = 0
+
+
+class Agreeing:
+    """Makes such rounds for one node. Belongs to one event loop.
+
+    Args:
+        here: the rules of this node.
+        opened: the open replicas of this node, with their maps.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        here: DataNode,
+        peers: Peers,
+        opened: Callable[[], Sequence[OpenShard]],
+        source: TopologySource,
+        clock: Clock,
+        settings: RepairSettings,
+    ) -> None:
+        self._node_id = node_id
+        self._here = here
+        self._peers = peers
+        self._opened = opened
+        self._source = source
+        self._clock = clock
+        self._settings = settings
+        self._known: dict[ReplicaKey, _Known] = {}
+        self._work: Unending | None = None
+        self.counts: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Begin; the replicas are open."""
+        self._work = Unending(self.look_after, "agreements")
+
+    async def stop(self) -> None:
+        """End what is under way; what was agreed on stays."""
+        if self._work is not None:
+            await self._work.stop()
+
+    async def look_after(self) -> None:
+        """Make rounds as they are due, one after the other, for ever."""
+        while True:
+            for opened, known in self._due():
+                began_s = self._clock.mono_s()
+                try:
+                    all_agree = await self.make(opened, known)
+                except OmenDBError as error:
+                    _log.info("agreement of %s: %s", opened.key.name, error)
+                    all_agree = False
+                now_s = self._clock.mono_s()
+                pause_s = max(self._settings.agree_s, WORK_TIMES * (now_s - began_s))
+                idle = all_agree and known.lsn == opened.hosted.replica.snapshot().lsn
+                known.due_s = now_s + pause_s * (IDLE_TIMES if idle else 1)
+            await asyncio.sleep(self._settings.agree_s / 4)
+
+    def _due(self) -> list[tuple[OpenShard, _Known]]:
+        """The shards that this node looks after and whose turn it is."""
+        now_s = self._clock.mono_s()
+        found = []
+        mine = [one for one in self._opened() if len(one.shard.replicas) > 1 and self._leads(one)]
+        self._known = {one.key: self._of(one, now_s) for one in mine}
+        for opened in mine:
+            known, replica = self._known[opened.key], opened.hosted.replica
+            if replica.closed or replica.failed:
+                continue
+            # A write after a while of rest is agreed on soon, not at the end of a long pause.
+            rested = known.lsn >= 0 and replica.snapshot().lsn != known.lsn
+            if now_s >= known.due_s or (rested and known.due_s - now_s > self._settings.agree_s):
+                found.append((opened, known))
+        return found
+
+    def _of(self, opened: OpenShard, now_s: float) -> _Known:
+        known = self._known.get(opened.key)
+        replica = opened.hosted.replica
+        if known is None or known.replica is not replica:
+            known = _Known(replica, now_s, self._settings.agree_lag_s)
+        return known
+
+    def _leads(self, opened: OpenShard) -> bool:
+        members = self._source.topology.members
+        up = [n for n in opened.shard.nodes("active") if (m := members.get(n)) is not None and m.state == "up"]
+        return bool(up) and up[0] == self._node_id
+
+    async def make(self, opened: OpenShard, known: _Known) -> bool:
+        """One round; whether all replicas of the shard that are up agreed.
+
+        Raises:
+            OmenDBError: the replica here could not be asked.
+        """
+        replica = opened.hosted.replica
+        lsn = replica.snapshot().lsn
+        # Where nothing came since, the same stamp tells as much, and each has its tree already.
+        through = known.through if lsn == known.lsn else settled_stamp(self._clock, known.lag_s)
+        floor = replica.maintenance.gc_floor
+        call = Sums(opened.ref, through, floor, 0, np.zeros(1, np.int64), fresh=True, agree=True)
+        here = await self._in_time(self._here.sums, call)
+        if here.verdict is not Verdict.OK:
+            raise here.error or OmenDBError(here.verdict.name)
+        others = await self._others(opened)
+        told = await asyncio.gather(*(self._asked(node, call) for node in others))
+        same = [(node, root) for node, root in zip(others, told, strict=True) if root is not None and _same(root, here)]
+        if any(root is not None and not _same(root, here) for root in told):
+            self._differ(known)
+        if not same:
+            return False
+        roots = [here, *(root for _, root in same)]
+        found = tuple(root.opening for root in roots), tuple(root.lsn for root in roots)
+        note = Maintain(opened.ref, "note_agreed", through, *found)
+        await asyncio.gather(*(self._noted(node, note) for node in (self._here, *(node for node, _ in same))))
+        if len(same) < len(others):
+            known.lsn = -1
+            return False
+        self.counts["agreed"] += 1
+        known.lag_s = max(known.lag_s / 2, self._settings.agree_lag_s)
+        # Only what was there before the tree was made, and is older than the stamp, is all in it.
+        quiet = replica.snapshot().lsn == lsn and replica.newest_stamp <= through
+        known.lsn, known.through = (lsn if quiet else -1), through
+        return True
+
+    def _differ(self, known: _Known) -> None:
+        """Some write is missing somewhere, or took longer: it may have arrived when the stamp lies further back."""
+        self.counts["differed"] += 1
+        known.lsn = -1
+        known.lag_s = min(2 * known.lag_s + 0.1, max(LAG_MAX_S, self._settings.agree_lag_s))
+
+    async def _others(self, opened: OpenShard) -> list[DataNode]:
+        members = self._source.topology.members
+        names = [n for n in opened.shard.nodes("active", "leaving") if n != self._node_id]
+        found = [m for n in names if (m := members.get(n)) is not None and m.state not in ("down", "left")]
+        return [await self._peers.of(member) for member in found]
+
+    async def _asked(self, node: DataNode, call: Sums) -> Summed | None:
+        try:
+            answer = await self._in_time(node.sums, call)
+        except OmenDBError as error:
+            _log.debug("agreement: %s", error)
+            return None
+        return answer if answer.verdict is Verdict.OK else None
+
+    async def _noted(self, node: DataNode, call: Maintain) -> None:
+        """One that does not hear of it searches as a whole until the next time."""
+        try:
+            await self._in_time(node.maintain, call)
+        except OmenDBError as error:
+            _log.debug("agreement: %s", error)
+
+    async def _in_time(self, method: Callable[[C, Deadline], Awaitable[A]], call: C) -> A:
+        return await in_time(method, call, Deadline.after(self._clock, self._settings.call_timeout_s))
+
+
+def _same(one: Summed, other: Summed) -> bool:
+    """Whether two gave the same root; one that stands at another floor gives none."""
+    return bool(
+        one.opening
+        and len(one.counts) == len(other.counts) == 1
+        and one.gc_floor == other.gc_floor
+        and (one.counts[0], one.first[0], one.second[0]) == (other.counts[0], other.first[0], other.second[0])
+    )
+
+
+__all__ = ["IDLE_TIMES", "WORK_TIMES", "Agreeing"]
