@@ -19,7 +19,6 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
-from omendb_common.feature_level import CURRENT
 from omendb_common.hlc import stamp_at, stamp_step
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.shard_calls import MAX_AHEAD_MS
@@ -81,8 +80,6 @@ class Control:
         settings: CoordinatorSettings,
         clock: Clock,
         new_id: Callable[[], str],
-        *,
-        level: int = CURRENT,
     ) -> None:
         self._consensus = consensus
         self._catalog = catalog
@@ -91,7 +88,6 @@ class Control:
         self._settings = settings
         self._clock = clock
         self._new_id = new_id
-        self._level = level
         self._liveness = Liveness(
             suspect_s=settings.suspect_s,
             down_s=settings.down_s,
@@ -264,25 +260,28 @@ class Control:
         return await self.change_collection(asking, "advance_move", args, timeout_s)
 
     async def finalize_upgrade(self, asking: Asking, timeout_s: float) -> tuple[int, int]:
-        """Let the cluster use what this release understands; the level, and the revision that shows it.
+        """Let the cluster use what every member understands; the level, and the revision that shows it.
 
         Raises:
-            InvalidArgumentError: a member understands less.
+            InvalidArgumentError: some members understand more than the cluster uses, and others do not.
         """
         await self._consensus.read_index(timeout_s)
         topology = self._catalog.topology
         known = {n: m.feature_level for n, m in topology.members.items()}
         known |= {n: 0 for n in self._consensus.status.members if n not in known}
-        behind = sorted(node_id for node_id, level in known.items() if level < self._level)
-        if behind and topology.feature_level < self._level:
+        used, newest = topology.feature_level, max(known.values(), default=0)
+        behind = sorted(node_id for node_id, level in known.items() if level <= used)
+        if behind and newest > used:
             raise InvalidArgumentError(
-                f"{', '.join(behind[:10])} understand less than level {self._level}, or were never seen",
+                f"{', '.join(behind[:10])} understand less than level {newest}, or were never seen",
                 field="feature_level",
-                bound=f"every member at {self._level}",
+                bound=f"every member above {used}",
                 mend="upgrade and start them; strike off who is gone for good",
             )
-        answer = await self.change(asking, "raise_level", {"level": self._level}, timeout_s)
-        return self._catalog.topology.feature_level, int(answer["revision"])
+        level = max(used, min(known.values(), default=used))
+        answer = await self.change(asking, "raise_level", {"level": level}, timeout_s) if level > used else None
+        revision = topology.revision if answer is None else int(answer["revision"])
+        return level, revision
 
     async def copy(self, timeout_s: float) -> bytes:
         """The catalog after everything that was acknowledged before the call, as a file keeps it."""

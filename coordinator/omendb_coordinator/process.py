@@ -129,9 +129,7 @@ class CoordinatorProcess:
             clock=self._clock,
         )
         self._control = Control(
-            *(self._group, catalog, watch, self._addresses, settings, self._clock),
-            lambda: uuid.uuid4().hex,
-            level=options.level,
+            self._group, catalog, watch, self._addresses, settings, self._clock, lambda: uuid.uuid4().hex
         )
         self._metrics = Metrics("coordinator", options.node_id, self._clock, release=RELEASE)
         if options.tls is not None:

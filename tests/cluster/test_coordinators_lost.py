@@ -183,3 +183,49 @@ def test_a_lost_group_is_restored_from_a_copy(tmp_path: Path) -> None:
             assert "another cluster" in fleet.process("c3").log.read_text() or fleet.process("c3").ready() is None
     finally:
         Fleet.open(tmp_path / "fleet").down(5)
+
+
+def test_a_copy_that_is_older_than_a_move_waits_for_people(tmp_path: Path) -> None:
+    fleet = Fleet.make(tmp_path / "fleet", FleetSize(1, 1, 4), tls=False, usual_ports=False)
+    try:
+        fleet.up()
+        with fleet.client(timeout=10) as client:
+            client.create_collection(NAME, DIMENSION, replication=3, shards=1)
+            copied = set(topology_of(fleet).collection(NAME).shards[0].nodes("active"))
+            (free,) = {"d1", "d2", "d3", "d4"} - copied
+            leaves = min(copied)
+            with traffic_on(fleet, client) as traffic:
+                goes_on(traffic)
+                cluster(fleet, "backup-catalog", tmp_path / "copy")
+                cluster(fleet, "move", NAME, 0, "--from", leaves, "--to", free)
+                wait_rest(fleet, copied - {leaves} | {free}, lambda status: not folders_at(fleet, leaves))
+                goes_on(traffic)
+            report = traffic.stop()
+            fleet.kill("c1")
+            shutil.rmtree(fleet.folder / "c1")
+            restore(fleet, "c1", tmp_path / "copy")
+            fleet.start("c1")
+            fleet.wait_status(
+                lambda s: sum("members of the shard changed" in str(m["problems"]) for m in s["members"]) == 2,
+                PATIENCE_S,
+                "the two that know better to say so",
+            )
+            # Nobody is told that something is absent, and no write is counted by members of the past.
+            with pytest.raises(OmenDBError):
+                client.collection(NAME).get([0], consistency="majority", timeout=2)
+            with pytest.raises(OmenDBError):
+                client.collection(NAME).upsert([0], vectors(0, 1), timeout=2)
+            assert folders_at(fleet, free), "what came after the copy is kept"
+            assert "by the members of the copy" in cluster(fleet, "accept-restored", NAME)
+            wait_rest(fleet, copied)
+            fleet.wait_serving(30)
+            check_kept(fleet, report)
+            places = {r.node_id: r.session for r in topology_of(fleet).collection(NAME).shards[0].replicas}
+            assert places.pop(leaves) and not any(places.values()), "what was let go is made anew from the others"
+    finally:
+        Fleet.open(tmp_path / "fleet").down(5)
+
+
+def folders_at(fleet: Fleet, node: str) -> list[Path]:
+    """The replicas on a node's disk."""
+    return list((fleet.folder / node / "replicas").glob("*"))
