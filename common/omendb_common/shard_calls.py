@@ -61,12 +61,23 @@ class Verdict(IntEnum):
     """``error`` says why: bad input, no memory, no disk, a failed replica, a passed deadline."""
 
 
+class Claim(IntEnum):
+    """What a conditional write asks of a replica before it writes (P19)."""
+
+    NONE = 0
+    CLAIM = 1
+    """Take no write any more to the batch's points that is older than ``stamp`` and newer than what they carry."""
+    WAIVE = 2
+    """Nothing is to be written under ``stamp``: its claims bar nobody but itself."""
+
+
 @dataclass(frozen=True, slots=True)
 class Apply:
     """Write ``batch`` under one ``stamp`` (P1); ids differ within the batch.
 
     ``body``: the batch as :func:`omendb_common.records.encode_batch` made it, when the caller has it already.
     ``create_only``: refuse the whole batch with AlreadyExistsError when an id is live; only where one replica decides.
+    ``claim``: the batch is a deletion that deletes nothing: claims on its points, or waivers of them (P19).
     """
 
     shard: ShardRef
@@ -74,6 +85,7 @@ class Apply:
     batch: WriteBatch
     body: Sequence[Any] | None = None
     create_only: bool = False
+    claim: Claim = Claim.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +98,8 @@ class Applied:
     an UPDATE whose point this replica does not have. In an answer to :class:`Repair` rows are numbered through all its
     batches. A row whose stored stamp equals ``stamp`` counts as applied (a repeated call).
     ``existed``: points of the batch that were live before. ``hlc``: the replica's clock, for the caller's to observe.
+    ``barred``: those of ``superseded`` that a claim keeps out; nothing newer need be stored (P19). To a claim, the rows
+    and stamps of the older ones that are open: ``open_rows``, ``open_stamps``.
     """
 
     verdict: Verdict
@@ -98,6 +112,9 @@ class Applied:
     missing: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     error: OmenDBError | None = None
     partial: bool = False
+    barred: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    open_rows: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    open_stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 class Work(NamedTuple):
@@ -474,6 +491,7 @@ __all__ = [
     "TREE_NODES_MAX",
     "Applied",
     "Apply",
+    "Claim",
     "DataNode",
     "Entries",
     "Float32",

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from omendb_common.claims import reserved
 from omendb_common.ids import IdColumn
 from omendb_common.partition import ring_places
 from omendb_common.records import Op, WriteBatch
@@ -79,7 +80,8 @@ class Halves:
     def follow(self, writes: Sequence[StampedWrite]) -> None:
         """Bring the halves up to date with the points of writes that the replica was given."""
         try:
-            self.carry(IdColumn.concat([write.batch.ids for write in writes]))
+            claimed = [self.whole.claims_on(write.batch.ids) for write in writes if write.claim]
+            self.carry(IdColumn.concat([*(write.batch.ids for write in writes), *claimed]))
         except BaseException:
             with self._lock:
                 self._failures += 1
@@ -131,7 +133,13 @@ class Halves:
             return self._parted_by_key(versions, records)
         parts: Parts = ([], [])
         for batch in records:
-            _part(parts, batch, batch.ids.hashes()[0] >= self._at)
+            marked = reserved(batch.ids)
+            if marked.any():  # claims: the place of their points is not that of their ids
+                for part in parts:
+                    part.append(take_batch(batch, np.flatnonzero(marked)))
+                batch = take_batch(batch, np.flatnonzero(~marked))
+            if batch.rows:
+                _part(parts, batch, batch.ids.hashes()[0] >= self._at)
         return parts
 
     def _parted_by_key(self, versions: Versions, records: Sequence[WriteBatch]) -> Parts:

@@ -143,7 +143,7 @@ class ShardRules:
             self._check_clock(call.stamp)
             if call.batch.stamps is not None:
                 raise InvalidArgumentError("rows with stamps of their own", field="stamps", bound="one stamp for all")
-            write = StampedWrite(call.batch, call.stamp, call.body, call.create_only)
+            write = StampedWrite(call.batch, call.stamp, call.body, call.create_only, claim=call.claim)
             (result,) = await self._write(hosted, [write], deadline)
             self._hlc.observe(call.stamp)
             return self._applied([result], [call.batch])
@@ -361,6 +361,9 @@ class ShardRules:
             np.concatenate([r.newer for r in results]),
             np.concatenate([r.missing + at for r, at in zip(results, starts, strict=True)]),
             partial=any(r.partial for r in results),
+            barred=np.concatenate([r.barred + at for r, at in zip(results, starts, strict=True)]),
+            open_rows=np.concatenate([r.open_rows + at for r, at in zip(results, starts, strict=True)]),
+            open_stamps=np.concatenate([r.open_stamps for r in results]),
         )
 
     def _search(self, replica: Replica, call: Search) -> ShardHits:

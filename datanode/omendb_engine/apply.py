@@ -20,6 +20,7 @@ from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_engine.buffer_memory import BufferPool
+from omendb_engine.claimed import Claims
 from omendb_engine.growing import GrowingBuffer, row_bytes
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.parts import AnyPart, BufferPart, Located, Snapshot
@@ -95,6 +96,7 @@ class PartStore:
         self.active = self._new_buffer(buffer_rows, lsn)
         self._tip = Snapshot((*segments, BufferPart(self.active, 0, Deletes.none(0))), lsn, live)
         self.snapshot = self._tip
+        self._claims: Claims | None = None
 
     def _new_buffer(self, capacity: int, lsn: int) -> GrowingBuffer:
         buffer = GrowingBuffer(self._next_buffer, self.schema, capacity, lsn, self.pool)
@@ -179,6 +181,13 @@ class PartStore:
         self._tip = self.snapshot = snapshot
 
     # -- operations ----------------------------------------------------------------------------------
+
+    def claims_above(self, gc_floor: int) -> Claims:
+        """The claims among the tombstones, without those that are forgotten; for the thread that writes."""
+        if self._claims is None:
+            self._claims = Claims.of(self._tip.parts)
+        self._claims.forget(gc_floor)
+        return self._claims
 
     def apply(
         self, batch: WriteBatch, stamp: int, lsn: int, *, fresh: bool = False, plan: UpdatePlan | None = None
@@ -285,6 +294,8 @@ class PartStore:
         values = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
         if batch.rows:
             self.active.bury(batch.ids, values)
+            if self._claims is not None:
+                self._claims.note(batch.ids)
         self._tip = Snapshot(tuple(parts), lsn, self._tip.live - existed)
         return Applied(existed, existed)
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from omendb_common.claims import claims_of, waivers_of
 from omendb_common.errors import InvalidArgumentError, ResourceExhaustedError
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.records import Buffer, Op, WriteBatch, body_bytes, encode_owned
 from omendb_common.schema import BATCH_BODY_BYTES_MAX
+from omendb_common.shard_calls import Claim
 from omendb_engine.apply import Applied, UpdatePlan, take_batch
 from omendb_engine.stamped import StampedResult, StampedWrite
 from omendb_engine.verdicts import Verdicts
@@ -36,7 +38,19 @@ class Operation:
     """One write waiting for its group."""
 
     __slots__ = (
-        *("applied", "auto", "batch", "create_only", "done", "error", "extra_bytes", "parts", "plan", "result"),
+        *(
+            "applied",
+            "auto",
+            "batch",
+            "claim",
+            "create_only",
+            "done",
+            "error",
+            "extra_bytes",
+            "parts",
+            "plan",
+            "result",
+        ),
         *("settled", "size", "solo", "stamp", "stamped", "verdicts"),
     )
 
@@ -54,8 +68,9 @@ class Operation:
         self.size = body_bytes(parts)
         self.auto = auto
         self.create_only = create_only or (write is not None and write.create_only)
-        # Both look at what earlier operations left, so those must be applied first.
-        self.solo = self.create_only or batch.op is Op.UPDATE
+        self.claim = Claim.NONE if write is None else write.claim
+        # They look at what earlier operations left, so those must be applied first.
+        self.solo = self.create_only or batch.op is Op.UPDATE or self.claim is Claim.CLAIM
         self.done = False
         self.error: BaseException | None = None
         self.result: WriteResult | None = None
@@ -95,6 +110,13 @@ class Operation:
         self.parts, self.batch = encode_owned(take_batch(self.batch, rows))
         self.size = body_bytes(self.parts)
 
+    def mark(self, rows: npt.NDArray[np.int64], bases: U64Array) -> None:
+        """Store claims on some of the points, or waivers of them, instead of deleting them."""
+        ids = self.batch.ids.take(rows)
+        marked = claims_of(ids, bases, self.stamp) if self.claim is Claim.CLAIM else waivers_of(ids, self.stamp)
+        self.parts, self.batch = encode_owned(WriteBatch(Op.DELETE, marked))
+        self.size = body_bytes(self.parts)
+
     def outcome(self) -> StampedResult:
         """What a write that came with its stamp is told."""
         result, verdicts = self.result, self.verdicts
@@ -110,6 +132,9 @@ class Operation:
             verdicts.newer,
             verdicts.missing,
             verdicts.partial,
+            verdicts.barred,
+            verdicts.open_rows,
+            verdicts.open_stamps,
         )
 
 

@@ -21,9 +21,7 @@ from omendb_common.clock import Clock
 from omendb_common.config import EngineSettings
 from omendb_common.disk import Disk
 from omendb_common.errors import (
-    AlreadyExistsError,
     InvalidArgumentError,
-    NotFoundError,
     OmenDBError,
     ReplicaFailedError,
     ResourceExhaustedError,
@@ -37,6 +35,7 @@ from omendb_engine.agreement import Agreements
 from omendb_engine.apply import take_batch
 from omendb_engine.ballast import Ballast, DiskGuard, DiskWatermarks, SpaceLevel, WriteKind
 from omendb_engine.beside import Beside
+from omendb_engine.claim_writes import take_claims
 from omendb_engine.commit import GroupCommit
 from omendb_engine.disk_errors import disk_error, translated
 from omendb_engine.folding import last_rows
@@ -49,7 +48,7 @@ from omendb_engine.recovery import BUFFERS, Recovered, create_replica, recover
 from omendb_engine.resources import Resources
 from omendb_engine.stamped import StampedResult, StampedWrite, check_stamped, check_vectors
 from omendb_engine.statistics import ReplicaStats, folder_bytes, growing_rows, index_progress, segment_stats
-from omendb_engine.verdicts import judge, refuse_taken
+from omendb_engine.verdicts import check_existing, judge, refuse_taken
 from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.record import RecordType, WalEntry
 from omendb_engine.wal.writer import WalWriter
@@ -372,7 +371,7 @@ class Replica(Reader):
                 if not self._decided(operation):
                     return False
             elif operation.solo:
-                self._check_existing(operation)
+                check_existing(self._store.snapshot, operation.batch, create_only=operation.create_only)
             if operation.auto:
                 self._draw_ids(batch.ids)
             elif batch.op is Op.UPSERT:
@@ -391,10 +390,14 @@ class Replica(Reader):
         batch, snapshot = operation.batch, self._store.snapshot
         if operation.create_only:
             refuse_taken(snapshot, batch.ids, operation.stamp)
-        floor = 0 if operation.settled else self.maintenance.gc_floor
-        if operation.stamp > max(self._store.max_stamp, floor) and not operation.solo:
+        floor = self.maintenance.gc_floor
+        if operation.claim:
+            return take_claims(operation, snapshot, self._store.claims_above(floor), floor, self.durability)
+        believed = 0 if operation.settled else floor
+        if operation.stamp > max(self._store.max_stamp, believed) and not operation.solo:
             return True  # newer than all that was applied: no row can lose
-        verdicts = operation.verdicts = judge(snapshot, batch, operation.stamp, floor)
+        claims = self._store.claims_above(floor)
+        verdicts = operation.verdicts = judge(snapshot, batch, operation.stamp, believed, claims)
         if not len(verdicts.keep):
             operation.result = WriteResult(batch.ids, 0, operation.stamp, snapshot.lsn, self.durability)
             operation.done = True
@@ -402,21 +405,9 @@ class Replica(Reader):
             operation.take(verdicts.keep)
         return not operation.done
 
-    def _check_existing(self, operation: Operation) -> None:
-        ids = operation.batch.ids
-        found = self._store.snapshot.find(ids).found
-        if operation.create_only and found.any():
-            taken = ids.take(np.flatnonzero(found)[:3]).to_list()
-            raise AlreadyExistsError(
-                f"{int(found.sum())} ids exist already, such as {taken}", field="ids", mend="use upsert to replace them"
-            )
-        if operation.batch.op is Op.UPDATE and not found.all():
-            missing = ids.take(np.flatnonzero(~found)[:3]).to_list()
-            raise NotFoundError(
-                f"{int((~found).sum())} ids do not exist, such as {missing}",
-                field="ids",
-                mend="insert them with upsert first",
-            )
+    def claims_on(self, ids: IdColumn) -> IdColumn:
+        """Ids of the claims on points that are open here, for the thread that writes."""
+        return self._store.claims_above(self.maintenance.gc_floor).marked(ids)
 
     def _make_room(self, ready: Sequence[Operation]) -> None:
         rows = sum(o.batch.rows for o in ready if o.batch.op is not Op.DELETE)

@@ -15,12 +15,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from omendb_common.claims import reserved
 from omendb_common.errors import CorruptionError, InvalidArgumentError
 from omendb_common.hlc import STAMP_MAX
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import FIELDS_MAX, TYPES, check_path, split_name
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import ID_BYTES_MAX, CollectionSchema
+from omendb_common.shard_calls import Claim
 from omendb_engine.folding import last_rows
 from omendb_engine.vectors import all_finite
 
@@ -33,7 +35,8 @@ class StampedWrite:
 
     ``body``: the batch as ``encode_batch`` made it, when the caller has it; ids and payload of ``batch`` must not be
     views of it. ``create_only``: refuse the whole batch when an id is live under another stamp. ``settled``: an unknown
-    id at or below ``gc_floor`` is believed: it comes from a replica that is past the same deletions (P13).
+    id at or below ``gc_floor`` is believed: it comes from a replica that is past the same deletions (P13). ``claim``:
+    what is stored is not the deletion that ``batch`` is, but claims on its points, or waivers of them (P19).
     """
 
     batch: WriteBatch
@@ -41,6 +44,7 @@ class StampedWrite:
     body: Sequence[Any] | None = None
     create_only: bool = False
     settled: bool = False
+    claim: Claim = Claim.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,9 @@ class StampedResult:
     newer: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
     missing: I64Array = field(default_factory=lambda: np.empty(0, np.int64))
     partial: bool = False
+    barred: I64Array = field(default_factory=lambda: np.empty(0, np.int64))
+    open_rows: I64Array = field(default_factory=lambda: np.empty(0, np.int64))
+    open_stamps: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 def check_stamped(schema: CollectionSchema, write: StampedWrite) -> None:
@@ -66,6 +73,10 @@ def check_stamped(schema: CollectionSchema, write: StampedWrite) -> None:
     batch = write.batch
     _check_stamps(write)
     _check_ids(batch.ids)
+    if (batch.op is not Op.DELETE or batch.stamps is None) and reserved(batch.ids).any():
+        raise InvalidArgumentError("an id begins with a zero character", field="ids", bound="ids of points")
+    if write.claim and (batch.op is not Op.DELETE or write.create_only or not write.stamp):
+        raise InvalidArgumentError(f"got {batch.op.name}", field="claim", bound="a deletion under one stamp")
     if batch.op is Op.DELETE:
         if batch.vectors or batch.payload is not None or batch.keys:
             raise InvalidArgumentError("a deletion with content", field="batch", bound="ids alone")

@@ -9,14 +9,16 @@ may be told ``superseded`` although a part of it counts, as it does on every rep
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from omendb_common.errors import AlreadyExistsError
+from omendb_common.errors import AlreadyExistsError, NotFoundError
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.records import Op, WriteBatch
+from omendb_engine.claimed import Claims
 from omendb_engine.parts import Located, Snapshot
 from omendb_engine.points import base_stamps, changed_fields, known_stamps
 
@@ -31,6 +33,8 @@ class Verdicts:
     ``keep``: rows that change something and are to be logged; what is in no other list besides counts as written
     already. ``superseded`` with ``newer``: rows overtaken, and by which stamp (or the floor below which unknown ids
     are not believed). ``missing``: rows of an UPDATE whose point is not live. ``existed``: points that were live.
+    ``barred``: those of ``superseded`` that a claim keeps out, of which nothing is written. ``open_rows``,
+    ``open_stamps``: of a claim, the older ones.
     """
 
     keep: I64Array
@@ -38,6 +42,9 @@ class Verdicts:
     newer: U64Array
     missing: I64Array
     existed: int
+    barred: I64Array = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    open_rows: I64Array = dataclasses.field(default_factory=lambda: np.empty(0, np.int64))
+    open_stamps: U64Array = dataclasses.field(default_factory=lambda: np.empty(0, np.uint64))
 
     @property
     def partial(self) -> bool:
@@ -45,7 +52,7 @@ class Verdicts:
         return bool(np.isin(self.superseded, self.keep, assume_unique=True).any())
 
 
-def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int) -> Verdicts:
+def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int, claims: Claims) -> Verdicts:
     """The verdicts on ``batch`` under ``stamp`` (rows with stamps of their own carry them) in the state ``snapshot``.
 
     The thread that writes the replica asks, between two operations.
@@ -67,8 +74,35 @@ def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int) -> V
         newest = np.maximum(tombstones, _latest(snapshot, located))
     newest[stale] = gc_floor
     overtaken = (stale | (mine < newest)) & ~missing & ~vacuous
+    bars = claims.barring(batch.ids, mine)
+    barred = bars > 0
+    if barred.any():
+        wins, missing, overtaken = wins & ~barred, missing & ~barred, overtaken | barred
+        newest = np.maximum(newest, bars)
     rows = np.flatnonzero(overtaken)
-    return Verdicts(np.flatnonzero(wins), rows, newest[rows], np.flatnonzero(missing), int(np.count_nonzero(found)))
+    return Verdicts(
+        np.flatnonzero(wins),
+        rows,
+        newest[rows],
+        np.flatnonzero(missing),
+        int(np.count_nonzero(found)),
+        np.flatnonzero(barred),
+    )
+
+
+def judge_claims(
+    snapshot: Snapshot, ids: IdColumn, stamp: int, gc_floor: int, claims: Claims
+) -> tuple[Verdicts, U64Array]:
+    """The verdicts on claims under ``stamp``, and the newest stamp that each of ``ids`` (n,) carries."""
+    located = snapshot.find(ids)
+    held = np.maximum(newest_tombstones(snapshot, ids), _latest(snapshot, located))
+    before = claims.newest(ids)
+    late = (held >= np.uint64(stamp)) | (before > np.uint64(stamp)) | np.full(len(ids), stamp <= gc_floor)
+    rows = np.flatnonzero(late)
+    newer = np.maximum(np.maximum(held, before), np.uint64(gc_floor))[rows]
+    none = np.empty(0, np.int64)
+    existed = int(np.count_nonzero(located.found))
+    return Verdicts(np.flatnonzero(~late), rows, newer, none, existed, none, *claims.open(ids)), held
 
 
 def _below_floor(
@@ -89,15 +123,33 @@ def _below_floor(
     return np.zeros(batch.rows, np.bool_), unknown
 
 
+def check_existing(snapshot: Snapshot, batch: WriteBatch, *, create_only: bool) -> None:
+    """Raise AlreadyExistsError when an id is live that must not be, NotFoundError when an update finds no point."""
+    found = snapshot.find(batch.ids).found
+    if create_only and found.any():
+        raise _taken(batch.ids, found)
+    if batch.op is Op.UPDATE and not found.all():
+        missing = batch.ids.take(np.flatnonzero(~found)[:3]).to_list()
+        raise NotFoundError(
+            f"{int((~found).sum())} ids do not exist, such as {missing}",
+            field="ids",
+            mend="insert them with upsert first",
+        )
+
+
 def refuse_taken(snapshot: Snapshot, ids: IdColumn, stamp: int) -> None:
     """Raise AlreadyExistsError when an id is live, unless it is this very write that made it (sent again)."""
     located = snapshot.find(ids)
     taken = located.found & (_base(snapshot, located) != np.uint64(stamp))
     if taken.any():
-        some = ids.take(np.flatnonzero(taken)[:3]).to_list()
-        raise AlreadyExistsError(
-            f"{int(taken.sum())} ids exist already, such as {some}", field="ids", mend="use upsert to replace them"
-        )
+        raise _taken(ids, taken)
+
+
+def _taken(ids: IdColumn, taken: BoolArray) -> AlreadyExistsError:
+    some = ids.take(np.flatnonzero(taken)[:3]).to_list()
+    return AlreadyExistsError(
+        f"{int(taken.sum())} ids exist already, such as {some}", field="ids", mend="use upsert to replace them"
+    )
 
 
 def newest_tombstones(snapshot: Snapshot, ids: IdColumn) -> U64Array:
@@ -141,4 +193,4 @@ def _update(snapshot: Snapshot, batch: WriteBatch, located: Located, mine: U64Ar
     return wins, newest
 
 
-__all__ = ["Verdicts", "judge", "newest_tombstones", "refuse_taken"]
+__all__ = ["Verdicts", "check_existing", "judge", "judge_claims", "newest_tombstones", "refuse_taken"]

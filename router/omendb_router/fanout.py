@@ -85,6 +85,11 @@ class Fanout:
 
     # -- tasks
 
+    @property
+    def closing(self) -> bool:
+        """Whether the router is about to stop."""
+        return self._closing
+
     def own(self, task: asyncio.Task[Any]) -> None:
         """Keep a task until it ends; :meth:`close` ends what is left."""
         self._tasks.add(task)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,11 @@ from omendb_router.settings import RouterSettings
 from omendb_router.versions import Mask, Versions, newest, place_of, put_together
 
 _ROUNDS_MAX = 8
+_PATIENT_ROUNDS = 2
+"""So often a claim that keeps a version out is waited for, before it is ended."""
+
+Finish = Callable[[Asked, IdColumn, Deadline], Awaitable[None]]
+"""Ends the claims on points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +70,9 @@ class Settled:
 class Lookups:
     """Looks ids of one shard up."""
 
-    def __init__(self, fanout: Fanout) -> None:
+    def __init__(self, fanout: Fanout, finish: Finish) -> None:
         self._fanout = fanout
+        self._finish = finish
 
     async def read(self, asked: Asked, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> Known:
         """The newest version of every id among as many replicas as needed.
@@ -164,25 +171,37 @@ class Lookups:
         everywhere: bool = False,
     ) -> None:
         """Read ``rows`` of ``ids`` with their whole records, and give the newest to whom they lack."""
-        for _ in range(_ROUNDS_MAX):
+        for number in range(_ROUNDS_MAX):
             good = await self._records(asked, ids.take(rows), wanted, deadline)
             answers = [h.answer for h in good]
             versions = put_together(newest(answers), answers, ids.take(rows))
             moved = versions.torn
+            barred = np.zeros(len(rows), np.bool_)
             if everywhere or not versions.agreed.all():
-                moved = moved | await self._push(asked, ids.take(rows), good, versions, deadline)
+                outrun, barred = await self._push(asked, ids.take(rows), good, versions, deadline)
+                moved = moved | outrun
             known.states[rows], known.stamps[rows] = versions.states, versions.stamps
-            for number, heard in enumerate(good):
-                mine = np.flatnonzero(~moved & (versions.holder == number))
+            for place, heard in enumerate(good):
+                mine = np.flatnonzero(~moved & (versions.holder == place))
                 if len(mine):
                     known.pieces.append(Piece(rows[mine], heard.answer, mine))
                     known.homes.append((rows[mine], heard.node_id))
+            if barred.any():
+                await self._unbar(asked, ids.take(rows[barred]), number, deadline)
             rows = rows[moved]
             if not len(rows):
                 return
         raise UnavailableError(
             f"{len(rows)} points change faster than they can be read", field=asked.info.name, mend="read them again"
         )
+
+    async def _unbar(self, asked: Asked, ids: IdColumn, number: int, deadline: Deadline) -> None:
+        """Have what claims keep out decided on: by who made them, or without it when that takes long (P19)."""
+        if number < _PATIENT_ROUNDS:
+            pause_s = self._fanout.settings.retry_pause_ms / 1e3 * 2**number
+            await asyncio.sleep(min(pause_s, max(deadline.left_s, 0.0)))
+        else:
+            await self._finish(asked, ids, deadline)
 
     async def _records(self, asked: Asked, ids: IdColumn, wanted: Wanted, deadline: Deadline) -> list[Heard[Looked]]:
         call = Lookup(asked.ref, ids, True, wanted.payload, wanted.vectors)
@@ -195,17 +214,18 @@ class Lookups:
         good: Sequence[Heard[Looked]],
         versions: Versions,
         deadline: Deadline,
-    ) -> Mask:
+    ) -> tuple[Mask, Mask]:
         """Give the newest records to every replica; returns when enough have them, and lets the others have them too.
 
         Returns:
             (n,) ids of which a replica has a newer version by now. Such a version may have been acknowledged before
-            the one that was found was even begun, under a stamp from a slower clock: they must be read again.
+            the one that was found was even begun, under a stamp from a slower clock: they must be read again. And those
+            among them that a claim keeps out, of which there need be nothing newer.
 
         Raises:
             UnavailableError: too few could be brought up to date.
         """
-        outrun = np.zeros(len(ids), np.bool_)
+        outrun, barred = np.zeros(len(ids), np.bool_), np.zeros(len(ids), np.bool_)
         needed = [
             heard.answer.records
             for number, heard in enumerate(good)
@@ -213,7 +233,7 @@ class Lookups:
         ]
         batches = tuple(batch for records in needed for batch in records if batch.rows)
         if not batches:
-            return outrun
+            return outrun, barred
         row_of = place_of(ids, IdColumn.concat([batch.ids for batch in batches]))
         have = {heard.node_id: versions.holds[number] & ~versions.torn for number, heard in enumerate(good)}
         self._fanout.counts["read_repairs"] += 1
@@ -228,12 +248,13 @@ class Lookups:
                 rows = row_of[reply.answer.superseded]
                 ahead = rows[reply.answer.newer > versions.stamps[rows]]
                 outrun[ahead] = True
+                barred[row_of[reply.answer.barred]] = True
                 have[reply.node_id] = np.ones(len(ids), np.bool_)
             if (
                 int(sum(have.values(), np.zeros(len(ids), np.int64))[~outrun].min(initial=len(readers)))
                 >= asked.settles_on
             ):
-                return outrun
+                return outrun, barred
         raise UnavailableError(
             "too few replicas could be brought up to date",
             field=asked.info.name,

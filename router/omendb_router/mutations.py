@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from omendb_common.shard_calls import MAX_AHEAD_MS, State
 from omendb_common.topology import CollectionInfo, Shard
 from omendb_router.asked import Asked
 from omendb_router.care import Care
+from omendb_router.conditions import Conditions, Demand
 from omendb_router.face_calls import Written
 from omendb_router.fanout import together
 from omendb_router.lookups import Known, Lookups, Wanted
@@ -67,6 +69,7 @@ class Mutations:
     def __init__(
         self,
         writer: Writer,
+        conditions: Conditions,
         leases: Leases,
         stamps: Stamps,
         lookups: Lookups,
@@ -75,6 +78,7 @@ class Mutations:
         settings: RouterSettings,
     ) -> None:
         self._writer = writer
+        self._conditions = conditions
         self._leases = leases
         self._stamps = stamps
         self._lookups = lookups
@@ -110,29 +114,25 @@ class Mutations:
             batch = take_rows(batch, last_rows(given))
         hashes = routing_hashes(info, batch.ids, batch.payload)
         if create_only:
-            await self._check_new(info, batch.ids, deadline)
+            if retry_stamp is None:
+                await self._check_new(info, batch.ids, deadline)
+            if info.replication > 1:
+                self._check_retry(retry_stamp)
+                demand = Demand(batch, hashes, np.zeros(batch.rows, np.uint64), partial(_taken, batch.ids))
+                outcome = await self._conditions.write(info, demand, retry_stamp, deadline)
+                return _written(info, given, batch.rows, outcome, deadline)
         attempt = await self._attempt(info, batch, hashes, retry_stamp, deadline, create_only=create_only)
         outcome = await self._writer.write(attempt, deadline)
         return _written(info, given, batch.rows, outcome, deadline)
 
     async def _check_new(self, info: CollectionInfo, ids: IdColumn, deadline: Deadline) -> None:
-        if info.replication > 1:
-            raise InvalidArgumentError(
-                f"the collection has {info.replication} replicas, which cannot decide alone whether an id exists",
-                field="create_only",
-                bound="a collection made with replication=1",
-                mend="write without it, and give points ids of your own so that a repetition changes nothing",
-            )
-        if len(info.shards) == 1:
+        if info.replication == 1 and len(info.shards) == 1:
             return  # the replica decides, in one step with the write
         known, _ = await self._known(info, ids, deadline)
         taken = np.flatnonzero(known.states == State.LIVE)
         if len(taken):
-            raise AlreadyExistsError(
-                f"{len(taken)} ids exist already, such as {ids.take(taken[:_SHOWN]).to_list()}",
-                field="ids",
-                mend="use upsert to replace them",
-            )
+            raise _taken(ids, taken, known.stamps[taken])
+        self._stamps.observe(int(known.stamps.max(initial=0)))
 
     def _note_ids(self, info: CollectionInfo, ids: IdColumn | None) -> None:
         """Automatic ids of a replica's own counter stay above every id that is given."""
@@ -270,12 +270,22 @@ class Mutations:
         if retry_stamp is None:
             stamp = await self._leases.stamp(deadline)
         else:
+            self._check_retry(retry_stamp)
             stamp = retry_stamp
-            if stamp_wall_ms(stamp) > stamp_wall_ms(self._stamps.now) + MAX_AHEAD_MS:
-                raise InvalidArgumentError(
-                    f"got {stamp}, which lies in the future", field="retry_stamp", bound="the stamp of an earlier error"
-                )
         return Attempt(info, batch, hashes, stamp, retry_stamp is not None, create_only, homed=homed)
+
+    def _check_retry(self, stamp: int | None) -> None:
+        if stamp is not None and stamp_wall_ms(stamp) > stamp_wall_ms(self._stamps.now) + MAX_AHEAD_MS:
+            raise InvalidArgumentError(
+                f"got {stamp}, which lies in the future", field="retry_stamp", bound="the stamp of an earlier error"
+            )
+
+
+def _taken(ids: IdColumn, rows: npt.NDArray[np.int64], _: U64Array) -> AlreadyExistsError:
+    some = ids.take(rows[:_SHOWN]).to_list()
+    return AlreadyExistsError(
+        f"{len(rows)} ids exist already, such as {some}", field="ids", mend="use upsert to replace them"
+    )
 
 
 def _written(

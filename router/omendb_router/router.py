@@ -21,6 +21,8 @@ from omendb_common.wire.unending import Unending
 from omendb_router.admission import Admission
 from omendb_router.asked import Asked, StaleMapError
 from omendb_router.care import Care
+from omendb_router.claiming import Claiming
+from omendb_router.conditions import Conditions
 from omendb_router.face_calls import Found, Hits, PointPage, Question, Seen, Written
 from omendb_router.fanout import Fanout, together
 from omendb_router.lookups import Lookups, Wanted
@@ -76,7 +78,9 @@ class Router:
         self._maps = Maps(metadata, clock, self._fanout.own)
         self._leases = Leases(metadata, self._stamps, holder, clock, self._fanout.own)
         self._admission = Admission(self.settings)
-        self._lookups = Lookups(self._fanout)
+        claiming = Claiming(self._fanout, self._stamps, self._leases)
+        self._lookups = Lookups(self._fanout, claiming.finish)
+        conditions = Conditions(self._fanout, claiming, self._lookups, self._maps, self._stamps, self._leases, dice)
         self._selections = Selections(self._fanout, self._lookups)
         self._searches = Searches(self._fanout, self._lookups)
         self._scrolls = Scrolls(self._fanout, self._lookups)
@@ -85,7 +89,8 @@ class Router:
             self._fanout, self._maps, self._stamps, self._leases, Supplies(self._lookups, self._stamps), dice
         )
         self._mutations = Mutations(
-            writer, self._leases, self._stamps, self._lookups, self._selections, self._care, self.settings
+            *(writer, conditions, self._leases, self._stamps, self._lookups, self._selections, self._care),
+            self.settings,
         )
         self._sweeper: Unending | None = None
 

@@ -56,6 +56,12 @@ class RouterSettings:
     restamps_max: int = setting(
         3, "how often a write whose stamp lost to a newer one is stamped again", low=0, high=100
     )
+    claim_rounds_max: int = setting(
+        16, "how often a write on condition begins anew because others claim the same points", low=1, high=1000
+    )
+    waive_timeout_s: float = setting(
+        30.0, "how long replicas are told that a claim was given up, which keeps older writes out", low=0.1, high=3600
+    )
     map_refreshes_max: int = setting(
         4, "how often one request asks for a newer shard map before it gives up", low=1, high=100
     )

@@ -76,6 +76,7 @@ class Tally:
     newer: npt.NDArray[np.uint64] = field(init=False)
     _ok: dict[bool, npt.NDArray[np.int16]] = field(init=False)
     _past: npt.NDArray[np.int16] = field(init=False)
+    _barred: npt.NDArray[np.int16] = field(init=False)
     _lacking: dict[bool, npt.NDArray[np.int16]] = field(init=False)
     _all_ok: dict[bool, int] = field(init=False)
     _plain: bool = True
@@ -85,6 +86,7 @@ class Tally:
         self.newer = np.zeros(self.rows, np.uint64)
         self._ok = {False: np.zeros(self.rows, np.int16), True: np.zeros(self.rows, np.int16)}
         self._past = np.zeros(self.rows, np.int16)
+        self._barred = np.zeros(self.rows, np.int16)
         self._lacking = {False: np.zeros(self.rows, np.int16), True: np.zeros(self.rows, np.int16)}
         self._all_ok = {False: 0, True: 0}
 
@@ -135,6 +137,9 @@ class Tally:
                 self._lacking[side][answer.missing] += 1
             if False in sides:
                 self._past[answer.superseded] += 1
+                # What a claim keeps out may have nothing newer that would hide it (P19).
+                self._past[answer.barred] -= 1
+                self._barred[answer.barred] += 1
             if len(answer.missing):
                 self.missing[node_id] = answer.missing
         applied_rows = self.rows - len(answer.superseded) - len(answer.missing)
@@ -201,6 +206,9 @@ class Tally:
         lacking = ~settled & self._would_do()
         # A version that few replicas hide might be read, and then come back after what was written in between.
         hidden = ~settled & (self._past >= self.ballot.blocking) & (not self.echo)
+        # A claim kept it out, and whoever was asked has said that it has nothing of it.
+        if self._barred.any() and not (self.echo or self.sent or self.may_exist or self.pending):
+            hidden |= ~settled & (self._barred > 0) & (self._votes(False) == 0) & (self._votes(True) == 0)
         if bool((settled | lacking | hidden).all()):
             return Step.REPAIR if lacking.any() else Step.RESTAMP
         if self.pending:

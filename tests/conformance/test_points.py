@@ -15,7 +15,6 @@ import pytest
 from omendb import FilterOp as F
 from omendb.database import Database
 from omendb_common.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
-from tests.conformance.deployments import Deployment
 
 VECTORS = np.array([[0, 0], [1, 0], [0, 2], [3, 3]], np.float32)
 IDS = ["a", "b", "c", "d"]
@@ -176,12 +175,14 @@ def test_metadata_values_come_back_as_they_went_in(db: Database) -> None:
     assert [r and r.metadata for r in db.get(["r", "s", "t"])] == rows
 
 
-def test_create_only(filled: Database, deployment: Deployment) -> None:
-    # Of several copies none can say alone whether an id exists: there the flag is refused.
-    refusal = AlreadyExistsError if deployment.replication == 1 else InvalidArgumentError
-    with pytest.raises(refusal):
+def test_create_only(filled: Database) -> None:
+    with pytest.raises(AlreadyExistsError):
         filled.add_batch(VECTORS[:2], None, ["new", "a"], create_only=True)
     assert filled.count() == 4 and filled.get("new") is None
+    assert filled.add_batch(VECTORS[:1], None, ["new"], create_only=True).written == 1
+    filled.delete(["a"])
+    assert filled.add_batch(VECTORS[:1], None, ["a"], create_only=True).written == 1
+    assert filled.count() == 5
 
 
 def test_create_only_with_one_copy(db: Database) -> None:

@@ -29,6 +29,7 @@ OWNED: Mapping[str, str] = {
     "datanode/omendb_datanode/replicate/arrivals.py": "the arrivals; whoever stopped with a fault is begun anew",
     "datanode/omendb_datanode/replicate/splits.py": "the splits; whoever stopped with a fault is begun anew",
     "router/omendb_router/face_serving.py": "the faces, which await it when they stop",
+    "router/omendb_router/claiming.py": "the fan-out, which keeps and ends it",
     "router/omendb_router/fanout.py": "the fan-out, in its set; a fault is handed to the caller",
     "router/omendb_router/maps.py": "the fan-out; it asks once, and the next request asks again",
     "router/omendb_router/stamps.py": "the fan-out; it asks once, and the next write asks again",

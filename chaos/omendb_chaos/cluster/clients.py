@@ -18,24 +18,29 @@ from omendb_chaos.cluster.network import Network, within
 from omendb_chaos.cluster.processes import Process
 from omendb_chaos.cluster.routers import RouterCall
 from omendb_common.deadline import Deadline
-from omendb_common.errors import NotFoundError, OmenDBError
+from omendb_common.errors import AlreadyExistsError, NotFoundError, OmenDBError
 from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_router.face_calls import Question, Seen, Written
 
 NAME = "points"
 _KINDS = ("write",) * 6 + ("delete",) * 2 + ("extra",) * 2 + ("read",) * 7 + ("search",) * 2 + ("own search",)
+_ON_CONDITION = ("create",) * 6 + ("delete",) * 3
 _AGAIN = 0.4
 
 
 @dataclass(slots=True)
 class Load:
-    """What clients do: ``operations`` in all, on ``ids``, with ``think_s`` between two calls of one client."""
+    """What clients do: ``operations`` in all, on ``ids``, with ``think_s`` between two calls of one client.
+
+    ``conditions``: some of the writes are of points that must not be there yet.
+    """
 
     ids: Sequence[int]
     operations: int
     think_s: float
     timeout_s: tuple[float, float] = (0.3, 2.0)
+    conditions: bool = False
     left: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -69,7 +74,7 @@ class Client:
                 return
             self.load.left -= 1
             point_id = self.rng.choice(self.load.ids)
-            kind = self.rng.choice(_KINDS)
+            kind = self.rng.choice(_KINDS + _ON_CONDITION if self.load.conditions else _KINDS)
             if kind == "extra" and point_id in self.judge.whole:
                 kind = "write"
             await self.step(kind, point_id)
@@ -89,10 +94,14 @@ class Client:
     # -- writes
 
     async def change(self, kind: str, point_id: int) -> None:
-        """A write, a deletion, or an update of one field; sent again under its stamp if its outcome is unknown."""
+        """A write of whatever kind; sent again under its stamp if its outcome is unknown."""
         self._value += 1
         value = self.number * 10_000 + self._value
-        call = ("extra", value) if kind == "extra" else ("write", None if kind == "delete" else value)
+        call: tuple[Any, ...] = ("write", None if kind == "delete" else value)
+        if kind == "extra":
+            call = "extra", value
+        elif kind == "create":
+            call = "swap", None, value
         operation = Operation(self._name, point_id, call, UNKNOWN, self._now())
         error = await self._write(kind, point_id, value, None, operation)
         stamp = getattr(error, "stamp", None)
@@ -111,8 +120,11 @@ class Client:
             elif kind == "extra":
                 written = await self.ask("update", NAME, ids, None, columns_from_rows([{"u": value}]), **echo)
             else:
-                payload = columns_from_rows([{"v": value}])
+                payload, echo = columns_from_rows([{"v": value}]), {**echo, "create_only": kind == "create"}
                 written = await self.ask("upsert", NAME, ids, {"": _vector(value)}, payload, 1, **echo)
+        except AlreadyExistsError:
+            self._refused(value, stamp, operation)
+            return None
         except NotFoundError:
             # An update: nothing was changed, and as many replicas as a read asks did not have the point.
             if stamp is None:
@@ -138,6 +150,14 @@ class Client:
         self.judge.history.append(operation)
         return error
 
+    def _refused(self, value: int, stamp: int | None, operation: Operation) -> None:
+        """A point was there that must not be: nothing was written, whatever an earlier attempt was told."""
+        self._told("create", "refused" if stamp is None else "refused again")
+        if stamp is not None:
+            self.judge.history.remove(operation)
+        self.judge.never.add(value)
+        self.judge.history.append(replace(operation, result=False, ended=self._now()))
+
     def _acknowledged(
         self, kind: str, point_id: int, stamp: int | None, operation: Operation, written: Written
     ) -> None:
@@ -147,7 +167,8 @@ class Client:
         if stamp is not None:
             self.judge.history.remove(operation)
         self.session = written.session or self.session
-        self.judge.history.append(replace(operation, result=None, ended=self._now()))
+        answer = True if kind == "create" else None
+        self.judge.history.append(replace(operation, result=answer, ended=self._now()))
         if kind != "extra":
             # An update of a point that was deleted meanwhile is done with: no replica need have its stamp.
             told = Acknowledged(point_id, written.stamp, self.write_quorum, deletion=kind == "delete")

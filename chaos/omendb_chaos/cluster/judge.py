@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from omendb_chaos.checkers.linearizability import Operation, check
@@ -128,6 +128,8 @@ class Judge:
                 self.violated(f"no order of all calls:\n{verdict.why}")
         by_id: dict[int, list[Operation]] = {}
         for operation in self.history:
+            if operation.call[0] == "swap" and operation.result is not False:
+                operation = replace(operation, call=("write", operation.call[2]))
             if operation.call[0] == "write" and isinstance(operation.key, int):
                 by_id.setdefault(operation.key, []).append(operation)
         for found in self.searches:

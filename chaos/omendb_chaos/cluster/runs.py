@@ -21,11 +21,15 @@ _SOON = replace(REPAIR, settle_s=1.0, interval_s=2.0)
 
 
 def history(seed: str) -> Run:
-    """R13: 200 calls of three clients to a cluster of three or four under faults, while replicas move."""
+    """R13: 200 calls of three clients to a cluster of three or four under faults, while replicas move.
+
+    In two of five the clients write on condition, too.
+    """
     rng = dice("repair", seed)
     size = Size(datanodes=rng.choice([3, 4]))
     options = Options(repair=REPAIR if rng.random() < 0.7 else None)
-    return swarm(seed, 200, size=size, without=["lost disk"], options=options)
+    conditions = dice("conditions", seed).random() < 0.4
+    return swarm(seed, 200, size=size, without=["lost disk"], options=options, conditions=conditions)
 
 
 def searches(seed: str) -> Run:

@@ -48,17 +48,19 @@ def swarm(
     mix: Mix | None = None,
     without: Iterable[str] = (),
     options: Options | None = None,
+    conditions: bool = False,
 ) -> Run:
     """Run one seed: a load under faults, then good weather, then the judgement.
 
     Args:
         mix: what strikes; drawn from the seed when None, ``without`` some faults.
+        conditions: whether some writes are of points that must not be there yet.
     """
 
     async def story(world: World) -> None:
         rng = world.rng("nemesis")
         drawn = mix or drawn_mix(rng, [*world.nodes, *world.routers], pace_s=think_s, without=frozenset(without))
-        await world.begin(Load(IDS, operations, think_s))
+        await world.begin(Load(IDS, operations, think_s, conditions=conditions))
         nemesis = asyncio.get_running_loop().create_task(Nemesis(world, drawn, rng).run())
         async with asyncio.timeout(LIMIT_S):
             await world.drive()

@@ -22,7 +22,7 @@ from omendb_chaos.fleet.possible import DIMENSION, vector_of
 from omendb_chaos.fleet.running import START_S, running_fleet
 from omendb_chaos.rows.outcome import Budget, Outcome, dice
 from omendb_chaos.rows.simulated import simulate
-from omendb_common.errors import OmenDBError
+from omendb_common.errors import AlreadyExistsError, OmenDBError
 
 CLIENTS = 5
 IDS = 6
@@ -69,10 +69,12 @@ class History:
     def call(self, client_name: str, collection: Collection, rng: random.Random, *, reads_only: bool = False) -> None:
         """One call, and what became of it."""
         key = rng.choice(self._ids)
-        kind = "read" if reads_only else rng.choice(["read", "read", "write", "write", "delete"])
+        kind = "read" if reads_only else rng.choice(["read", "read", "write", "write", "delete", "create"])
         with self._lock:
             self._value += 1
-            what = ("read",) if kind == "read" else ("write", self._value if kind == "write" else None)
+            what: tuple[Any, ...] = ("write", self._value if kind == "write" else None)
+            if kind in ("read", "create"):
+                what = ("read",) if kind == "read" else ("swap", None, self._value)
             number = self._recorder.begin(client_name, key, what)
         told, result = _made(collection, key, what)
         with self._lock:
@@ -178,6 +180,11 @@ def _made(collection: Collection, key: int, call: tuple[Any, ...]) -> tuple[str,
                 collection.delete([key])
             case ("write", value):
                 collection.upsert([key], vector_of(key, value)[None, :], [{"value": value}])
+            case ("swap", None, value):
+                collection.add_batch(vector_of(key, value)[None, :], [{"value": value}], [key], create_only=True)
+                return "answered", True
+    except AlreadyExistsError:
+        return "answered", False
     except OmenDBError as error:
         if call == ("read",):
             return "none", None

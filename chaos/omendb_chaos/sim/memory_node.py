@@ -31,6 +31,7 @@ from omendb_common.shard_calls import (
     MAX_AHEAD_MS,
     Applied,
     Apply,
+    Claim,
     Entries,
     Listed,
     Looked,
@@ -68,6 +69,20 @@ class MemoryReplica:
     records: dict[PointId, Record] = field(default_factory=dict)
     gc_floor: int = 0
     lsn: int = 0
+    claims: dict[PointId, dict[int, int]] = field(default_factory=dict)
+    """By id and stamp: the newest stamp that the point had when it was claimed (P19)."""
+    waived: set[tuple[PointId, int]] = field(default_factory=set)
+
+    def newest_claim(self, point_id: PointId) -> int:
+        """The newest claim on a point that was not waived."""
+        open_claims = (s for s in self.claims.get(point_id, {}) if (point_id, s) not in self.waived)
+        return max(open_claims, default=0)
+
+    def bar(self, point_id: PointId, stamp: int) -> int:
+        """The newest claim that keeps a write under ``stamp`` out, 0 if none does; a waived one keeps itself out."""
+        known = self.claims.get(point_id, {})
+        closed = (s for s, base in known.items() if base < stamp < s and (point_id, s) not in self.waived)
+        return max(closed, default=stamp if (point_id, stamp) in self.waived else 0)
 
     def live(self) -> dict[PointId, Record]:
         """The points that exist."""
@@ -126,13 +141,21 @@ class MemoryNode:
         if call.create_only and existed:
             taken = AlreadyExistsError(f"{existed} ids exist already", field="ids")
             return Applied(Verdict.REFUSED, self._hlc.tick(), error=taken)
+        if call.claim:
+            return self._claimed(replica, call)
         superseded: list[int] = []
         newer: list[int] = []
         missing: list[int] = []
+        barred: list[int] = []
         for row, (point_id, change) in enumerate(zip(ids, _changes(call.batch, call.stamp), strict=True)):
             stored = replica.records.get(point_id)
             held = stored.newest if stored is not None else replica.gc_floor
-            if call.stamp < held or (stored is None and call.stamp == held):
+            bar = replica.bar(point_id, call.stamp)
+            if bar:
+                barred.append(row)
+                superseded.append(row)
+                newer.append(max(held, bar))
+            elif call.stamp < held or (stored is None and call.stamp == held):
                 superseded.append(row)
                 newer.append(held)
             elif stored is not None and call.stamp == held:
@@ -152,6 +175,33 @@ class MemoryNode:
             np.array(superseded, np.int64),
             np.array(newer, np.uint64),
             np.array(missing, np.int64),
+            barred=np.array(barred, np.int64),
+        )
+
+    def _claimed(self, replica: MemoryReplica, call: Apply) -> Applied:
+        """Claims on the points of the batch, or waivers of them."""
+        superseded: list[int] = []
+        newer: list[int] = []
+        for row, point_id in enumerate(call.batch.ids.to_list()):
+            if call.claim is Claim.WAIVE:
+                replica.waived.add((point_id, call.stamp))
+                continue
+            held = replica.records.get(point_id, Record()).newest
+            before = replica.newest_claim(point_id)
+            if held >= call.stamp or before > call.stamp or call.stamp <= replica.gc_floor:
+                superseded.append(row)
+                newer.append(max(held, before, replica.gc_floor))
+            else:
+                replica.claims.setdefault(point_id, {}).setdefault(call.stamp, held)
+        self._hlc.observe(call.stamp)
+        replica.lsn += 1
+        return Applied(
+            Verdict.OK,
+            self._hlc.tick(),
+            replica.lsn,
+            "fsync",
+            superseded=np.array(superseded, np.int64),
+            newer=np.array(newer, np.uint64),
         )
 
     async def repair(self, call: Repair, deadline: Deadline) -> Applied:
@@ -159,15 +209,20 @@ class MemoryNode:
         if isinstance(replica, tuple):
             return Applied(replica[0], hlc=self._hlc.tick(), error=replica[1])
         overtaken: list[tuple[int, int]] = []
+        barred: list[int] = []
         row = 0
         for batch in call.records:
             assert batch.stamps is not None
             stamps = batch.stamps.tolist()
             for point_id, stamp, change in zip(batch.ids.to_list(), stamps, _changes(batch, stamps), strict=True):
                 stored = replica.records.get(point_id, Record())
-                if stored.newest > stamp:
-                    overtaken.append((row, stored.newest))
-                replica.records[point_id] = stored.joined(change)
+                bar = replica.bar(point_id, stamp)
+                if bar or stored.newest > stamp:
+                    overtaken.append((row, max(stored.newest, bar)))
+                if bar:
+                    barred.append(row)
+                else:
+                    replica.records[point_id] = stored.joined(change)
                 row += 1
             self._hlc.observe(max(stamps, default=0))
         replica.lsn += 1
@@ -178,6 +233,7 @@ class MemoryNode:
             "fsync",
             superseded=np.array([at for at, _ in overtaken], np.int64),
             newer=np.array([stamp for _, stamp in overtaken], np.uint64),
+            barred=np.array(barred, np.int64),
         )
 
     # -- reads

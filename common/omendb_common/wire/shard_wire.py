@@ -18,6 +18,7 @@ from omendb_common import shard_calls as calls
 from omendb_common.errors import InvalidArgumentError, OmenDBError
 from omendb_common.filters import Filter
 from omendb_common.overlays import NO_OVERLAYS, Overlays
+from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import K_MAX, QUERIES_PER_CALL_MAX, SCROLL_LIMIT_MAX
 from omendb_common.shard_calls import ShardRef, Verdict
 from omendb_common.wire import status
@@ -104,12 +105,21 @@ def _within(value: int, low: int, high: int, field: str) -> int:
 
 
 def _apply_out(call: calls.Apply, pack: Packer) -> pb.ApplyCall:
-    message = pb.ApplyCall(shard=_shard_out(call.shard), stamp=call.stamp, create_only=call.create_only)
-    pack.batch(message.batch, call.batch, call.body)
+    message = pb.ApplyCall(
+        shard=_shard_out(call.shard), stamp=call.stamp, create_only=call.create_only, claim=call.claim
+    )
+    if call.claim:
+        pack.ids(message.claimed, call.batch.ids)
+    else:
+        pack.batch(message.batch, call.batch, call.body)
     return message
 
 
 def _apply_in(message: pb.ApplyCall, blobs: Unpacker) -> calls.Apply:
+    claim = calls.Claim(_within(message.claim, calls.Claim.NONE, calls.Claim.WAIVE, "claim"))
+    if claim:
+        marked = WriteBatch(Op.DELETE, blobs.ids(message.claimed))
+        return calls.Apply(_shard_in(message.shard), message.stamp, marked, None, message.create_only, claim)
     batch, body = blobs.batch(message.batch)
     return calls.Apply(_shard_in(message.shard), message.stamp, batch, (body,), message.create_only)
 
@@ -346,6 +356,9 @@ def _applied_out(answer: calls.Applied, pack: Packer) -> pb.AppliedAnswer:
     pack.column(message.superseded, answer.superseded, I64)
     pack.column(message.newer, answer.newer, U64)
     pack.column(message.missing, answer.missing, I64)
+    pack.column(message.barred, answer.barred, I64)
+    pack.column(message.open_rows, answer.open_rows, I64)
+    pack.column(message.open_stamps, answer.open_stamps, U64)
     return message
 
 
@@ -363,6 +376,9 @@ def _applied_in(message: pb.AppliedAnswer, blobs: Unpacker) -> calls.Applied:
         blobs.column(message.missing, I64, "missing"),
         error,
         message.partial,
+        blobs.column(message.barred, I64, "barred"),
+        opened := blobs.column(message.open_rows, I64, "open_rows"),
+        blobs.column(message.open_stamps, U64, "open_stamps", len(opened)),
     )
 
 

@@ -148,6 +148,8 @@ class Exchange:
         self._begun = begun
         self._done = Exchanged(0)
         self._record_bytes = 1024.0
+        self.barred = IdColumn.empty()
+        """Ids of the last run of which a claim kept a record out."""
 
     async def run(self, through: int, *, repair: bool = True) -> Exchanged:
         """Compare through a stamp; with ``repair`` send what is missing, and compare again until nothing is.
@@ -157,6 +159,7 @@ class Exchange:
             DeadlineExceededError, UnavailableError: a call brought no answer.
         """
         self._done = Exchanged(through)
+        self.barred = IdColumn.empty()
         for _ in range(PASSES_MAX if repair else 1):
             self._done = replace(self._done, differing=0, young=0, leaves=0, collided=0, ids=())
             sent = self._done.pulled + self._done.pushed
@@ -269,7 +272,10 @@ class Exchange:
             size = sum(map(_size_of, looked.records))
             self._record_bytes = max(1.0, size / len(some))
             await self._pace.spend(size)
-            await self._ask(target.repair, Repair(self._shard, looked.records, self._floor))
+            answer = await self._ask(target.repair, Repair(self._shard, looked.records, self._floor))
+            if len(answer.barred):
+                sent = IdColumn.concat([batch.ids for batch in looked.records])
+                self.barred = IdColumn.concat([self.barred, sent.take(answer.barred)])
             self._count(direction, len(some), size)
 
     def _count(self, direction: str, records: int, size: int) -> None:

@@ -7,14 +7,19 @@ lower one than the coordinators' floor is an old copy, whatever it holds (P13).
 
 from __future__ import annotations
 
+import logging
+import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import OmenDBError, UnavailableError
+from omendb_common.ids import IdColumn
 from omendb_common.metadata import RepairedShard, TopologySource
 from omendb_common.shard_calls import DataNode, Maintain, Verdict
 from omendb_common.topology import Shard
@@ -23,7 +28,10 @@ from omendb_datanode.hosting import OpenShard
 from omendb_datanode.replicate.exchange import Exchange, Exchanged, Moved, in_time, settled_stamp
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.peers import Peers
+from omendb_datanode.replicate.releases import Release
 from omendb_datanode.replicate.together import Together, bring_together
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class RepairCounts:
 
     rows: Counter[str] = field(default_factory=Counter)
     collisions: int = 0
+    released: int = 0
     mismatches: int = 0
     rounds: Counter[str] = field(default_factory=Counter)
 
@@ -89,6 +98,7 @@ class Rounds:
         self._settings = settings
         self._pace = pace
         self._proven = proven
+        self._dice = random.Random(node_id)
         self.counts = RepairCounts()
 
     async def make(self, opened: OpenShard, *, repair: bool = True) -> Round:
@@ -108,6 +118,8 @@ class Rounds:
         }
         if repair:
             done = await bring_together(exchanges, through)
+            if await self._released(opened, [exchange.barred for exchange in exchanges.values()]):
+                done = await bring_together(exchanges, through)
         else:
             done = await _compared(exchanges, through)
         members: dict[str, Exchanged | str] = {**absent, **done.last}
@@ -119,6 +131,29 @@ class Rounds:
             return found
         await self._note(opened, nodes, through)
         return Round(through, found.members, done, proven=True)
+
+    async def _released(self, opened: OpenShard, barred: Sequence[IdColumn]) -> bool:
+        """End claims that kept records out, if all replicas can take part; whether that was done."""
+        ids = IdColumn.concat(barred)
+        if not len(ids):
+            return False
+        ids = ids.take(np.unique(np.stack(ids.hashes()), axis=1, return_index=True)[1])
+        nodes = [self._here]
+        for place in opened.shard.replicas:
+            member = self._source.topology.members.get(place.node_id)
+            if place.node_id == self._node_id or place.state in ("lost", "corrupt"):
+                continue
+            if member is None or member.state in ("down", "left"):
+                return False
+            nodes.append(await self._peers.of(member))
+        release = Release(nodes, opened.ref, self._clock, self._settings.call_timeout_s, self._dice)
+        try:
+            await release.run(ids)
+        except OmenDBError as error:
+            _log.info("claims on %d points of %s stay: %s", len(ids), opened.key.name, error)
+            return False
+        self.counts.released += len(ids)
+        return True
 
     async def _others(self, shard: Shard) -> tuple[dict[str, DataNode], dict[str, Exchanged | str]]:
         """The other replicas that can be compared, and why the rest cannot. One that joins is filled by itself."""

@@ -90,19 +90,23 @@ class Verdict(_message.Message):
     def __init__(self, verdict: _Optional[int] = ..., hlc: _Optional[int] = ..., error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class ApplyCall(_message.Message):
-    __slots__ = ("shard", "stamp", "create_only", "batch")
+    __slots__ = ("shard", "stamp", "create_only", "batch", "claim", "claimed")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     STAMP_FIELD_NUMBER: _ClassVar[int]
     CREATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    CLAIM_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     stamp: int
     create_only: bool
     batch: Blob
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., stamp: _Optional[int] = ..., create_only: _Optional[bool] = ..., batch: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
+    claim: int
+    claimed: IdBlob
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., stamp: _Optional[int] = ..., create_only: _Optional[bool] = ..., batch: _Optional[_Union[Blob, _Mapping]] = ..., claim: _Optional[int] = ..., claimed: _Optional[_Union[IdBlob, _Mapping]] = ...) -> None: ...
 
 class AppliedAnswer(_message.Message):
-    __slots__ = ("verdict", "lsn", "durability", "existed", "superseded", "newer", "missing", "partial")
+    __slots__ = ("verdict", "lsn", "durability", "existed", "superseded", "newer", "missing", "partial", "barred", "open_rows", "open_stamps")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     LSN_FIELD_NUMBER: _ClassVar[int]
     DURABILITY_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +115,9 @@ class AppliedAnswer(_message.Message):
     NEWER_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     PARTIAL_FIELD_NUMBER: _ClassVar[int]
+    BARRED_FIELD_NUMBER: _ClassVar[int]
+    OPEN_ROWS_FIELD_NUMBER: _ClassVar[int]
+    OPEN_STAMPS_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     lsn: int
     durability: str
@@ -119,7 +126,10 @@ class AppliedAnswer(_message.Message):
     newer: Blob
     missing: Blob
     partial: bool
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., lsn: _Optional[int] = ..., durability: _Optional[str] = ..., existed: _Optional[int] = ..., superseded: _Optional[_Union[Blob, _Mapping]] = ..., newer: _Optional[_Union[Blob, _Mapping]] = ..., missing: _Optional[_Union[Blob, _Mapping]] = ..., partial: _Optional[bool] = ...) -> None: ...
+    barred: Blob
+    open_rows: Blob
+    open_stamps: Blob
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., lsn: _Optional[int] = ..., durability: _Optional[str] = ..., existed: _Optional[int] = ..., superseded: _Optional[_Union[Blob, _Mapping]] = ..., newer: _Optional[_Union[Blob, _Mapping]] = ..., missing: _Optional[_Union[Blob, _Mapping]] = ..., partial: _Optional[bool] = ..., barred: _Optional[_Union[Blob, _Mapping]] = ..., open_rows: _Optional[_Union[Blob, _Mapping]] = ..., open_stamps: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class SearchCall(_message.Message):
     __slots__ = ("shard", "queries", "k", "field", "condition", "exact", "ef", "recall_target", "score_threshold", "payload", "vectors", "unproven")

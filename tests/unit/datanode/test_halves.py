@@ -17,7 +17,7 @@ from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows
 from omendb_common.records import WriteBatch
 from omendb_common.ring import RING, key_hashes
-from omendb_common.shard_calls import Apply, Lookup, ShardRef, State, Verdict
+from omendb_common.shard_calls import Apply, Claim, Lookup, ShardRef, State, Verdict
 from omendb_common.topology import CollectionInfo, ReplicaPlace, Shard, Split, Topology
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
@@ -102,6 +102,11 @@ class Story:
         ref = ShardRef(U1, shard_id, epoch, 1)
         return await self.rules.apply(Apply(ref, stamp, batch), Deadline.after(CLOCK, 20))
 
+    async def claim(self, ids: Sequence[int], stamp: int, epoch: int) -> None:
+        """A router's claim."""
+        call = Apply(ShardRef(U1, 0, epoch, 1), stamp, delete(ids), None, claim=Claim.CLAIM)
+        assert (await self.rules.apply(call, Deadline.after(CLOCK, 20))).verdict is Verdict.OK
+
     async def states(self, ids: Sequence[int], shard_id: int, epoch: int = 9) -> list[State]:
         """What a shard knows of ids."""
         ref = ShardRef(U1, shard_id, epoch, 1)
@@ -151,6 +156,24 @@ def sides(ids: Sequence[int]) -> list[int]:
     """Which half owns each id: 1 or 2."""
     high = key_hashes(IdColumn.of(list(ids))) >= np.uint64(MIDDLE)
     return [2 if one else 1 for one in high]
+
+
+def test_halves_keep_out_what_claims_on_the_whole_kept_out(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with node(tmp_path, at(3, whole())) as one:
+            await one.claim([1, 2, 3], T[9], epoch=3)
+            await one.publish(5, whole(5, SPLIT))
+            await one.claim([4, 5, 6], T[9], epoch=5)
+            await one.filled()
+            await one.claim([7, 8, 9], T[9], epoch=5)
+            ids = range(1, 11)
+            await one.publish(9, halved())
+            for point_id, shard_id in zip(ids, sides(list(ids)), strict=True):
+                answer = await one.write(upsert([point_id]), T[5], shard_id, 9)
+                assert list(answer.barred) == ([0] if point_id < 10 else []), point_id
+            assert set(sides(list(ids))) == {1, 2}
+
+    asyncio.run(story())
 
 
 def test_halves_hold_what_was_there_and_what_came_while_they_were_filled(tmp_path: Path) -> None:

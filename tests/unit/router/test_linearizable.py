@@ -13,7 +13,13 @@ import pytest
 from omendb_chaos.checkers.linearizability import UNKNOWN, Operation, check
 from omendb_chaos.checkers.points import FieldOfPoint, PointOfTwo, field_by_field
 from omendb_chaos.sim.faulty_node import Weather
-from omendb_common.errors import DeadlineExceededError, NotFoundError, OmenDBError, UnavailableError
+from omendb_common.errors import (
+    AlreadyExistsError,
+    DeadlineExceededError,
+    NotFoundError,
+    OmenDBError,
+    UnavailableError,
+)
 from omendb_common.filters import Filter
 from omendb_common.filters import FilterOp as F
 from omendb_common.ids import IdColumn
@@ -56,6 +62,8 @@ class Story:
     searches: list[Operation] = field(default_factory=list)
     unknown: int = 0
     once: int = 0
+    swaps: list[int] = field(default_factory=lambda: [0, 0])
+    """Writes on condition that were refused, and that took place."""
 
     def check(self) -> None:
         verdict = check(self.history, PointOfTwo())
@@ -75,6 +83,9 @@ class Story:
 class Client:
     """One client after the other calls routers, and notes what it was told."""
 
+    conditions = False
+    """Whether it writes on condition, too."""
+
     def __init__(self, c: Cluster, routers: list[Router], story: Story, rng: random.Random, number: int) -> None:
         self.c, self.routers, self.story, self.rng = c, routers, story, rng
         self.name = f"client {number}"
@@ -83,9 +94,10 @@ class Client:
     async def run(self, count: int) -> None:
         for _ in range(count):
             await asyncio.sleep(self.rng.random() * 0.3)
-            step = self.rng.choice(
-                [self.write, self.write, self.delete, self.update, self.extra, self.read, self.read, self.search]
-            )
+            kinds = [self.write, self.write, self.delete, self.update, self.extra, self.read, self.read, self.search]
+            if self.conditions:
+                kinds += [self.create] * 4 + [self.delete] * 2
+            step = self.rng.choice(kinds)
             await step(self.rng.choice(self.routers), self.rng.choice(IDS))
 
     def now(self) -> float:
@@ -160,6 +172,33 @@ class Client:
             if error.outcome == "unknown":
                 self.story.history.append(extra)
                 self.story.unknown += 1
+
+    async def create(self, router: Router, point_id: int) -> None:
+        """A write of a point that must not be there, sent again under its stamp when its outcome is unknown."""
+        value, called = next(self.values), self.now()
+        swap, stamp = Operation(self.name, point_id, ("swap", None, value), UNKNOWN, called), None
+        for _ in range(3):
+            try:
+                soon = self.c.soon(4 * QUICK_S)
+                await put(router, [point_id], [float(value)], soon, create_only=True, retry_stamp=stamp)
+                self.swapped(swap, True)
+                return
+            except AlreadyExistsError:
+                self.swapped(swap, False)
+                return
+            except (UnavailableError, DeadlineExceededError) as error:
+                assert stamp is None or error.outcome == "unknown"
+                if error.outcome == "none":
+                    return
+                stamp = error.stamp
+                if stamp is None or self.rng.random() < 0.3:
+                    break
+        self.story.history.append(swap)
+        self.story.unknown += 1
+
+    def swapped(self, swap: Operation, done: bool) -> None:
+        self.story.swaps[done] += 1
+        self.story.history.append(replace(swap, result=done, ended=self.now()))
 
     async def read(self, router: Router, point_id: int) -> None:
         called = self.now()
@@ -242,7 +281,7 @@ async def agreeing_often(c: Cluster, rng: random.Random) -> None:
         await agree(c.engines, rng.choice([0.0, 0.05, 0.5]), pause)
 
 
-def run(seed: int, seen: Seen, nodes: int = 3, *, engine: bool = False) -> Story:
+def run(seed: int, seen: Seen, nodes: int = 3, *, engine: bool = False, conditions: bool = False) -> Story:
     rng = random.Random(seed)
     story = Story(seen)
 
@@ -255,6 +294,8 @@ def run(seed: int, seen: Seen, nodes: int = 3, *, engine: bool = False) -> Story
         weather = asyncio.ensure_future(bad_weather(c, rng))
         agreeing = asyncio.ensure_future(agreeing_often(c, rng))
         clients = [Client(c, routers, story, random.Random(rng.random()), n) for n in range(1, CLIENTS + 1)]
+        for client in clients:
+            client.conditions = conditions
         await asyncio.gather(*[client.run(STEPS) for client in clients])
         weather.cancel()
         agreeing.cancel()
@@ -281,6 +322,17 @@ def test_every_id_is_one_register(nodes: int, seeds: int, engine: bool) -> None:
     # The weather was bad enough to mean something.
     assert unknown > 20
     assert once > 20 or not engine
+
+
+@pytest.mark.parametrize("nodes, seeds, engine", [(3, 40, False), (2, 10, False), (5, 10, False), (3, 10, True)])
+def test_every_id_is_one_register_with_writes_on_condition(nodes: int, seeds: int, engine: bool) -> None:
+    refused = done = 0
+    for seed in range(seeds):
+        story = run(seed, MAJORITY, nodes, engine=engine, conditions=True)
+        story.check()
+        refused, done = refused + story.swaps[False], done + story.swaps[True]
+    # Often enough both happened to mean something.
+    assert 4 * refused > seeds and 4 * done > seeds
 
 
 @pytest.mark.parametrize("seed", [88, 392])

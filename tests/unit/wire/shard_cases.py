@@ -77,7 +77,9 @@ def any_call(draw: st.DrawFn) -> Any:
     flags = [draw(st.booleans()) for _ in range(3)]
     names = tuple(draw(st.lists(NAMES, max_size=3)))
     if kind == "apply":
-        return calls.Apply(shard, draw(U64), draw(batches()), None, flags[0])
+        claim = draw(st.sampled_from(calls.Claim))
+        batch = WriteBatch(Op.DELETE, draw(_ids(draw(COUNTS)))) if claim else draw(batches())
+        return calls.Apply(shard, draw(U64), batch, None, flags[0], claim)
     if kind == "search":
         queries = _column(draw(st.integers(1, 400)) * 4, draw(DTYPES), 1).reshape(-1, 4)
         real = st.none() | st.floats(0, 1)
@@ -148,7 +150,8 @@ def any_answer(draw: st.DrawFn, of: int | None = None) -> tuple[int, Any]:
     verdict, error, n = draw(VERDICTS), draw(ERRORS), draw(COUNTS)
     if method in (1, 5):
         columns: list[Any] = [_column(n, "int64", 1), _column(n, "uint64", 2), _column(3, "int64", 3)]
-        columns += [error, draw(st.booleans())]
+        columns += [error, draw(st.booleans()), _column(2, "int64", 4), _column(n, "int64", 5)]
+        columns += [_column(n, "uint64", 6)]
         return method, calls.Applied(verdict, draw(U64), draw(U64), "fsync", draw(U64), *columns)
     if method == 2:
         return method, draw(hits())

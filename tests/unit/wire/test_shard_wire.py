@@ -50,7 +50,7 @@ def test_answers_survive(case: tuple[int, Any]) -> None:
 
 
 CARRIED = {
-    calls.Apply: "shard stamp batch body create_only",
+    calls.Apply: "shard stamp batch body create_only claim",
     calls.Search: "shard queries k field condition exact ef recall_target score_threshold payload vectors unproven",
     calls.Shared: "openings positions names",
     calls.Lookup: "shard ids records payload vectors brief",
@@ -61,7 +61,9 @@ CARRIED = {
     calls.Maintain: "shard task through openings positions",
     calls.Sums: "shard through gc_floor depth nodes fresh agree",
     calls.Entries: "shard gc_floor depth nodes limit cursor",
-    calls.Applied: "verdict hlc lsn durability existed superseded newer missing error partial",
+    calls.Applied: (
+        "verdict hlc lsn durability existed superseded newer missing error partial barred open_rows open_stamps"
+    ),
     calls.ShardHits: "verdict distances counts ids stamps payload vectors work hlc error overlays opening lsn shared",
     calls.Looked: "verdict states stamps digests records payload vectors hlc error overlays",
     calls.Scored: "verdict states stamps matches distances error overlays",
