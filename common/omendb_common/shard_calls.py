@@ -280,12 +280,14 @@ class Repair:
     """Whole records with their own stamps (P8, P12); older ones are passed over.
 
     ``gc_floor``: that of the replica which sends them, 0 from a router. Where it is the receiver's as well, an unknown
-    id at or below it is believed: two replicas with one floor are past all deletions below it (P13).
+    id at or below it is believed: two replicas with one floor are past all deletions below it (P13). ``tied``: the
+    receiver has these very stamps with other content, of which this is the one to be kept everywhere (P12).
     """
 
     shard: ShardRef
     records: tuple[WriteBatch, ...]
     gc_floor: int = 0
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

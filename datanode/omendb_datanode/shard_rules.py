@@ -160,7 +160,7 @@ class ShardRules:
             newest = max(_newest_stamp(batch) for batch in call.records)
             self._check_clock(newest)
             settled = 0 < call.gc_floor == hosted.replica.maintenance.gc_floor
-            writes = [StampedWrite(batch, 0, settled=settled) for batch in call.records]
+            writes = [StampedWrite(batch, 0, settled=settled, tied=call.tied) for batch in call.records]
             results = await self._write(hosted, writes, deadline)
             self._hlc.observe(newest)
             return self._applied(results, call.records)

@@ -335,7 +335,8 @@ class PartStore:
     def _winners(self, batch: WriteBatch, stamps: U64Array | int, located: Located | None) -> npt.NDArray[np.int64]:
         """Rows whose stamp is above what their point carries (a live row's base stamp, or a tombstone's).
 
-        Of an upsert and a deletion under one stamp, which only damage makes, the deletion wins in any order.
+        Of an upsert and a deletion under one stamp, which only damage makes, the deletion wins in any order. Of two
+        upserts the one that comes as a record wins: whoever logged it had decided that.
         """
         base, buried = np.zeros(batch.rows, np.uint64), np.zeros(batch.rows, np.uint64)
         if located is not None:
@@ -345,7 +346,8 @@ class PartStore:
         for part in self._tip.parts:
             np.maximum(buried, part.tombstone_stamps(hi, lo), out=buried)
         mine = np.full(batch.rows, stamps, np.uint64) if isinstance(stamps, int) else stamps
-        return np.flatnonzero((mine > buried) & ((mine >= base) if batch.op is Op.DELETE else (mine > base)))
+        equal = batch.op is Op.DELETE or batch.stamps is not None
+        return np.flatnonzero((mine > buried) & ((mine >= base) if equal else (mine > base)))
 
 
 def take_batch(batch: WriteBatch, rows: npt.NDArray[np.int64]) -> WriteBatch:

@@ -51,7 +51,7 @@ class Operation:
             "plan",
             "result",
         ),
-        *("settled", "size", "solo", "stamp", "stamped", "verdicts"),
+        *("settled", "size", "solo", "stamp", "stamped", "tied", "verdicts"),
     )
 
     def __init__(
@@ -80,6 +80,7 @@ class Operation:
         # Came with stamps of its own: each row is decided on before it is logged.
         self.stamped = write is not None
         self.settled = write is not None and write.settled
+        self.tied = write is not None and write.tied
         # The others get theirs when they are logged.
         self.stamp = 0 if write is None else write.stamp
         self.verdicts: Verdicts | None = None

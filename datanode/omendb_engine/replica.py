@@ -397,7 +397,7 @@ class Replica(Reader):
         if operation.stamp > max(self._store.max_stamp, believed) and not operation.solo:
             return True  # newer than all that was applied: no row can lose
         claims = self._store.claims_above(floor)
-        verdicts = operation.verdicts = judge(snapshot, batch, operation.stamp, believed, claims)
+        verdicts = operation.verdicts = judge(snapshot, batch, operation.stamp, believed, claims, tied=operation.tied)
         if not len(verdicts.keep):
             operation.result = WriteResult(batch.ids, 0, operation.stamp, snapshot.lsn, self.durability)
             operation.done = True

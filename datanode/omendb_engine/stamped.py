@@ -36,7 +36,8 @@ class StampedWrite:
     ``body``: the batch as ``encode_batch`` made it, when the caller has it; ids and payload of ``batch`` must not be
     views of it. ``create_only``: refuse the whole batch when an id is live under another stamp. ``settled``: an unknown
     id at or below ``gc_floor`` is believed: it comes from a replica that is past the same deletions (P13). ``claim``:
-    what is stored is not the deletion that ``batch`` is, but claims on its points, or waivers of them (P19).
+    what is stored is not the deletion that ``batch`` is, but claims on its points, or waivers of them (P19). ``tied``:
+    a live row with the stamp of a row of the batch gives way to it (P12).
     """
 
     batch: WriteBatch
@@ -45,6 +46,7 @@ class StampedWrite:
     create_only: bool = False
     settled: bool = False
     claim: Claim = Claim.NONE
+    tied: bool = False
 
 
 @dataclass(frozen=True, slots=True)

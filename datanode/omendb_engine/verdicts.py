@@ -52,8 +52,12 @@ class Verdicts:
         return bool(np.isin(self.superseded, self.keep, assume_unique=True).any())
 
 
-def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int, claims: Claims) -> Verdicts:
+def judge(
+    snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int, claims: Claims, *, tied: bool = False
+) -> Verdicts:
     """The verdicts on ``batch`` under ``stamp`` (rows with stamps of their own carry them) in the state ``snapshot``.
+
+    ``tied``: upserts win over live rows of the same stamp, too.
 
     The thread that writes the replica asks, between two operations.
     """
@@ -70,7 +74,8 @@ def judge(snapshot: Snapshot, batch: WriteBatch, stamp: int, gc_floor: int, clai
     else:
         base = _base(snapshot, located)
         # Stamps are unique. Where damage made two alike, the deletion wins on every replica, whichever came first.
-        wins = (mine > tombstones) & ((mine >= base) if batch.op is Op.DELETE else (mine > base)) & ~stale & ~vacuous
+        equal = batch.op is Op.DELETE or tied
+        wins = (mine > tombstones) & ((mine >= base) if equal else (mine > base)) & ~stale & ~vacuous
         newest = np.maximum(tombstones, _latest(snapshot, located))
     newest[stale] = gc_floor
     overtaken = (stale | (mine < newest)) & ~missing & ~vacuous

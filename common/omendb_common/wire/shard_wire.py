@@ -195,7 +195,7 @@ def _score_in(message: pb.ScoreCall, blobs: Unpacker) -> calls.Score:
 
 
 def _repair_out(call: calls.Repair, pack: Packer) -> pb.RepairCall:
-    message = pb.RepairCall(shard=_shard_out(call.shard), gc_floor=call.gc_floor)
+    message = pb.RepairCall(shard=_shard_out(call.shard), gc_floor=call.gc_floor, tied=call.tied)
     for batch in call.records:
         pack.batch(message.records.add(), batch)
     return message
@@ -203,7 +203,7 @@ def _repair_out(call: calls.Repair, pack: Packer) -> pb.RepairCall:
 
 def _repair_in(message: pb.RepairCall, blobs: Unpacker) -> calls.Repair:
     records = tuple(blobs.batch(record)[0] for record in message.records)
-    return calls.Repair(_shard_in(message.shard), records, message.gc_floor)
+    return calls.Repair(_shard_in(message.shard), records, message.gc_floor, message.tied)
 
 
 def _scroll_out(call: calls.Scroll, pack: Packer) -> pb.ScrollCall:

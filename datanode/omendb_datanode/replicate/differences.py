@@ -27,7 +27,8 @@ class Differences:
     """``pull``: ids whose records are to come from there; ``push``: to go there.
 
     ``settled``: ids that differ and should not; ``young``: that differ and may. ``collided``: of the settled, those
-    with the same stamps and other content, which no exchange of records mends.
+    with the same stamps and other content, which only damage makes: of two that live, the one with the larger hash goes
+    in the other's place, ``pull_tied`` and ``push_tied``; a deletion wins over what lives by itself.
     """
 
     pull: IdColumn
@@ -35,6 +36,8 @@ class Differences:
     settled: int
     young: int
     collided: IdColumn
+    pull_tied: IdColumn
+    push_tied: IdColumn
 
 
 def differences(here: Listed, there: Listed, through: int) -> Differences:
@@ -55,14 +58,18 @@ def differences(here: Listed, there: Listed, through: int) -> Differences:
     settled += len(mine)
     to_there, to_here = _directions(here, there, mine, theirs)
     collided = _same_stamps(here, there, mine, theirs)
-    push.append(mine[to_there])
-    pull.append(theirs[to_here])
+    alive = (here.states[mine] == State.LIVE) & (there.states[theirs] == State.LIVE)
+    tied, larger = collided & alive, here.digests[mine] > there.digests[theirs]
+    push.append(mine[to_there & ~tied])
+    pull.append(theirs[to_here & ~tied])
     return Differences(
         there.ids.take(np.concatenate(pull)),
         here.ids.take(np.concatenate(push)),
         settled,
         young,
         here.ids.take(mine[collided]),
+        there.ids.take(theirs[tied & ~larger]),
+        here.ids.take(mine[tied & larger]),
     )
 
 

@@ -84,8 +84,8 @@ class Exchanged:
     """What an exchange did and left. ``pulled``, ``pushed``: records sent, ``size`` their bytes.
 
     Of the last comparison: ``differing``, ids that should be equal through the stamp and are not; ``young``, those
-    that are too young to tell; ``leaves`` of the tree with a differing id; ``collided``, ids with the same stamps and
-    other content; ``ids``, some of those that differ.
+    that are too young to tell; ``leaves`` of the tree with a differing id; ``ids``, some of those that differ.
+    ``collided``: ids with the same stamps and other content, in all comparisons.
     """
 
     through: int
@@ -161,7 +161,7 @@ class Exchange:
         self._done = Exchanged(through)
         self.barred = IdColumn.empty()
         for _ in range(PASSES_MAX if repair else 1):
-            self._done = replace(self._done, differing=0, young=0, leaves=0, collided=0, ids=())
+            self._done = replace(self._done, differing=0, young=0, leaves=0, ids=())
             sent = self._done.pulled + self._done.pushed
             await self._compare(through, repair)
             if self._done.equal or self._done.pulled + self._done.pushed == sent:
@@ -230,10 +230,12 @@ class Exchange:
         if repair:
             await self._send(found.pull, self._there, self._here, "pulled")
             await self._send(found.push, self._here, self._there, "pushed")
+            await self._send(found.pull_tied, self._there, self._here, "pulled", tied=True)
+            await self._send(found.push_tied, self._here, self._there, "pushed", tied=True)
 
     def _note(self, found: Differences, depth: int, here: Listed, there: Listed) -> None:
         done = self._done
-        differing = IdColumn.concat([found.pull, found.push])
+        differing = IdColumn.concat([found.pull, found.push, found.pull_tied, found.push_tied])
         leaves = len(np.unique(differing.hashes()[1] >> np.uint64(64 - depth))) if depth else min(1, found.settled)
         self._done = replace(
             done,
@@ -246,7 +248,7 @@ class Exchange:
         if len(found.collided):
             some = found.collided.slice(0, 3).to_list()
             _log.error(
-                "%s.%d: %d ids carry the same stamps and other content on two replicas, such as %s: write them again",
+                "%s.%d: %d ids carry the same stamps and other content on two replicas, such as %s: one is kept",
                 *(self._shard.collection_uuid, self._shard.shard_id, len(found.collided), some),
             )
 
@@ -259,7 +261,9 @@ class Exchange:
             if pages[-1].cursor is None:
                 return joined(pages)
 
-    async def _send(self, ids: IdColumn, source: DataNode, target: DataNode, direction: str) -> None:
+    async def _send(
+        self, ids: IdColumn, source: DataNode, target: DataNode, direction: str, *, tied: bool = False
+    ) -> None:
         """Bring whole records from one replica to the other, so many at a time as the bounds allow."""
         start = 0
         while start < len(ids):
@@ -272,7 +276,7 @@ class Exchange:
             size = sum(map(_size_of, looked.records))
             self._record_bytes = max(1.0, size / len(some))
             await self._pace.spend(size)
-            answer = await self._ask(target.repair, Repair(self._shard, looked.records, self._floor))
+            answer = await self._ask(target.repair, Repair(self._shard, looked.records, self._floor, tied))
             if len(answer.barred):
                 sent = IdColumn.concat([batch.ids for batch in looked.records])
                 self.barred = IdColumn.concat([self.barred, sent.take(answer.barred)])

@@ -274,14 +274,16 @@ class ScoredAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., states: _Optional[_Union[Blob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., matches: _Optional[_Union[Blob, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class RepairCall(_message.Message):
-    __slots__ = ("shard", "records", "gc_floor")
+    __slots__ = ("shard", "records", "gc_floor", "tied")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     GC_FLOOR_FIELD_NUMBER: _ClassVar[int]
+    TIED_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     records: _containers.RepeatedCompositeFieldContainer[Blob]
     gc_floor: int
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., gc_floor: _Optional[int] = ...) -> None: ...
+    tied: bool
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., records: _Optional[_Iterable[_Union[Blob, _Mapping]]] = ..., gc_floor: _Optional[int] = ..., tied: _Optional[bool] = ...) -> None: ...
 
 class ScrollCall(_message.Message):
     __slots__ = ("shard", "cursor", "limit", "condition", "payload", "vectors")

@@ -17,8 +17,9 @@ from omendb_common.shard_calls import Repair, State, Summed, Verdict
 from omendb_datanode.replicate.exchange import ExchangeEndedError, Moved, settled_stamp
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.together import bring_together
-from tests.unit.datanode.datanode_cases import EPOCH, Node, delete, update, upsert
+from tests.unit.datanode.datanode_cases import EPOCH, Node, delete, open_one, update, upsert
 from tests.unit.datanode.exchange_cases import LATE, QUICK, dump, exchange, nodes_in, write
+from tests.unit.engine.engine_cases import settings_of
 
 
 async def diverge(one: Node, two: Node) -> None:
@@ -185,18 +186,44 @@ def test_cut_short_anywhere_it_can_be_begun_again(tmp_path: Path) -> None:
     asyncio.run(scene())
 
 
-def test_the_same_stamps_with_other_content_are_told_and_a_deletion_wins(tmp_path: Path) -> None:
+def test_of_two_contents_under_one_stamp_one_is_kept_and_a_deletion_wins(tmp_path: Path) -> None:
+    """What only damage makes: whichever of two compares first, and whatever each has, they end alike."""
+
+    async def scene(folder: Path, reverse: bool) -> list[int]:
+        with nodes_in(folder) as (one, two):
+            stamp = one.clock.stamp(-100)
+            await write([one], upsert([1, 2, 3, 4], [{"a": 1}] * 4), stamp)
+            await write([two], upsert([1, 3, 4], [{"a": 2}, {"a": 3}, {"a": 1}]), stamp)
+            await write([two], delete([2]), stamp)
+            first, second = (two, one) if reverse else (one, two)
+            done = await exchange(first, second).run(LATE)
+            assert done.equal and done.collided == 4
+            assert one.replica.versions(IdColumn.of([2])).states.tolist() == [State.DELETED]
+            assert dump(one) == dump(two)
+            assert (await exchange(one, two).run(LATE)).collided == 0
+            for node in (one, two):
+                assert node.replica.hash_trees.check(LATE, 0)
+            return list(one.replica.versions(IdColumn.of([1, 3, 4])).digests().tolist())
+
+    kept = [asyncio.run(scene(tmp_path / str(reverse), reverse)) for reverse in (False, True)]
+    assert len(kept[0]) == len(kept[1]) == 3
+
+
+def test_what_was_kept_of_two_contents_is_there_after_a_restart(tmp_path: Path) -> None:
     async def scene() -> None:
         with nodes_in(tmp_path) as (one, two):
             stamp = one.clock.stamp(-100)
-            await write([one], upsert([1, 2], [{"a": 1}] * 2), stamp)
-            await write([two], upsert([1], [{"a": 2}]), stamp)
-            await write([two], delete([2]), stamp)
-            done = await exchange(one, two).run(LATE)
-            assert not done.equal and done.collided == 1
-            assert one.replica.versions(IdColumn.of([2])).states.tolist() == [State.DELETED]
-            await write([one, two], upsert([1]), one.clock.stamp(-50))
+            await write([one], upsert(range(20), [{"a": 1}] * 20), stamp)
+            await write([two], upsert(range(20), [{"a": 2}] * 20), stamp)
             assert (await exchange(one, two).run(LATE)).equal
+            kept, schema = dump(one), one.replica.schema
+        for name, rows in (("r0", 30), ("r1", 31)):
+            again = open_one(tmp_path / name, settings_of(rows=rows), schema)
+            assert again.hash_trees.check(LATE, 0)
+            node = Node(again)
+            assert dump(node) == kept
+            node.threads.close()
+            again.close()
 
     asyncio.run(scene())
 

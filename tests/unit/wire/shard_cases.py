@@ -93,7 +93,7 @@ def any_call(draw: st.DrawFn) -> Any:
     if kind == "score":
         return calls.Score(shard, _column(4, "float32", 2), draw(_ids(draw(COUNTS))), draw(NAMES), draw(FILTERS))
     if kind == "repair":
-        return calls.Repair(shard, tuple(draw(st.lists(batches(), max_size=3))), draw(U64))
+        return calls.Repair(shard, tuple(draw(st.lists(batches(), max_size=3))), draw(U64), flags[0])
     if kind == "scroll":
         cursor = draw(st.none() | st.text(max_size=9))
         return calls.Scroll(shard, cursor, draw(st.integers(1, 100_000)), draw(FILTERS), flags[0], names)

@@ -55,7 +55,7 @@ CARRIED = {
     calls.Shared: "openings positions names",
     calls.Lookup: "shard ids records payload vectors brief",
     calls.Score: "shard query ids field condition",
-    calls.Repair: "shard records gc_floor",
+    calls.Repair: "shard records gc_floor tied",
     calls.Scroll: "shard cursor limit condition payload vectors",
     calls.Select: "shard condition count_only",
     calls.Maintain: "shard task through openings positions",
