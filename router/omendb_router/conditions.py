@@ -140,6 +140,11 @@ class Conditions:
             return self._committed(helds, max(int(held.versions.stamps.max()) for held in helds), [])
         if any(bool((b & ~mine).any()) for b, mine in zip(broken, own, strict=True)):
             return await self._refused(work, parts, helds, broken, deadline)
+        if len(tried) and any(
+            bool((~mine & (held.versions.stamps > tried[0])).any()) for mine, held in zip(own, helds, strict=True)
+        ):
+            # Somebody may have seen what an earlier round wrote before this took its place: it is not written twice.
+            return self._overtaken(work, helds)
         return await self._put(work, parts, helds, stamp, deadline)
 
     async def _claims(self, places: Sequence[Place], stamp: int, deadline: Deadline) -> list[Held]:
@@ -164,12 +169,8 @@ class Conditions:
         if not work.tried:
             self._waive(helds)
             return await self._still_refused(work, parts, helds, deadline)
-        if work.demand.batch.rows > 1 or not 0 < newest < max(work.tried):
-            self._waive(helds)
-            work.cause = UnavailableError(
-                "a later write is there, and nobody knows what came of this one before it", field="ids"
-            )
-            return self._unknown(work)
+        if work.demand.batch.rows > 1 or not 0 < newest < min(work.tried):
+            return self._overtaken(work, helds)
         # What was sent under an earlier stamp must not turn up after it was called refused: this goes above it.
         (held,) = helds
         only = np.zeros(1, np.int64)
@@ -177,6 +178,13 @@ class Conditions:
         live = bool(held.versions.states[0] == State.LIVE)
         stamps = np.array([held.stamp if live else 0], np.uint64)
         return Outcome(Fate.NOT_APPLIED, cause=work.demand.conflict(only, stamps))
+
+    def _overtaken(self, work: _Work, helds: Sequence[Held]) -> Outcome:
+        self._waive(helds)
+        work.cause = UnavailableError(
+            "a later write is there, and nobody knows what came of this one before it", field="ids"
+        )
+        return self._unknown(work)
 
     async def _still_refused(
         self, work: _Work, parts: Sequence[Share], helds: Sequence[Held], deadline: Deadline
