@@ -16,6 +16,7 @@ COMMANDS = {
     "footprint": "memory, disk and reopening",
     "transport": "what a call between a router and a data node costs",
     "fleet-ingest": "bulk ingest through a real local fleet, and where its processor time goes",
+    "levels": "what a search through a fleet costs at each level of consistency, with and without writes",
     "fleet": "what a search through a fleet costs, on each face",
 }
 

@@ -173,6 +173,9 @@ class ShardRules:
         async def work() -> ShardHits:
             hosted = await self._hosted(call.shard, deadline)
             if call.unproven:
+                told = self._nothing_unproven(hosted.replica, call)
+                if told is not None:
+                    return told
                 return await self._threads.read(lambda: self._search_unproven(hosted.replica, call), deadline)
             short = _is_short(hosted.replica, call)
             return await self._threads.read(lambda: self._search(hosted.replica, call), deadline, short=short)
@@ -378,6 +381,22 @@ class ShardRules:
             score_threshold=call.score_threshold,
         )
         return self._hits(replica, call, answer)
+
+    def _nothing_unproven(self, replica: Replica, call: Search) -> ShardHits | None:
+        """The answer where it is known that nothing is unproven, as mostly between writes: no thread is worth it."""
+        snapshot, m = replica.snapshot(), len(call.queries)
+        found = replica.agreements.nothing(snapshot)
+        if found is None:
+            return None
+        return ShardHits(
+            Verdict.OK,
+            np.empty((m, 0), np.float32),
+            np.zeros(m, np.int64),
+            hlc=self._hlc.now(),
+            opening=replica.agreements.opening,
+            lsn=snapshot.lsn,
+            shared=Shared(found.openings, found.positions, found.names),
+        )
 
     def _search_unproven(self, replica: Replica, call: Search) -> ShardHits:
         """What this replica has that others may lack (P23); without ``shared`` where it cannot tell, or too much."""

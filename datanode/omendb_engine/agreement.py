@@ -152,6 +152,13 @@ class Agreements:
                 found = self._found = snapshot, agreed, self._finder.find(snapshot, agreed)
             return found[2]
 
+    def nothing(self, snapshot: Snapshot) -> Unproven | None:
+        """What :meth:`unproven` found of this very snapshot, if that was nothing at all; looks for nothing."""
+        found = self._found
+        if found is None or found[0] is not snapshot or found[1] is not self._agreed or found[2] is None:
+            return None
+        return None if len(found[2].names) else found[2]
+
 
 class _Finder:
     """Finds the rows above one stamp. What it finds of a segment stays so, and of a buffer only more comes."""

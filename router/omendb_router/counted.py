@@ -35,6 +35,12 @@ class CountedRouter(Router):
         super().__init__(metadata, nodes, clock, settings, holder=holder)
         self._metrics = metrics
         metrics.sample("omendb_active_collections", lambda: len(self.topology.collections))
+        metrics.tally(
+            "omendb_quorum_searches",
+            "Searches of a shard at a quorum: by one replica, of these settled by its answer, and by all replicas",
+            "way",
+            self.searches_by_way,
+        )
 
     async def upsert(
         self,

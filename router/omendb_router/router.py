@@ -41,9 +41,10 @@ from omendb_router.writes import Writer
 
 T = TypeVar("T")
 _SWEEP_S = 1.0
+SEARCH_WAYS = "once", "settled", "not_covered"
 _COUNTED = (
     *("hedges", "failovers", "restamp", "refresh", "repair", "unknown", "refused", "read_repairs"),
-    *("searches_once", "searches_settled", "searches_not_covered"),
+    *(f"searches_{way}" for way in SEARCH_WAYS),
 )
 _LOOK_S = 0.1
 """Who does not want to wait for the indexes still wants an answer."""
@@ -138,6 +139,10 @@ class Router:
             "lease_left_s": self._stamps.left_ms() / 1e3,
             **{f"{name}_total": counts[name] for name in _COUNTED},
         }
+
+    def searches_by_way(self) -> dict[str, int]:
+        """Searches of a shard at a quorum: ``once``, ``settled`` of these, and ``not_covered`` (P23)."""
+        return {way: self._fanout.counts[f"searches_{way}"] for way in SEARCH_WAYS}
 
     # -- collections
 

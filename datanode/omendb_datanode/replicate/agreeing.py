@@ -34,8 +34,8 @@ _log = logging.getLogger(__name__)
 
 IDLE_TIMES = 10
 """Where nothing was written since all agreed, they are asked so many times more seldom: one may have been restarted."""
-WORK_TIMES = 20
-"""Between two rounds of a shard lies at least so many times what one takes, so that they cost little of a core."""
+WORK_TIMES = 3
+"""Between two rounds of a shard lie at least so many times what one took, most of which it waits for others."""
 LAG_MAX_S = 30.0
 
 C = TypeVar("C")

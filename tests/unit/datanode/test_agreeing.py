@@ -79,7 +79,13 @@ def test_what_is_newer_is_told_and_nothing_of_what_all_agree_on(tmp_path: Path) 
             assert await found(first) is None
             assert await agree(group)
             assert [await found(node) for node in group.nodes] == [[], [], []]
-            assert not named(await unproven(second), range(200))[0]
+            assert not any(named(await unproven(second), range(200)))
+            # Known by now: it is told without a thread, and for every query.
+            queries = np.zeros((3, 4), np.float32)
+            call = Search(second.shard, queries, 5, unproven=True)
+            again = await second.rules.search(call, second.deadline())
+            assert again.counts.tolist() == [0, 0, 0] and again.distances.shape == (3, 0) and again.shared is not None
+            assert (again.opening, again.lsn) == await place(second)
             await write([second], upsert([7, 200]), stamp(1))
             await write([second], delete([9]), stamp(2))
             await write([second], update([11], [{"a": 1}]), stamp(3))
