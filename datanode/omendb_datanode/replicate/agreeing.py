@@ -37,6 +37,8 @@ IDLE_TIMES = 10
 WORK_TIMES = 3
 """Between two rounds of a shard lie at least so many times what one took, most of which it waits for others."""
 LAG_MAX_S = 30.0
+ANSWER_S_MAX = 10.0
+"""For so long one that stands still keeps the others from agreeing, until it is known to be down."""
 
 C = TypeVar("C")
 A = TypeVar("A")
@@ -199,7 +201,8 @@ class Agreeing:
             _log.debug("agreement: %s", error)
 
     async def _in_time(self, method: Callable[[C, Deadline], Awaitable[A]], call: C) -> A:
-        return await in_time(method, call, Deadline.after(self._clock, self._settings.call_timeout_s))
+        timeout_s = min(self._settings.call_timeout_s, ANSWER_S_MAX)
+        return await in_time(method, call, Deadline.after(self._clock, timeout_s))
 
 
 def _same(one: Summed, other: Summed) -> bool:

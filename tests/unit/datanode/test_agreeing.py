@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,17 @@ async def _leave_open(_: Any) -> None:
     """Nothing to end."""
 
 
-def agreeing(group: Group, node_id: str = "d1") -> tuple[Agreeing, _Known]:
+def agreeing(group: Group, node_id: str = "d1", settings: RepairSettings = SETTINGS) -> tuple[Agreeing, _Known]:
     """The rounds of a node, and what it knows before the first."""
     node = group.node(node_id)
     peers = Peers(lambda member: group.doors.get(member.node_id, group.node(member.node_id).rules), _leave_open)
-    made = Agreeing(node_id, node.rules, peers, lambda: [group.opened(node_id)], group, node.clock, SETTINGS)
+    made = Agreeing(node_id, node.rules, peers, lambda: [group.opened(node_id)], group, node.clock, settings)
     return made, _Known(node.replica, 0.0, 0.0)
 
 
-async def agree(group: Group) -> bool:
+async def agree(group: Group, **more: RepairSettings) -> bool:
     """One round of the first node's."""
-    made, known = agreeing(group)
+    made, known = agreeing(group, **more)
     return await made.make(group.opened(), known)
 
 
@@ -198,7 +199,7 @@ def test_one_that_does_not_answer_keeps_nobody_from_agreeing(tmp_path: Path, tro
             stamp, (first, second, third) = group.nodes[0].clock.stamp, group.nodes
             await write(group.nodes, upsert(range(100)), stamp(-9000))
             group.doors["d3"] = FaultyNode(third.rules, random.Random(1), trouble)
-            assert not await agree(group)
+            assert not await agree(group, settings=replace(SETTINGS, call_timeout_s=3.0))
             assert await found(first) == await found(second) == []
             assert await found(third) is None
 
