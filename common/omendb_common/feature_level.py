@@ -8,7 +8,8 @@ level     brings
 ========  ==============================================================================================
 1         what the first release wrote
 2         catalogs that were restored from a copy: snapshots of format 2, commands of format 2
-          (``accept_restored``), and the list of what a data node keeps of a lost catalog (REPLICAS, format 2)
+          (``accept_restored``), and the list of what a data node keeps of a lost catalog (REPLICAS, format 2);
+          shards whose quorums change (``reshape_collection``, ``begin_resize``)
 ========  ==============================================================================================
 """
 

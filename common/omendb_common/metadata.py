@@ -83,6 +83,17 @@ class Metadata(TopologySource, Protocol):
     async def rename_collection(self, old: str, new: str, deadline: Deadline) -> None:
         """Give a collection another name."""
 
+    async def alter_collection(
+        self,
+        name: str,
+        deadline: Deadline,
+        *,
+        replication: int | None = None,
+        write_quorum: int | None = None,
+        read_quorum: int | None = None,
+    ) -> CollectionInfo:
+        """Ask for another replication and other quorums; None leaves one as it is. Shards get there serving."""
+
     async def set_alias(self, alias: str, collection: str | None, deadline: Deadline) -> None:
         """Let ``alias`` name a collection; None removes it."""
 

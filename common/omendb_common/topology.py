@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 from omendb_common.errors import FormatVersionError, NotFoundError
+from omendb_common.quorum import Quorums
 from omendb_common.schema import CollectionSchema
 
 TOPOLOGY_FORMAT = 1
@@ -79,16 +80,21 @@ class ReplicaPlace:
 class Move:
     """A replica of a shard that is on its way (P14): ``target`` joins, and ``source`` leaves.
 
-    ``source`` is empty when only one joins, in the place of a replica that is lost. ``session`` is the revision at
-    which it began. While it is *filling* the target receives every write and what the others have, and nobody reads
-    it; while it is *switching* reads take a quorum of the old members and one of the new. The epoch of the shard
-    changes with the stage.
+    They are the same where one that is lost is made anew in its place. ``session`` is the revision at which it began.
+    While it is *filling* the target receives every write and what the others have, and nobody reads it; while it is
+    *switching* reads take a quorum of the old members and one of the new. The shard's epoch changes with the stage.
+
+    ``quorums`` that differ from those in force make it a change of the replication: one replica joins, or one leaves,
+    or none does; the other name is empty. Where none joins those that stay take what is acknowledged from each other,
+    and ``ready`` are those that have it.
     """
 
     session: int
     source: str
     target: str
     stage: MoveStage = "filling"
+    quorums: Quorums | None = None
+    ready: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +138,7 @@ class Shard:
     ``split``: it becomes two. Other members end a split, and a shard that splits has all its replicas active.
     ``copied_fence``: in a catalog that was restored from a copy, the fence that the copy knew; a replica that knows a
     newer one of the lost catalog's served other members since.
+    ``quorums``: those in force as long as the collection's, which were asked for since, are not; else None.
     """
 
     shard_id: int
@@ -145,6 +152,7 @@ class Shard:
     fence: int = 0
     split: Split | None = None
     copied_fence: int = 0
+    quorums: Quorums | None = None
 
     @property
     def old(self) -> frozenset[str]:
@@ -155,7 +163,7 @@ class Shard:
     def new(self) -> frozenset[str] | None:
         """The members that will count when what moves has arrived; None when nothing moves."""
         joining = self.nodes("joining")
-        return frozenset((*self.nodes("active"), *joining)) if joining else None
+        return frozenset((*self.nodes("active"), *joining)) if joining or self.move is not None else None
 
     @property
     def switching(self) -> bool:
@@ -184,6 +192,7 @@ class Shard:
 class CollectionInfo:
     """A collection as the cluster knows it. ``shards`` are ordered by ``low`` and cover the ring.
 
+    ``replication`` and the quorums are those that were asked for last; a shard that is not there yet has its own.
     ``partition_key``: the payload key that routes a point; None routes by id. ``restored``: the revision at which it
     was restored from a copy of the catalog, 0 for one that was made since: replicas from before that revision are
     there or lost, and never made.
@@ -198,6 +207,21 @@ class CollectionInfo:
     partition_key: str | None = None
     revision: int = 0
     restored: int = 0
+
+    @property
+    def wished(self) -> Quorums:
+        """The replication and the quorums that were asked for last."""
+        return Quorums(self.replication, self.write_quorum, self.read_quorum)
+
+    def quorums(self, shard: Shard) -> Quorums:
+        """Those in force for a shard: how many of its old members count."""
+        return shard.quorums or self.wished
+
+    def quorums_after(self, shard: Shard) -> Quorums | None:
+        """Those that count of its new members; None when nothing moves."""
+        if shard.move is None:
+            return None
+        return shard.move.quorums or self.quorums(shard)
 
     def shard(self, shard_id: int) -> Shard:
         """The shard of that number; NotFoundError when there is none."""
@@ -282,8 +306,23 @@ def member_to_json(member: Member) -> dict[str, Any]:
     return _fields(member)
 
 
-def _fields(value: Member | Move | Split) -> dict[str, Any]:
+def _fields(value: Member | Split) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _quorums_to_json(quorums: Quorums) -> list[int]:
+    return [quorums.replication, quorums.write, quorums.read]
+
+
+def _quorums_from_json(value: Any) -> Quorums | None:
+    return None if value is None else Quorums(*map(int, value))
+
+
+def _move_to_json(move: Move) -> dict[str, Any]:
+    told: dict[str, Any] = {name: getattr(move, name) for name in ("session", "source", "target", "stage")}
+    if move.quorums is None:
+        return told
+    return {**told, "quorums": _quorums_to_json(move.quorums), "ready": list(move.ready)}
 
 
 def _replica_to_json(replica: ReplicaPlace) -> dict[str, Any]:
@@ -298,7 +337,14 @@ def _replica_from_json(value: Mapping[str, Any]) -> ReplicaPlace:
 def _move_from_json(value: Mapping[str, Any] | None) -> Move | None:
     if value is None:
         return None
-    return Move(int(value["session"]), str(value["source"]), str(value["target"]), cast(MoveStage, value["stage"]))
+    return Move(
+        int(value["session"]),
+        str(value["source"]),
+        str(value["target"]),
+        cast(MoveStage, value["stage"]),
+        _quorums_from_json(value.get("quorums")),
+        tuple(map(str, value.get("ready", ()))),
+    )
 
 
 def _split_from_json(value: Mapping[str, Any] | None) -> Split | None:
@@ -327,10 +373,11 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
                 "gc_floor": s.gc_floor,
                 "repaired_through": s.repaired_through,
                 "replicas": [_replica_to_json(r) for r in s.replicas],
-                **({} if s.move is None else {"move": _fields(s.move)}),
+                **({} if s.move is None else {"move": _move_to_json(s.move)}),
                 **({"fence": s.fence} if s.fence else {}),
                 **({} if s.split is None else {"split": {**_fields(s.split), "ready": list(s.split.ready)}}),
                 **({"copied_fence": s.copied_fence} if s.copied_fence else {}),
+                **({} if s.quorums is None else {"quorums": _quorums_to_json(s.quorums)}),
             }
             for s in info.shards
         ],
@@ -358,6 +405,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
             int(s.get("fence", 0)),
             _split_from_json(s.get("split")),
             int(s.get("copied_fence", 0)),
+            _quorums_from_json(s.get("quorums")),
         )
         for s in value["shards"]
     )

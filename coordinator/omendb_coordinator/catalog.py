@@ -15,6 +15,7 @@ from omendb_coordinator import (
     member_changes,
     move_changes,
     repair_changes,
+    resize_changes,
     restored_changes,
     split_changes,
 )
@@ -42,6 +43,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "advance_split": split_changes.advance_split,
     "alter_collection": collection_changes.alter_collection,
     "begin_move": move_changes.begin_move,
+    "begin_resize": resize_changes.begin_resize,
     "begin_split": split_changes.begin_split,
     "cancel_move": move_changes.cancel_move,
     "cancel_split": split_changes.cancel_split,
@@ -59,6 +61,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "raise_level": member_changes.raise_level,
     "register": member_changes.register,
     "rename_collection": collection_changes.rename_collection,
+    "reshape_collection": collection_changes.reshape_collection,
     "set_alias": collection_changes.set_alias,
     "set_member_state": member_changes.set_member_state,
 }

@@ -17,7 +17,7 @@ from omendb_common.errors import (
     NotFoundError,
     ResourceExhaustedError,
 )
-from omendb_common.quorum import check_quorums
+from omendb_common.quorum import REPLICATION_MAX, Quorums, check_quorums, majority
 from omendb_common.ring import even_bounds
 from omendb_common.schema import CollectionSchema, check_collection_name
 from omendb_common.topology import CollectionInfo, ReplicaPlace, ReplicaState, Shard, Topology
@@ -106,24 +106,79 @@ def _data_node(state: CatalogState, node_id: Any) -> str:
 
 
 def alter_collection(state: CatalogState, index: int, args: Args) -> Change:
-    """Change quorums and options; what is null or missing stays. ``options``: null as a value removes one."""
+    """Change quorums and options; what is null or missing stays. ``options``: null as a value removes one.
+
+    Quorums that are changed here are in force at once. The first release proposed that: a read may miss a write.
+    """
     info = _named(state.topology, text(args, "name"))
     write_quorum, read_quorum = (
         before if args.get(n) is None else whole(args, n)
         for n, before in (("write_quorum", info.write_quorum), ("read_quorum", info.read_quorum))
     )
     check_quorums(info.replication, write_quorum, read_quorum)
+    changed = replace(_with_options(info, args), write_quorum=write_quorum, read_quorum=read_quorum)
+    if changed != info:
+        state = _with_collection(state, index, replace(changed, revision=index))
+    return state, {"uuid": info.schema.uuid, "revision": state.topology.revision}
+
+
+def reshape_collection(state: CatalogState, index: int, args: Args) -> Change:
+    """Ask for another replication and other quorums, and change options as ``alter_collection`` does.
+
+    Each shard goes there from the numbers that are in force for it (``resize_changes``).
+    """
+    info = _named(state.topology, text(args, "name"))
+    wished = _wished(state, info, args)
+    n, write_quorum, read_quorum = wished.replication, wished.write, wished.read
+    changed = _with_options(info, args)
+    changed = replace(changed, replication=n, write_quorum=write_quorum, read_quorum=read_quorum)
+    changed = replace(changed, shards=tuple(with_quorums(changed, s, info.quorums(s)) for s in info.shards))
+    if changed != info:
+        state = _with_collection(state, index, replace(changed, revision=index))
+    return state, {"uuid": info.schema.uuid, "revision": state.topology.revision}
+
+
+def _with_options(info: CollectionInfo, args: Args) -> CollectionInfo:
     changes = args.get("options") or {}
     if not isinstance(changes, dict):
         raise InvalidArgumentError(f"got {changes!r}", field="options", bound="a JSON object")
     options = {name: v for name, v in {**info.schema.options, **changes}.items() if v is not None}
     schema = info.schema
-    if options != dict(schema.options):
-        schema = replace(schema, options=options, version=schema.version + 1)
-    changed = replace(info, schema=schema, write_quorum=write_quorum, read_quorum=read_quorum)
-    if changed != info:
-        state = _with_collection(state, index, replace(changed, revision=index))
-    return state, {"uuid": info.schema.uuid, "revision": state.topology.revision}
+    if options == dict(schema.options):
+        return info
+    return replace(info, schema=replace(schema, options=options, version=schema.version + 1))
+
+
+def _wished(state: CatalogState, info: CollectionInfo, args: Args) -> Quorums:
+    """The numbers that are asked for; a quorum that was a majority, or all, of the replicas stays that."""
+    n = info.replication if args.get("replication") is None else whole(args, "replication")
+    members = state.topology.members.values()
+    nodes = sum(m.role == "datanode" and m.state != "left" and m.node_id not in state.draining for m in members)
+    if n > info.replication and not 1 <= n <= min(nodes, REPLICATION_MAX):
+        raise InvalidArgumentError(
+            f"got {n}",
+            field="replication",
+            bound=f"1..{max(1, min(nodes, REPLICATION_MAX))}",
+            mend=f"at most {REPLICATION_MAX}, and one data node that takes new shards for each",
+        )
+
+    def asked(name: str, before: int) -> int:
+        if args.get(name) is not None:
+            return whole(args, name)
+        if n == info.replication:
+            return before
+        if before == majority(info.replication):
+            return majority(n)
+        return n if before == info.replication else before
+
+    wished = Quorums(n, asked("write_quorum", info.write_quorum), asked("read_quorum", info.read_quorum))
+    wished.check()
+    return wished
+
+
+def with_quorums(info: CollectionInfo, shard: Shard, in_force: Quorums) -> Shard:
+    """The shard with the numbers that are in force for it; its own only where the collection's are others."""
+    return replace(shard, quorums=None if in_force == info.wished else in_force)
 
 
 def _named(topology: Topology, name: str) -> CollectionInfo:
@@ -251,8 +306,10 @@ __all__ = [
     "drop_collection",
     "place_shard",
     "rename_collection",
+    "reshape_collection",
     "set_alias",
     "shard_at",
     "with_halves",
+    "with_quorums",
     "with_shards",
 ]

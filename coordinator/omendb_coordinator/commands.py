@@ -16,7 +16,7 @@ from omendb_common.errors import AlreadyExistsError, FormatVersionError, Invalid
 COMMAND_FORMAT = 2
 """Raised when an older release could not apply a new kind of command; proposed only at that feature level."""
 
-FORMATS: Mapping[str, int] = {"accept_restored": 2}
+FORMATS: Mapping[str, int] = {"accept_restored": 2, "begin_resize": 2, "reshape_collection": 2}
 """The format, and so the feature level, of the kinds of commands that the first release did not know."""
 
 

@@ -21,6 +21,7 @@ from omendb_common.errors import (
 )
 from omendb_common.hlc import stamp_at, stamp_step
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
+from omendb_common.quorum import Quorums
 from omendb_common.shard_calls import MAX_AHEAD_MS
 from omendb_common.topology import (
     FILLS_MAX,
@@ -484,13 +485,28 @@ def _is_news(topology: Topology, node_id: str, told: RepairedShard, step: int) -
 
 
 def _move_report(info: CollectionInfo, shard: Shard, move: Move) -> dict[str, Any]:
-    return {
+    told: dict[str, Any] = {
         "collection": info.name,
         "shard_id": shard.shard_id,
         "source": move.source,
         "target": move.target,
         "stage": move.stage,
         "session": move.session,
+    }
+    if move.quorums is None:
+        return told
+    told["quorums"] = {"from": _numbers(info.quorums(shard)), "to": _numbers(move.quorums)}
+    if not move.target:
+        told["ready"] = list(move.ready)
+        told["waits_for"] = ", ".join(n for n in sorted(shard.nodes("active")) if n not in move.ready)
+    return told
+
+
+def _numbers(quorums: Quorums) -> dict[str, int]:
+    return {
+        "replication": quorums.replication,
+        "write_quorum": quorums.write,
+        "read_quorum": quorums.read,
     }
 
 
@@ -519,6 +535,7 @@ def _collection_report(info: CollectionInfo) -> dict[str, Any]:
                 "epoch": s.epoch,
                 "repaired_through": s.repaired_through,
                 "gc_floor": s.gc_floor,
+                "in_force": _numbers(info.quorums(s)),
                 "replicas": [{"node_id": r.node_id, "state": r.state} for r in s.replicas],
             }
             for s in info.shards

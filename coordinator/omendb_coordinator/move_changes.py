@@ -7,6 +7,8 @@
     advance_move    the target has what came in between         (done)      the target is active, the source is gone
     cancel_move     from either stage back to how it was
 
+A step of ``resize_changes`` goes on and ends by the same commands.
+
 Each is a change of the shard's members: data nodes raise their fence to its epoch before they answer under it, so that
 a call under the map before cannot be completed any more once a blocking number of them has.
 """
@@ -18,8 +20,9 @@ from dataclasses import replace
 
 from omendb_common.errors import InvalidArgumentError, NotFoundError
 from omendb_common.topology import CollectionInfo, Move, ReplicaPlace, ReplicaState, Shard
-from omendb_coordinator.collection_changes import Args, Change, shard_at, with_shards
+from omendb_coordinator.collection_changes import Args, Change, shard_at, with_quorums, with_shards
 from omendb_coordinator.commands import text
+from omendb_coordinator.resize_changes import enough
 from omendb_coordinator.state import CatalogState
 
 GONE: tuple[ReplicaState, ...] = ("lost", "corrupt")
@@ -61,16 +64,39 @@ def begin_move(state: CatalogState, index: int, args: Args) -> Change:
 
 
 def advance_move(state: CatalogState, index: int, args: Args) -> Change:
-    """Go on to the next stage: the target says that it has all that it must have for that."""
+    """Go on to the next stage: the target says that it has all that it must have for that.
+
+    Where no replica joins, those that stay say so, and the last one of enough ends the step.
+    """
     info, shard = shard_at(state, args)
     move = _under_way(shard)
+    if not move.target:
+        return _made_ready(state, index, info, shard, text(args, "node_id"))
     if move.target != text(args, "node_id"):
         raise InvalidArgumentError(f"it goes to {move.target!r}", field="node_id")
     if move.stage == "filling":
         return _changed(state, index, info, shard.changed(index, shard.replicas, replace(move, stage="switching")))
+    return _changed(state, index, info, _ended(info, shard, move, index))
+
+
+def _made_ready(state: CatalogState, index: int, info: CollectionInfo, shard: Shard, node_id: str) -> Change:
+    """One more of those that stay has what was acknowledged; the epoch stays until they are enough."""
+    move = _under_way(shard)
+    if node_id not in shard.nodes("active"):
+        raise InvalidArgumentError(f"{node_id!r} has no replica that stays", field="node_id")
+    ready = tuple(sorted({*move.ready, node_id}))
+    if move.quorums is None or len(ready) >= enough(move.quorums):
+        return _changed(state, index, info, _ended(info, shard, move, index))
+    if ready == move.ready:
+        return state, {"uuid": info.schema.uuid, "revision": state.topology.revision}
+    return _changed(state, index, info, replace(shard, move=replace(move, ready=ready)))
+
+
+def _ended(info: CollectionInfo, shard: Shard, move: Move, index: int) -> Shard:
+    """The shard after its move: who has joined counts, who leaves is gone, and other numbers are in force."""
     stay = (r for r in shard.replicas if r.node_id != move.source or move.source == move.target)
     replicas = tuple(replace(r, state="active") if r.node_id == move.target else r for r in stay)
-    return _changed(state, index, info, shard.changed(index, replicas, None))
+    return with_quorums(info, shard.changed(index, replicas, None), move.quorums or info.quorums(shard))
 
 
 def cancel_move(state: CatalogState, index: int, args: Args) -> Change:
@@ -106,7 +132,7 @@ def check_loss(info: CollectionInfo, shard: Shard, node_id: str) -> None:
     """
     if not any(r.node_id == node_id and r.state not in GONE for r in shard.replicas):
         raise InvalidArgumentError(f"{node_id!r} has no replica that counts", field="node_id")
-    need = info.replication - info.write_quorum + 1
+    need = info.quorums(shard).covering
     whole = shard.old - {node_id}
     if len(whole) < need:
         raise InvalidArgumentError(
@@ -128,8 +154,8 @@ def lose_replicas(state: CatalogState, index: int, node_id: str) -> CatalogState
 
 
 def _without(shard: Shard, index: int, node_id: str, as_what: ReplicaState) -> Shard:
-    """The shard after a node's data are gone; a move to there is given up."""
-    to_it = shard.move is not None and shard.move.target == node_id
+    """The shard after a node's data are gone; a move to there is given up, and one in which all must say something."""
+    to_it = shard.move is not None and shard.move.target in (node_id, "")
     places = places_without_move(shard) if to_it else shard.replicas
     replicas = tuple(replace(r, state=as_what) if r.node_id == node_id else r for r in places)
     return shard.changed(index, replicas, None if to_it else shard.move)

@@ -1,8 +1,9 @@
 """Which replicas should move now, and which moves should end without their end (P14). Pure.
 
 In this order: moves whose target is gone are given up; replicas that hold nothing are made anew; those of nodes that
-have been down for long go elsewhere; those of nodes that drain; and when everything is well, one goes from the fullest
-node to the emptiest. At most one replica of a shard is on its way at a time.
+have been down for long go elsewhere; shards get the replicas and quorums that were asked for; replicas of nodes that
+drain go elsewhere; and when everything is well, one goes from the fullest node to the emptiest. At most one replica of
+a shard is on its way at a time.
 """
 
 from __future__ import annotations
@@ -12,14 +13,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omendb_common.quorum import Quorums
 from omendb_common.topology import CollectionInfo, Member, ReplicaPlace, Shard, Topology
 from omendb_coordinator.move_changes import GONE
 from omendb_coordinator.placement import candidates, score
+from omendb_coordinator.resizes import next_quorums
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A command that should be proposed: ``begin_move`` with source and target, or one that names a shard alone."""
+    """A command that should be proposed.
+
+    ``begin_move`` has a source and a target, ``begin_resize`` one of them or none, and quorums; others only a shard.
+    """
 
     op: str
     uuid: str
@@ -28,11 +34,16 @@ class Step:
     source: str = ""
     target: str = ""
     why: str = ""
+    quorums: Quorums | None = None
 
     def args(self) -> dict[str, Any]:
         """The arguments of the command."""
         shard = {"uuid": self.uuid, "shard_id": self.shard_id, "epoch": self.epoch}
-        return {**shard, "source": self.source, "target": self.target} if self.op == "begin_move" else shard
+        if self.op not in ("begin_move", "begin_resize"):
+            return shard
+        way = {**shard, "source": self.source, "target": self.target}
+        new = self.quorums
+        return way if new is None else {**way, "quorums": [new.replication, new.write, new.read]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +68,7 @@ class _Fleet:
         self.nodes = {m.node_id: m for m in candidates(topology.members.values())}
         self.limits = limits
         moves = [s.move for c in topology.collections.values() for s in c.shards if s.move is not None]
-        self.arriving: Counter[str] = Counter(m.target for m in moves)
+        self.arriving: Counter[str] = Counter(m.target for m in moves if m.target)
         self.under_way = len(moves)
         self.load: Counter[str] = Counter(
             r.node_id
@@ -71,6 +82,11 @@ class _Fleet:
     def busy(self) -> bool:
         """Whether nothing more may begin."""
         return self.under_way >= self.limits.moves_max
+
+    @property
+    def occupied(self) -> bool:
+        """Whether nothing more may begin of what was asked for: one at a time always may."""
+        return self.under_way >= max(1, self.limits.moves_max)
 
     def fullness(self, node: Member) -> float:
         """Replicas for its capacity."""
@@ -99,20 +115,32 @@ class _Fleet:
         self.load[source] -= 1
         return Step("begin_move", info.schema.uuid, shard.shard_id, shard.epoch, source, target, why)
 
+    def resize(self, info: CollectionInfo, shard: Shard, source: str, target: str, then: Quorums) -> Step:
+        """Take a step to other quorums, and to one replica more or less."""
+        self.under_way += 1
+        if target:
+            self.arriving[target] += 1
+            self.load[target] += 1
+        if source:
+            self.load[source] -= 1
+        at = info.schema.uuid, shard.shard_id, shard.epoch
+        return Step("begin_resize", *at, source, target, f"to {then.replication}/{then.write}/{then.read}", then)
+
 
 def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[Step]:
     """What is due now; empty when everything is where it should be, or enough is on its way."""
     steps = [
         Step("cancel_move", info.schema.uuid, shard.shard_id, shard.epoch, why=why)
         for info, shard in _shards(topology)
-        if (why := _hopeless(topology.members, shard))
+        if (why := _hopeless(topology.members, shard, silent, limits))
     ]
     if steps or topology.moves_paused:
         return steps
     fleet = _Fleet(topology, limits)
-    for due in (_gone, _left, _draining):
+    for due in (_gone, _left, _resized, _draining):
         for info, shard in _shards(topology):
-            if shard.move is None and shard.split is None and not fleet.busy:
+            busy = fleet.occupied if due is _resized else fleet.busy
+            if shard.move is None and shard.split is None and not busy:
                 step = due(fleet, info, shard, silent)
                 steps += [step] if step is not None else []
         if steps:
@@ -134,10 +162,14 @@ def _shards(topology: Topology) -> Iterator[tuple[CollectionInfo, Shard]]:
             yield info, shard
 
 
-def _hopeless(members: Mapping[str, Member], shard: Shard) -> str:
+def _hopeless(members: Mapping[str, Member], shard: Shard, silent: Silent, limits: MoveLimits) -> str:
     """Why a move should be given up, if it should."""
     if shard.move is None:
         return ""
+    if not shard.move.target:
+        # It waits for replicas that stay, and keeps them from being made anew elsewhere.
+        gone = [name for name in sorted(shard.new or ()) if _is_away(members.get(name), silent, limits)]
+        return f"{gone[0]} is down" if gone else ""
     target = members.get(shard.move.target)
     if target is None or target.state in ("down", "left"):
         return f"{shard.move.target} is down"
@@ -168,10 +200,42 @@ def _left(fleet: _Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> 
 
 
 def _away(fleet: _Fleet, place: ReplicaPlace, silent: Silent) -> bool:
-    member = fleet.members.get(place.node_id)
+    return _is_away(fleet.members.get(place.node_id), silent, fleet.limits)
+
+
+def _is_away(member: Member | None, silent: Silent, limits: MoveLimits) -> bool:
     if member is None:
         return True
-    return member.state in ("down", "left") and silent(member) >= fleet.limits.rereplicate_s
+    return member.state in ("down", "left") and silent(member) >= limits.rereplicate_s
+
+
+def _resized(fleet: _Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> Step | None:
+    """The next step of a shard to the replication and the quorums that were asked for, while all of it is well."""
+    now = info.quorums(shard)
+    if now == info.wished or not len(shard.old) == len(shard.replicas) == now.replication:
+        return None
+    then = next_quorums(now, info.wished)
+    source = _dispensable(fleet, info, shard) if then.replication < now.replication else ""
+    here = (fleet.members.get(r.node_id) for r in shard.replicas if r.node_id != source)
+    if not all(member is not None and member.state in ("up", "draining") for member in here):
+        return None
+    target = fleet.target(info, shard, "") if then.replication > now.replication else ""
+    return None if target is None else fleet.resize(info, shard, source, target, then)
+
+
+def _dispensable(fleet: _Fleet, info: CollectionInfo, shard: Shard) -> str:
+    """Whose replica goes: that of a node that is down, or drains, or shares its zone, or is fuller than the others."""
+    zones = Counter(fleet.members[r.node_id].zone for r in shard.replicas if r.node_id in fleet.members)
+
+    def worth(node_id: str) -> tuple[bool, bool, int, float, float]:
+        member = fleet.members.get(node_id)
+        if member is None:
+            return False, False, 0, 0.0, 0.0
+        serves = member.state not in ("down", "left")
+        belongs = score(info.schema.uuid, shard.shard_id, member)
+        return serves, member.state != "draining", -zones[member.zone], -fleet.fullness(member), belongs
+
+    return min((r.node_id for r in shard.replicas), key=lambda node_id: (worth(node_id), node_id))
 
 
 def _draining(fleet: _Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> Step | None:

@@ -180,16 +180,17 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
 
     @_told
     async def AlterCollection(self, request: pb.CatalogAlterRequest, context: Any) -> pb.CatalogCollectionReply:
-        """Change quorums and options."""
+        """Change replication, quorums and options."""
         args = {
             "name": request.name,
+            "replication": _optional(request, "replication"),
             "write_quorum": _optional(request, "write_quorum"),
             "read_quorum": _optional(request, "read_quorum"),
             "options": _json(request.options_json, "options") if request.options_json else {},
         }
-        info = await self._control.change_collection(
-            _asking(request.proposal), "alter_collection", args, self.left_s(context)
-        )
+        numbers = args["replication"], args["write_quorum"], args["read_quorum"]
+        op = "alter_collection" if numbers == (None, None, None) else "reshape_collection"
+        info = await self._control.change_collection(_asking(request.proposal), op, args, self.left_s(context))
         return self._collection(info)
 
     async def _change(

@@ -70,7 +70,11 @@ def _halves(shard: Shard, split: Split, index: int) -> tuple[Shard, Shard]:
     """The shards that take the place of one: on its nodes, nobody else's calls count, and what was proven stays so."""
     replicas = tuple(ReplicaPlace(r.node_id, "active", split.session) for r in shard.replicas)
     low, high = (
-        Shard(number, start, end, index, replicas, shard.gc_floor, split.repaired_through, None, index)
+        Shard(
+            *(number, start, end, index, replicas, shard.gc_floor, split.repaired_through),
+            fence=index,
+            quorums=shard.quorums,
+        )
         for number, start, end in ((split.low_id, shard.low, split.at), (split.high_id, split.at, shard.high))
     )
     return low, high

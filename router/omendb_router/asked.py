@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, OmenDBError, ResourceExhaustedError, UnavailableError
-from omendb_common.quorum import majority
+from omendb_common.quorum import Quorums, majority
 from omendb_common.shard_calls import ShardRef, Verdict
 from omendb_common.topology import CollectionInfo, Shard
 from omendb_router.fanout import Answer, Fanout, Heard, Make, Unheard
 
 A = TypeVar("A", bound=Answer)
+
+
+Level = Callable[[Quorums], int]
+"""How many replicas a read takes, of a shard with such quorums."""
+
+
+def one(_: Quorums) -> int:
+    """Whoever answers first."""
+    return 1
+
+
+def reading(quorums: Quorums) -> int:
+    """What the collection says."""
+    return quorums.read
+
+
+def covering(quorums: Quorums) -> int:
+    """So many that the read meets every committed write, and is settled for later reads."""
+    return max(quorums.read, quorums.covering)
+
+
+def settling(quorums: Quorums) -> int:
+    """A majority, and one that meets every committed write."""
+    return max(quorums.majority, quorums.covering)
 
 
 class StaleMapError(UnavailableError):
@@ -23,8 +47,12 @@ class Asked(NamedTuple):
     """A shard, the number of replicas that a read of it takes, and the origin that asks.
 
     ``verified``: of a search, only one replica is to search, the others verify what it found.
-    While a move switches, a read of a majority takes ``need`` of the old members and ``need`` of the new (P14): what it
-    shows, or finds to be newest and spreads, is then seen by reads of either.
+    ``later``: what it takes of the new members, where they have other quorums; 0: as many. ``alone``: it asks one
+    replica about itself.
+
+    While a move switches, a read that promises anything takes ``need`` of the old members and ``later`` of the new
+    (P14): what was acknowledged by either is seen, and what it shows, or finds to be newest and spreads, is then seen
+    by reads of either.
     """
 
     info: CollectionInfo
@@ -32,6 +60,19 @@ class Asked(NamedTuple):
     need: int
     origin: int
     verified: bool = False
+    later: int = 0
+    alone: bool = False
+
+    @staticmethod
+    def at(level: Level, info: CollectionInfo, shard: Shard, origin: int, *, verified: bool = False) -> Asked:
+        """A shard as a read of some level asks it."""
+        after = info.quorums_after(shard)
+        return Asked(info, shard, level(info.quorums(shard)), origin, verified, 0 if after is None else level(after))
+
+    @property
+    def single(self) -> Asked:
+        """The shard as somebody asks it who wants one replica's word and no more."""
+        return self._replace(need=1, later=1, alone=True)
 
     @property
     def ref(self) -> ShardRef:
@@ -53,10 +94,8 @@ class Asked(NamedTuple):
     @property
     def takes(self) -> int:
         """So many of the readers, whichever they are, are ``need`` of every set of members that counts."""
-        if not self._joint:
-            return self.need
         readers = frozenset(self.readers)
-        return max(self.need + len(readers - members) for members in self._members)
+        return max(need + len(readers - members) for members, need, _ in self._sides)
 
     @property
     def settles_on(self) -> int:
@@ -64,29 +103,46 @@ class Asked(NamedTuple):
 
         Fewer than a majority promise no such thing: then one is enough.
         """
-        if self.need < majority(max(len(self.shard.old), self.info.replication)):
-            return 1
         readers = frozenset(self.readers)
-        return max(len(members) - self.need + 1 + len(readers - members) for members in self._members)
+        return max(
+            1
+            if need < majority(max(len(members), quorums.replication))
+            else len(members) - need + 1 + len(readers - members)
+            for members, need, quorums in self._sides
+        )
 
     @property
     def covers(self) -> bool:
         """Whether the read meets every committed write; what one replica did not find, the others cannot verify."""
         if self.verified and self.takes > 1:
             return False
-        most = max(self.info.replication, *(len(members) for members in self._members))
-        return self.need + self.info.write_quorum > most
+        return all(
+            need + quorums.write > max(quorums.replication, len(members)) for members, need, quorums in self._sides
+        )
 
     @property
-    def _members(self) -> tuple[frozenset[str], ...]:
-        """The sets of members of each of which a read takes ``need``."""
-        old, new = self.shard.old, self.shard.new
-        return (old, new) if self._joint and new is not None else (old,)
+    def _sides(self) -> tuple[tuple[frozenset[str], int, Quorums], ...]:
+        """The sets of members of which the read counts answers, and how many of each."""
+        old = self.shard.old, self.need, self.info.quorums(self.shard)
+        new, after = self.shard.new, self.info.quorums_after(self.shard)
+        if not self._joint or new is None or after is None:
+            return (old,)
+        return old, (new, self.later or self.need, after)
 
     @property
     def _joint(self) -> bool:
-        """Whether the read is one of a quorum while a move switches."""
-        return self.shard.switching and self.need >= majority(self.info.replication)
+        """Whether the read promises something, before or after, while a move switches.
+
+        One that meets every committed write does, and one of a majority, whose like sees what it showed.
+        """
+        after = self.info.quorums_after(self.shard)
+        if self.alone or after is None or not self.shard.switching:
+            return False
+        return _promises(self.info.quorums(self.shard), self.need) or _promises(after, self.later or self.need)
+
+
+def _promises(quorums: Quorums, need: int) -> bool:
+    return need >= min(quorums.majority, quorums.covering)
 
 
 async def hear(
@@ -94,8 +150,7 @@ async def hear(
 ) -> list[Heard[A]]:
     """The answers of as many replicas as the read takes, or of the one named ``only``; an error when too few come."""
     if only is not None:
-        asked = asked._replace(need=1)
-    if only is not None:
+        asked = asked.single
         nodes = [only]
     elif kind == "search" and asked.takes == 1:
         nodes = fanout.by_company(asked.readers)
@@ -142,4 +197,4 @@ def check_enough(
     raise UnavailableError(text, field=asked.info.name, bound=bound, mend="send it again")
 
 
-__all__ = ["Asked", "StaleMapError", "check_enough", "hear"]
+__all__ = ["Asked", "Level", "StaleMapError", "check_enough", "covering", "hear", "one", "reading", "settling"]

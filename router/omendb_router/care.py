@@ -24,7 +24,7 @@ class Care:
         self._stamps = stamps
 
     def _shards(self, info: CollectionInfo) -> list[Asked]:
-        return [Asked(info, shard, 1, self._stamps.origin) for shard in info.shards]
+        return [Asked(info, shard, 1, self._stamps.origin).single for shard in info.shards]
 
     async def one(self, asked: Asked, task: Task, deadline: Deadline) -> tuple[str, Any]:
         """Ask the most promising replica of a shard: (its node, its value)."""

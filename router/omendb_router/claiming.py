@@ -16,7 +16,7 @@ import numpy.typing as npt
 from omendb_common.deadline import Deadline
 from omendb_common.errors import OmenDBError, UnavailableError
 from omendb_common.ids import IdColumn
-from omendb_common.quorum import majority
+from omendb_common.quorum import Quorums
 from omendb_common.records import Op, WriteBatch, encode_batch
 from omendb_common.shard_calls import Applied, Apply, Claim, Looked, Lookup, ShardRef, State, Verdict
 from omendb_common.topology import CollectionInfo, Shard
@@ -29,6 +29,11 @@ from omendb_router.tally import Ballot, Step, Tally
 from omendb_router.versions import Versions, newest
 
 Rows = npt.NDArray[np.int64]
+
+
+def _claimed(quorums: Quorums) -> int:
+    """So many replicas grant a claim that they share one with every vote, write and read."""
+    return max(quorums.majority, quorums.read, quorums.covering)
 
 
 class BeatenError(UnavailableError):
@@ -56,9 +61,15 @@ class Place:
     @property
     def ballot(self) -> Ballot:
         """Who votes. Any two votes share a replica, and each shares one with every write and every read of a quorum."""
-        info = self.info
-        covering = max(majority(info.replication), info.read_quorum, info.replication - info.write_quorum + 1)
-        return replace(Ballot.of(self.shard, info.write_quorum, info.read_quorum), need=covering)
+        quorums = self.info.quorums(self.shard)
+        after = self.info.quorums_after(self.shard) or quorums
+        return replace(Ballot.of(self.shard, quorums, after), need=_claimed(quorums), need_new=_claimed(after))
+
+    @property
+    def asked(self) -> Asked:
+        """The shard as a read asks it that meets every vote."""
+        ballot = self.ballot
+        return Asked(self.info, self.shard, ballot.need, self.origin, later=ballot.need_new)
 
     def take(self, rows: Rows) -> Place:
         """Some of the points."""
@@ -181,7 +192,7 @@ class Claiming:
 
     async def _grants(self, place: Place, stamp: int, deadline: Deadline) -> list[str]:
         ballot = place.ballot
-        sides = [ballot.old] + ([ballot.new] if ballot.new is not None else [])
+        sides = [(side, need) for _, side, need in ballot.sides]
         call = Apply(place.ref, stamp, WriteBatch(Op.DELETE, place.ids), None, claim=Claim.CLAIM)
         asking: Asking[Applied] = self._fanout.asking("claim", deadline)
         for node_id in ballot.targets:
@@ -189,9 +200,9 @@ class Claiming:
         granted: list[str] = []
         refused: list[Heard[Applied] | Unheard] = []
         newer = 0
-        while any(len(side.intersection(granted)) < ballot.need for side in sides):
+        while any(len(side.intersection(granted)) < need for side, need in sides):
             hopeful = {*granted, *asking.pending}
-            if any(len(side & hopeful) < ballot.need for side in sides):
+            if any(len(side & hopeful) < need for side, need in sides):
                 raise BeatenError(newer) if newer else self._too_few(place, refused, deadline)
             reply = await asking.next()
             if isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK:
@@ -242,9 +253,8 @@ class Claiming:
     def _too_few(
         self, place: Place, refused: Sequence[Heard[Applied] | Heard[Looked] | Unheard], deadline: Deadline
     ) -> OmenDBError:
-        asked = Asked(place.info, place.shard, place.ballot.need, place.origin)
         try:
-            check_enough(asked, [], list(refused), deadline)
+            check_enough(place.asked, [], list(refused), deadline)
         except OmenDBError as error:
             return error
         raise AssertionError("unreachable")

@@ -20,7 +20,7 @@ from omendb_common.ids import U64Array
 from omendb_common.records import WriteBatch
 from omendb_common.shard_calls import State
 from omendb_common.topology import CollectionInfo
-from omendb_router.asked import Asked, StaleMapError
+from omendb_router.asked import StaleMapError
 from omendb_router.claiming import BeatenError, Claiming, Held, Place, Rows
 from omendb_router.fanout import Fanout, together
 from omendb_router.lookups import Lookups, Wanted
@@ -193,8 +193,7 @@ class Conditions:
         demand, found, rows = work.demand, [], []
         for part, held in zip(parts, helds, strict=True):
             place = held.place
-            asked = Asked(place.info, place.shard, place.ballot.need, place.origin)
-            known = await self._lookups.read(asked, place.ids, Wanted(), deadline)
+            known = await self._lookups.read(place.asked, place.ids, Wanted(), deadline)
             self._stamps.observe(int(known.stamps.max(initial=0)))
             versions = np.where(known.states == State.LIVE, known.stamps, np.uint64(0))
             broken = np.flatnonzero(versions != demand.versions[_rows(part)])

@@ -133,6 +133,16 @@ class RouterCalls(Protocol):
     async def rename_collection(self, old: str, new: str, deadline: Deadline) -> CollectionInfo:
         """Give a collection another name."""
 
+    async def alter_collection(
+        self,
+        name: str,
+        replication: int | None,
+        write_quorum: int | None,
+        read_quorum: int | None,
+        deadline: Deadline,
+    ) -> CollectionInfo:
+        """Ask for another replication and other quorums; None leaves one as it is."""
+
     async def upsert(
         self,
         collection: str,

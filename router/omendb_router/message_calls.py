@@ -15,6 +15,7 @@ from omendb_common import inputs
 from omendb_common.clock import Clock, SystemClock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import InvalidArgumentError, OmenDBError
+from omendb_common.quorum import check_asked
 from omendb_common.schema import SCROLL_LIMIT_MAX, check_collection_name
 from omendb_common.wire import convert
 from omendb_proto.v1 import router_pb2 as pb
@@ -74,6 +75,14 @@ class MessageCalls:
         return pb.CollectionReply(
             collection=out.collection_message(await self._router.rename_collection(old, new, deadline))
         )
+
+    async def alter_collection(self, asked: pb.AlterCollectionRequest, deadline: Deadline) -> pb.CollectionReply:
+        """Ask for another replication and other quorums."""
+        name = check_collection_name(asked.name)
+        numbers = asked.replication or None, asked.write_quorum or None, asked.read_quorum or None
+        check_asked(*numbers)
+        info = await self._router.alter_collection(name, *numbers, deadline)
+        return pb.CollectionReply(collection=out.collection_message(info))
 
     async def list_collections(self, asked: pb.ListCollectionsRequest, deadline: Deadline) -> pb.ListCollectionsReply:
         """All collections, as the newest topology that the router has seen has them."""
@@ -268,6 +277,7 @@ class MessageCalls:
             "CreateCollection": (pb.CreateCollectionRequest, self.create_collection),
             "DropCollection": (pb.DropCollectionRequest, self.drop_collection),
             "RenameCollection": (pb.RenameCollectionRequest, self.rename_collection),
+            "AlterCollection": (pb.AlterCollectionRequest, self.alter_collection),
             "ListCollections": (pb.ListCollectionsRequest, self.list_collections),
             "GetCollection": (pb.GetCollectionRequest, self.get_collection),
             "Upsert": (pb.UpsertRequest, self.upsert),

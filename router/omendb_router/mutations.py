@@ -20,7 +20,7 @@ from omendb_common.payload import split_name, top_level_key
 from omendb_common.records import Op, WriteBatch
 from omendb_common.shard_calls import MAX_AHEAD_MS, State
 from omendb_common.topology import CollectionInfo, Shard
-from omendb_router.asked import Asked
+from omendb_router.asked import Asked, covering, one
 from omendb_router.care import Care
 from omendb_router.conditions import Conditions, Demand
 from omendb_router.face_calls import Written
@@ -48,19 +48,14 @@ class Supplies:
         self, info: CollectionInfo, shard: Shard, ids: IdColumn, deadline: Deadline
     ) -> npt.NDArray[np.uint8]:
         """Put the newest records of ``ids`` on every replica that answers; returns their states."""
-        asked = Asked(info, shard, covering(info), self._stamps.origin)
+        asked = Asked.at(covering, info, shard, self._stamps.origin)
         return await self._lookups.bring(asked, ids, deadline)
 
     async def homes(self, info: CollectionInfo, ids: IdColumn, deadline: Deadline) -> U64Array:
         """Places on the ring of the shards that have the points."""
-        shards = [Asked(info, shard, covering(info), self._stamps.origin) for shard in info.shards]
+        shards = [Asked.at(covering, info, shard, self._stamps.origin) for shard in info.shards]
         _, home = await look_up(self._lookups, shards, ids, Wanted(), deadline)
         return _home_hashes(info, ids, home)
-
-
-def covering(info: CollectionInfo) -> int:
-    """How many replicas a read must ask to meet every committed write, and to be settled for later reads."""
-    return max(info.read_quorum, info.replication - info.write_quorum + 1)
 
 
 class Mutations:
@@ -116,7 +111,7 @@ class Mutations:
         if create_only:
             if retry_stamp is None:
                 await self._check_new(info, batch.ids, deadline)
-            if info.replication > 1:
+            if self._replicated(info):
                 self._check_retry(retry_stamp)
                 demand = Demand(batch, hashes, np.zeros(batch.rows, np.uint64), partial(_taken, batch.ids))
                 outcome = await self._conditions.write(info, demand, retry_stamp, deadline)
@@ -125,8 +120,13 @@ class Mutations:
         outcome = await self._writer.write(attempt, deadline)
         return _written(info, given, batch.rows, outcome, deadline)
 
+    @staticmethod
+    def _replicated(info: CollectionInfo) -> bool:
+        """Whether any shard has, or is about to have, more replicas than one: then none decides alone what exists."""
+        return info.replication > 1 or any(len(shard.replicas) > 1 for shard in info.shards)
+
     async def _check_new(self, info: CollectionInfo, ids: IdColumn, deadline: Deadline) -> None:
-        if info.replication == 1 and len(info.shards) == 1:
+        if not self._replicated(info) and len(info.shards) == 1:
             return  # the replica decides, in one step with the write
         known, _ = await self._known(info, ids, deadline)
         taken = np.flatnonzero(known.states == State.LIVE)
@@ -145,7 +145,7 @@ class Mutations:
             return await self._leases.ids(n, deadline)
         uuid = info.schema.uuid
         if uuid not in self._next_id:
-            shards = [Asked(info, shard, 1, self._stamps.origin) for shard in info.shards]
+            shards = [Asked.at(one, info, shard, self._stamps.origin) for shard in info.shards]
             stored = await together([self._care.one(asked, "next_auto_id", deadline) for asked in shards])
             self._next_id[uuid] = max(self._next_id.get(uuid, 0), *(int(value) for _, value in stored))
         first = self._next_id[uuid]
@@ -213,8 +213,7 @@ class Mutations:
         self, info: CollectionInfo, condition: Filter, *, retry_stamp: int | None, deadline: Deadline
     ) -> Written:
         """Delete what matches: the filter is resolved at a quorum, ids are what is sent (P7)."""
-        need = covering(info)
-        asked = [Asked(info, shard, need, self._stamps.origin) for shard in shards_left(info, condition)]
+        asked = [Asked.at(covering, info, shard, self._stamps.origin) for shard in shards_left(info, condition)]
         chosen = await together([self._selections.resolve(a, condition, deadline) for a in asked])
         ids = IdColumn.concat([c.ids for c in chosen])
         home = np.repeat(np.array([a.shard.low for a in asked], np.uint64), [len(c.ids) for c in chosen])
@@ -251,8 +250,7 @@ class Mutations:
     async def _known(
         self, info: CollectionInfo, ids: IdColumn, deadline: Deadline
     ) -> tuple[Known, npt.NDArray[np.int64]]:
-        need = covering(info)
-        shards = [Asked(info, shard, need, self._stamps.origin) for shard in info.shards]
+        shards = [Asked.at(covering, info, shard, self._stamps.origin) for shard in info.shards]
         return await look_up(self._lookups, shards, ids, Wanted(), deadline)
 
     async def _attempt(
@@ -320,4 +318,4 @@ def _home_hashes(info: CollectionInfo, ids: IdColumn, home: npt.NDArray[np.int64
     return np.asarray(lows[home], np.uint64)
 
 
-__all__ = ["Mutations", "Supplies", "covering"]
+__all__ = ["Mutations", "Supplies"]

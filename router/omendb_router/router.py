@@ -16,10 +16,11 @@ from omendb_common.errors import DeadlineExceededError
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn
 from omendb_common.metadata import Metadata, NewCollection
+from omendb_common.quorum import Quorums
 from omendb_common.topology import CollectionInfo, Member, Topology
 from omendb_common.wire.unending import Unending
 from omendb_router.admission import Admission
-from omendb_router.asked import Asked, StaleMapError
+from omendb_router.asked import Asked, Level, StaleMapError, one, reading, settling
 from omendb_router.care import Care
 from omendb_router.claiming import Claiming
 from omendb_router.conditions import Conditions
@@ -168,6 +169,19 @@ class Router:
         await self._metadata.rename_collection(old, new, deadline)
         return await self._maps.find(new, deadline)
 
+    async def alter_collection(
+        self,
+        name: str,
+        replication: int | None,
+        write_quorum: int | None,
+        read_quorum: int | None,
+        deadline: Deadline,
+    ) -> CollectionInfo:
+        """Ask for another replication and other quorums; None leaves one as it is. Shards get there serving."""
+        return await self._metadata.alter_collection(
+            name, deadline, replication=replication, write_quorum=write_quorum, read_quorum=read_quorum
+        )
+
     async def cluster_status(self, deadline: Deadline) -> dict[str, Any]:
         """Members, collections and shards, for people."""
         return await self._metadata.status(deadline)
@@ -264,7 +278,7 @@ class Router:
         started_s = self._clock.mono_s()
 
         async def work(info: CollectionInfo) -> Hits:
-            asked = self._asked(info, question.condition, seen, otherwise=1)
+            asked = self._asked(info, question.condition, seen, otherwise=one)
             found = await self._searches.search(asked, question, deadline)
             return Hits(
                 found.distances,
@@ -286,7 +300,7 @@ class Router:
         """Read points by id; by default as many replicas of each shard as the collection's read quorum."""
 
         async def work(info: CollectionInfo) -> Found:
-            asked = self._asked(info, None, seen, otherwise=info.read_quorum)
+            asked = self._asked(info, None, seen, otherwise=reading)
             return await get(self._lookups, asked, ids, _wanted(info, payload, vectors), deadline)
 
         return await self._read(collection, work, deadline)
@@ -306,7 +320,7 @@ class Router:
         """A page of points in a fixed order; by default from the collection's read quorum."""
 
         async def work(info: CollectionInfo) -> PointPage:
-            asked = self._asked(info, condition, seen, otherwise=info.read_quorum)
+            asked = self._asked(info, condition, seen, otherwise=reading)
             wanted = _wanted(info, payload, vectors)
             page, following = await self._scrolls.page(asked, cursor, limit, condition, wanted, deadline)
             return PointPage(page.ids, following, page.payload, page.vectors)
@@ -317,30 +331,29 @@ class Router:
         """How many points there are, or match: by default as one replica of each shard has it."""
 
         async def work(info: CollectionInfo) -> int:
-            asked = self._asked(info, condition, seen, otherwise=1)
+            asked = self._asked(info, condition, seen, otherwise=one)
             return sum(await together([self._selections.count(a, condition, deadline) for a in asked]))
 
         return await self._read(collection, work, deadline)
 
-    def _asked(self, info: CollectionInfo, condition: Filter | None, seen: Seen, *, otherwise: int) -> list[Asked]:
+    def _asked(self, info: CollectionInfo, condition: Filter | None, seen: Seen, *, otherwise: Level) -> list[Asked]:
         """The shards that a read goes to, and how many replicas of each it takes."""
         named: Mapping[int, int] = {}
         if seen.session:
             uuid, written = decode_token(seen.session)
             named = written if uuid == info.schema.uuid else {}
         everywhere = EVERY_SHARD in named
-        covering = info.replication - info.write_quorum + 1
-        origin = self._stamps.origin
         out = []
         for shard in shards_left(info, condition):
-            need = otherwise
+            level = otherwise
             if seen.consistency == "one":
-                need = 1
+                level = one
             elif seen.consistency in ("verified", "quorum", "majority"):
-                need = max(info.replication // 2 + 1, covering)
-            elif seen.consistency == "session" or named:
-                need = max(need, covering) if everywhere or shard.shard_id in named else need
-            out.append(Asked(info, shard, need, origin, seen.consistency == "verified"))
+                level = settling
+            elif (seen.consistency == "session" or named) and (everywhere or shard.shard_id in named):
+                level = _above(otherwise)
+            verified = seen.consistency == "verified"
+            out.append(Asked.at(level, info, shard, self._stamps.origin, verified=verified))
         return out
 
     async def _read(self, collection: str, work: Callable[[CollectionInfo], Awaitable[T]], deadline: Deadline) -> T:
@@ -401,6 +414,15 @@ class Router:
             await self._care.everywhere(info, "compact", deadline)
 
         await self._with_map(collection, work, deadline)
+
+
+def _above(level: Level) -> Level:
+    """At least so many, and so many that the read meets every committed write."""
+
+    def higher(quorums: Quorums) -> int:
+        return max(level(quorums), quorums.covering)
+
+    return higher
 
 
 def _wanted(info: CollectionInfo, payload: bool, vectors: bool) -> Wanted:

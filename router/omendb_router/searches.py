@@ -107,7 +107,7 @@ class Searches:
             answer = await self._at_the_price_of_one(asked, question, deadline)
             if answer is not None:
                 return answer
-        searching = asked._replace(need=1) if asked.verified else asked
+        searching = asked.single if asked.verified else asked
         rows = np.arange(len(question.queries), dtype=np.int64)
         wanted = question.k if asked.verified else candidates_for(question.k, K_MAX)
         done: list[tuple[Int64, Contest, list[str]]] = []

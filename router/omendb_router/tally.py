@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from omendb_common.errors import OmenDBError, ResourceExhaustedError, UnavailableError
+from omendb_common.quorum import Quorums
 from omendb_common.shard_calls import Applied, Verdict
 from omendb_common.topology import Shard
 
@@ -22,8 +23,9 @@ class Ballot:
     """Who votes on a write to a shard, and how many votes it takes.
 
     ``old``: replicas whose acknowledgements count now. ``new``: those that will count when a move ends; None when
-    nothing moves. A write goes to ``targets``, which are all of them and those that only catch up. ``blocking``: this
-    many replicas that hold a newer version hide an older one from every quorum, of writers and of readers.
+    nothing moves. Of the one it takes ``need`` votes, of the other ``need_new``. A write goes to ``targets``, which are
+    all of them and those that only catch up. ``blocking``: this many of the old replicas that hold a newer version hide
+    an older one from every quorum, of writers and of readers.
     """
 
     targets: tuple[str, ...]
@@ -31,13 +33,30 @@ class Ballot:
     new: frozenset[str] | None
     need: int
     blocking: int
+    need_new: int
 
     @staticmethod
-    def of(shard: Shard, write_quorum: int, read_quorum: int) -> Ballot:
-        """The ballot of a shard as the map has it."""
+    def of(shard: Shard, quorums: Quorums, after: Quorums | None = None) -> Ballot:
+        """The ballot of a shard as the map has it; ``after``: the quorums of the new members, where they are others."""
         old, new = shard.old, shard.new
-        blocking = max(1, len(old) - min(write_quorum, read_quorum) + 1)
-        return Ballot(shard.nodes("active", "leaving", "joining", "behind"), old, new, write_quorum, blocking)
+        after = after or quorums
+        blocking = max(1, len(old) - min(quorums.write, quorums.read) + 1)
+        if new is not None and after != quorums:
+            # Of readers to come too. All of the old ones that answered are as many as there can be.
+            blocking = min(len(old), max(blocking, len(new) - min(after.write, after.read) + 1))
+        targets = shard.nodes("active", "leaving", "joining", "behind")
+        return Ballot(targets, old, new, quorums.write, max(1, blocking), after.write)
+
+    @property
+    def sides(self) -> tuple[tuple[bool, frozenset[str], int], ...]:
+        """Who votes: whether they are the new ones, their names, and how many votes it takes."""
+        old = False, self.old, self.need
+        return (old,) if self.new is None else (old, (True, self.new, self.need_new))
+
+    @property
+    def required(self) -> int:
+        """So many acknowledgements of one set or the other it takes at most."""
+        return max(need for _, _, need in self.sides)
 
 
 class Step(Enum):
@@ -118,11 +137,7 @@ class Tally:
         self.losses.append(error)
 
     def _count(self, node_id: str, answer: Applied) -> None:
-        sides = [
-            side
-            for side, voters in ((False, self.ballot.old), (True, self.ballot.new))
-            if voters is not None and node_id in voters
-        ]
+        sides = [side for side, voters, _ in self.ballot.sides if node_id in voters]
         if not len(answer.superseded) and not len(answer.missing):
             for side in sides:
                 self._all_ok[side] += 1
@@ -150,7 +165,7 @@ class Tally:
 
     def settled(self) -> Mask:
         """Rows that are committed, or, of an echo, overtaken."""
-        return self._reached(self.ballot.need)
+        return self._reached()
 
     def overtaken(self) -> int:
         """Settled rows that are not committed under this stamp."""
@@ -162,12 +177,10 @@ class Tally:
         votes: npt.NDArray[np.int16] = self._ok[new] + np.int16(self._all_ok[new])
         return votes
 
-    def _reached(self, need: int, outstanding: bool = False) -> Mask:
-        """Rows with ``need`` votes on every side, counting those that may still come if ``outstanding``."""
+    def _reached(self, outstanding: bool = False) -> Mask:
+        """Rows with enough votes on every side, counting those that may still come if ``outstanding``."""
         out = np.ones(self.rows, np.bool_)
-        for new, voters in ((False, self.ballot.old), (True, self.ballot.new)):
-            if voters is None:
-                continue
+        for new, voters, need in self.ballot.sides:
             votes = self._votes(new)
             if self.echo:
                 votes = votes + self._past
@@ -177,8 +190,8 @@ class Tally:
 
     def acked(self) -> int:
         """Acknowledgements of the row that has the fewest."""
-        sides = [False] if self.ballot.new is None else [False, True]
-        return min((int(self._votes(side).min(initial=len(self.ballot.targets))) for side in sides), default=0)
+        most = len(self.ballot.targets)
+        return min((int(self._votes(side).min(initial=most)) for side, _, _ in self.ballot.sides), default=0)
 
     def open_rows(self) -> npt.NDArray[np.int64]:
         """Rows that are not settled."""
@@ -186,16 +199,13 @@ class Tally:
 
     def step(self) -> Step:
         """What to do now."""
-        if self._plain:
-            # The usual case without an array in it.
-            sides = [(False, self.ballot.old), (True, self.ballot.new)]
-            short = [s for s, voters in sides if voters is not None and self._all_ok[s] < self.ballot.need]
-            if not short:
-                return Step.DONE
+        # The usual case without an array in it.
+        if self._plain and all(self._all_ok[side] >= need for side, _, need in self.ballot.sides):
+            return Step.DONE
         settled = self.settled()
         if settled.all():
             return Step.DONE
-        hopeful = self._reached(self.ballot.need, outstanding=True)
+        hopeful = self._reached(outstanding=True)
         if bool((hopeful & ~settled).any()):
             return Step.WAIT
         return self._after_all(settled)
@@ -218,10 +228,9 @@ class Tally:
     def _would_do(self) -> Mask:
         """Rows that would be settled if the replicas that lack their points had them."""
         out, some = np.ones(self.rows, np.bool_), np.zeros(self.rows, np.bool_)
-        for new, voters in ((False, self.ballot.old), (True, self.ballot.new)):
-            if voters is not None:
-                out &= self._votes(new) + self._lacking[new] >= self.ballot.need
-                some |= self._lacking[new] > 0
+        for new, _, need in self.ballot.sides:
+            out &= self._votes(new) + self._lacking[new] >= need
+            some |= self._lacking[new] > 0
         return out & some
 
     def untouched(self) -> bool:

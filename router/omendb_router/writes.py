@@ -185,7 +185,7 @@ class Writer:
     async def _to_shard(self, whole: Attempt, share: Share, deadline: Deadline) -> Outcome:
         attempt = whole.narrowed(share.rows)
         info, shard = attempt.info, share.shard
-        ballot = Ballot.of(shard, info.write_quorum, info.read_quorum)
+        ballot = Ballot.of(shard, info.quorums(shard), info.quorums_after(shard))
         tally = Tally(ballot, attempt.batch.rows, attempt.echo, attempt.may_exist or attempt.echo)
         short = self._too_few(attempt, shard, ballot)
         if short is not None:
@@ -207,10 +207,10 @@ class Writer:
     def _too_few(self, attempt: Attempt, shard: Shard, ballot: Ballot) -> OmenDBError | None:
         """Why the write is not even sent, if it cannot reach its quorum (P18)."""
         size = batch_bytes(attempt.batch)
-        for voters in (ballot.old, ballot.new):
-            refusals = [self._fanout.refusal(node_id, size) for node_id in sorted(voters or ())]
+        for _, voters, need in ballot.sides:
+            refusals = [self._fanout.refusal(node_id, size) for node_id in sorted(voters)]
             able = sum(refusal is None for refusal in refusals)
-            if voters is None or able >= ballot.need:
+            if able >= need:
                 continue
             for refusal in refusals:
                 if isinstance(refusal, ResourceExhaustedError):
@@ -218,7 +218,7 @@ class Writer:
             return UnavailableError(
                 f"{able} of {len(voters)} replicas of shard {shard.shard_id} answer",
                 field=attempt.info.name,
-                bound=f"at least {ballot.need}",
+                bound=f"at least {need}",
                 mend="send it again later, or to another router",
             )
         return None
@@ -303,7 +303,7 @@ def _committed(tally: Tally, attempt: Attempt, shard: Shard) -> Outcome:
         tally.existed,
         tally.overtaken(),
         tally.acked(),
-        tally.ballot.need,
+        tally.ballot.required,
         written={shard.shard_id: attempt.stamp},
     )
 
@@ -312,7 +312,7 @@ def _ended(tally: Tally, attempt: Attempt, shard: Shard, cause: OmenDBError, *, 
     """A write that did not commit; ``certain``: no replica has or will have any of it."""
     fate = Fate.NOT_APPLIED if certain else Fate.INDETERMINATE
     return Outcome(
-        fate, attempt.stamp, 0, "", 0, 0, tally.acked(), tally.ballot.need, cause, {shard.shard_id: attempt.stamp}
+        fate, attempt.stamp, 0, "", 0, 0, tally.acked(), tally.ballot.required, cause, {shard.shard_id: attempt.stamp}
     )
 
 

@@ -175,6 +175,7 @@ class AsyncClient(AsyncCollection):
     list_collections = awaited(Database.list_collections)
     drop_collection = awaited(Database.drop_collection)
     rename_collection = awaited(Database.rename_collection)
+    alter_collection = awaited(Database.alter_collection)
     cluster_status = awaited(Client.cluster_status)
 
     async def create_collection(self, name: str, *args: Any, **arguments: Any) -> AsyncCollection:

@@ -253,6 +253,9 @@ class Backend(Protocol):
     def rename(self, old: str, new: str) -> CollectionBackend:
         """Give a collection another name."""
 
+    def alter(self, name: str, spread: Spread) -> None:
+        """Ask for another replication and other quorums; what is None stays."""
+
     def close(self) -> None:
         """Make everything durable and let go; a second call does nothing."""
 

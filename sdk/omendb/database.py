@@ -14,6 +14,7 @@ from omendb.session import Session
 from omendb_common.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError
 from omendb_common.matrices import infer_dimension
 from omendb_common.new_schema import index_options, vector_fields
+from omendb_common.quorum import REPLICATION_MAX
 from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorField, check_collection_name
 
 DEFAULT_COLLECTION = "default"
@@ -213,6 +214,29 @@ class Database(Collection):
             self._collections[new] = collection
         if new == DEFAULT_COLLECTION:
             self._handle = None
+
+    def alter_collection(
+        self,
+        name: str,
+        *,
+        replication: int | None = None,
+        write_quorum: int | None = None,
+        read_quorum: int | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """Ask for another number of copies of each shard, and for other quorums; what is None stays.
+
+        Shards get there one copy at a time, while they serve; `omendb cluster moves` tells how far they are. A quorum
+        that was a majority of the copies, or all of them, stays that of another number. In a folder all are 1.
+        """
+        self._session.check_writable()
+        self.collection(name, timeout=timeout)
+        numbers = {"replication": replication, "write_quorum": write_quorum, "read_quorum": read_quorum}
+        for field, value in numbers.items():
+            if value is not None and (type(value) is not int or not 1 <= value <= REPLICATION_MAX):
+                raise InvalidArgumentError(f"got {value!r}", field=field, bound=f"1..{REPLICATION_MAX}")
+        backend = self._session.backend.within(call_options(timeout))
+        backend.alter(name, Spread(None, replication, write_quorum, read_quorum, None))
 
     def close(self) -> None:
         """Make everything durable and let the folder go; closing twice is fine."""

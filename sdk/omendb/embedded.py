@@ -51,11 +51,7 @@ class EmbeddedBackend:
 
     def create(self, name: str, schema: CollectionSchema, spread: Spread) -> CollectionBackend:
         """Create a collection, durably; a folder is one shard with one copy."""
-        for field in ("shards", "replication", "write_quorum", "read_quorum"):
-            if getattr(spread, field) not in (None, 1):
-                raise InvalidArgumentError(
-                    f"got {getattr(spread, field)!r}", field=field, bound="1 in a folder", mend="or use a cluster"
-                )
+        _check_single(spread)
         if spread.partition_key is not None:
             raise InvalidArgumentError(
                 "there is one shard to route to",
@@ -74,9 +70,21 @@ class EmbeddedBackend:
         self._folder.rename(old, new)
         return cast(CollectionBackend, self._folder.replica(new))
 
+    def alter(self, name: str, spread: Spread) -> None:
+        """A folder is one shard with one copy, and stays that."""
+        _check_single(spread)
+
     def close(self) -> None:
         """Close every replica and give up the writer lock."""
         self._folder.close()
+
+
+def _check_single(spread: Spread) -> None:
+    for field in ("shards", "replication", "write_quorum", "read_quorum"):
+        if getattr(spread, field) not in (None, 1):
+            raise InvalidArgumentError(
+                f"got {getattr(spread, field)!r}", field=field, bound="1 in a folder", mend="or use a cluster"
+            )
 
 
 __all__ = ["EmbeddedBackend"]

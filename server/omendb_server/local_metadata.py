@@ -75,17 +75,12 @@ class LocalMetadata:
     async def create_collection(self, new: NewCollection, deadline: Deadline) -> CollectionInfo:
         """Make a collection, with one shard and one replica."""
         check_collection_name(new.name)
-        wanted = {
-            "shards": new.shards,
-            "replication": new.replication,
-            "write_quorum": new.write_quorum,
-            "read_quorum": new.read_quorum,
-        }
-        for field, value in wanted.items():
-            if value not in (None, 1):
-                raise InvalidArgumentError(
-                    f"got {value}", field=field, bound="1 on a single-node server", mend="use a cluster"
-                )
+        _check_single(
+            shards=new.shards,
+            replication=new.replication,
+            write_quorum=new.write_quorum,
+            read_quorum=new.read_quorum,
+        )
         if new.partition_key is not None:
             raise InvalidArgumentError(
                 "there is one shard to route to", field="partition_key", bound="none on a single-node server"
@@ -106,6 +101,20 @@ class LocalMetadata:
         if new in self._topology.collections:
             raise AlreadyExistsError(f"collection {new!r} exists", field="new", bound="a new name")
         await self._change(lambda: self._folder.rename(old, new), deadline)
+
+    async def alter_collection(
+        self,
+        name: str,
+        deadline: Deadline,
+        *,
+        replication: int | None = None,
+        write_quorum: int | None = None,
+        read_quorum: int | None = None,
+    ) -> CollectionInfo:
+        """There is one replica, and there stays one."""
+        info = self._topology.collection(name)
+        _check_single(replication=replication, write_quorum=write_quorum, read_quorum=read_quorum)
+        return info
 
     async def _change(self, change: Callable[[], T], deadline: Deadline) -> T:
         """Run a change to the end, whatever becomes of the caller, and publish what it left."""
@@ -171,6 +180,14 @@ class LocalMetadata:
         """Wait for the changes that were begun."""
         if self._working:
             await asyncio.wait(self._working)
+
+
+def _check_single(**wanted: int | None) -> None:
+    for field, value in wanted.items():
+        if value not in (None, 1):
+            raise InvalidArgumentError(
+                f"got {value}", field=field, bound="1 on a single-node server", mend="use a cluster"
+            )
 
 
 __all__ = ["NODE_ID", "ORIGIN", "LocalMetadata"]

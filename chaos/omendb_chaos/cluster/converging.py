@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from omendb_chaos.cluster.clients import Load
-from omendb_chaos.cluster.nemesis import Nemesis, drawn_mix
+from omendb_chaos.cluster.nemesis import RESIZED, Nemesis, drawn_mix
 from omendb_chaos.cluster.swarm import IDS, LIMIT_S, Run, told
 from omendb_chaos.cluster.world import Options, Size, World
 from omendb_datanode.config import RepairSettings
@@ -26,6 +26,8 @@ def converging(seed: str, options: Options | None = None) -> Run:
     async def story(world: World) -> None:
         rng = world.rng("nemesis")
         mix = drawn_mix(rng, [*world.nodes, *world.routers], pace_s=_THINK_S, without=frozenset({"lost disk"}))
+        if RESIZED in mix.often:
+            world.promised = 1
         await world.begin(Load(IDS, OPERATIONS, _THINK_S))
         nemesis = asyncio.get_running_loop().create_task(Nemesis(world, mix, rng).run())
         async with asyncio.timeout(LIMIT_S):
@@ -49,6 +51,8 @@ def forgetting(seed: str) -> Run:
     async def story(world: World) -> None:
         rng = world.rng("nemesis")
         mix = drawn_mix(rng, [*world.nodes, *world.routers], pace_s=_SLOWLY_S, without=frozenset({"lost disk"}))
+        if RESIZED in mix.often:
+            world.promised = 1
         await world.begin(Load(IDS, OPERATIONS, _SLOWLY_S))
         nemesis = asyncio.get_running_loop().create_task(Nemesis(world, mix, rng).run())
         async with asyncio.timeout(LIMIT_S):

@@ -28,6 +28,7 @@ from omendb_common.config import (
 )
 from omendb_common.deadline import Deadline
 from omendb_common.errors import OmenDBError
+from omendb_common.feature_level import CURRENT
 from omendb_common.metadata import RepairedShard
 from omendb_common.shard_calls import DataNode
 from omendb_common.topology import Member
@@ -183,7 +184,8 @@ class SimDataNode:
         )
         rules = self.rules = ShardRules(self.hosting, self.clock, EngineThreads(readers=0, writers=0))
         world.network.serve(process, self, self.clock)
-        member = Member(self.name, "datanode", f"{self.name}:8500", identity.incarnation)
+        address = f"{self.name}:8500"
+        member = Member(self.name, "datanode", address, identity.incarnation, feature_level=CURRENT)
         while not await self._registered(follower, member):
             await asyncio.sleep(0.2)
         follower.beat(member, self.hosting.problems)

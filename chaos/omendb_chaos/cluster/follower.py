@@ -166,6 +166,21 @@ class Follower:
         args = {**_named(uuid, shard_id, epoch), "node_id": node_id}
         await self._change("advance_move", args, deadline=deadline)
 
+    async def alter_collection(
+        self,
+        name: str,
+        deadline: Deadline,
+        *,
+        replication: int | None = None,
+        write_quorum: int | None = None,
+        read_quorum: int | None = None,
+    ) -> CollectionInfo:
+        """See ``Metadata``."""
+        numbers = {"replication": replication, "write_quorum": write_quorum, "read_quorum": read_quorum}
+        args = {"name": name, **numbers}
+        info: CollectionInfo = await self._change("change_collection", "reshape_collection", args, deadline=deadline)
+        return info
+
     async def drain(self, node_id: str, draining: bool, deadline: Deadline) -> Member:
         """See ``Metadata``."""
         member: Member = await self._change("drain", node_id, draining, deadline=deadline)

@@ -20,7 +20,7 @@ from omendb_common.hlc import STAMP_MAX, stamp_wall_ms
 from omendb_common.ids import IdColumn
 from omendb_common.shard_calls import MAX_AHEAD_MS, Apply, Repair, State, Verdict
 from omendb_common.topology import SERVED, Shard, Topology
-from omendb_datanode.node_folder import ReplicaKey, replica_path
+from omendb_datanode.node_folder import ReplicaKey, read_held, replica_path
 from omendb_engine.replica import Replica
 from omendb_engine.resources import Resources
 from omendb_router.router import Router
@@ -248,9 +248,10 @@ def stored_versions(disk: SimDisk, node: SimDataNode, topology: Topology, ids: S
     """What a copy of a node's disk holds of points, as the next process with room to work would find it."""
     found: dict[int, Version] = {}
     disk.capacity_bytes = None
+    held = read_held(disk, FOLDER).names  # what is there and not named was being made: it is made again
     for key in _keys(node, topology):
         path = replica_path(FOLDER, key.name)
-        if disk.exists(path):
+        if key.name in held and disk.exists(path):
             uuid = key.collection_uuid
             replica = Replica.open(disk, path, uuid, Resources(SMALL), SMALL, node.clock, keep_tombstones=True)
             _look(replica, ids, found)

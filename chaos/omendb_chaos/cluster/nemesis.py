@@ -16,9 +16,13 @@ from omendb_chaos.cluster.world import World
 from omendb_chaos.sim.disk import SimDisk
 from omendb_chaos.sim.faults import SYNC_KINDS, WRITE_KINDS
 from omendb_common.errors import OmenDBError
+from omendb_common.quorum import majority
 from omendb_common.topology import ReplicaState
 
 _ON = 0.5
+_RESIZED_ON = 0.3
+RESIZED = "other replication"
+"""The fault after which a write is on no fixed number of replicas."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ def drawn_mix(
 
     ``pace_s``: the time between two calls of a client, which the time between two faults follows.
     """
-    often = {name: rng.choice([1.0, 1.0, 3.0]) for name in FAULTS if rng.random() < _ON and name not in without}
+    drawn = [name for name in FAULTS if name != RESIZED]
+    often = {name: rng.choice([1.0, 1.0, 3.0]) for name in drawn if rng.random() < _ON and name not in without}
     slow = rng.choice([0.002, 0.01, 0.05])
     link = Link(
         loss=rng.choice([0.0, 0.0, 0.01, 0.05, 0.15]),
@@ -51,7 +56,11 @@ def drawn_mix(
     clocks = rng.choice(["good", "good", "skewed", "drifting"])
     skew = {p: rng.uniform(-400, 400) for p in places} if clocks == "skewed" else {}
     drift = {p: rng.uniform(-2e-3, 2e-3) for p in places} if clocks == "drifting" else {}
-    return Mix(often, rng.choice([2.0, 6.0, 15.0]) * pace_s, link, skew, drift)
+    gap_s = rng.choice([2.0, 6.0, 15.0]) * pace_s
+    # Drawn last: the runs without it stay those that they were.
+    if RESIZED not in without and rng.random() < _RESIZED_ON:
+        often[RESIZED] = 2.0
+    return Mix(often, gap_s, link, skew, drift)
 
 
 class Nemesis:
@@ -287,6 +296,29 @@ class Nemesis:
         except OmenDBError:
             return
 
+    def alter(self) -> bool:
+        """An operator asks for more or fewer replicas, or for other quorums."""
+        if self.world.options.repair is None:
+            return False
+        self.world.admin_work(self._altered())
+        return True
+
+    async def _altered(self) -> None:
+        world = self.world
+        # What was acknowledged may be on two replicas for a moment: of fewer none may be lost.
+        fewest = 3 if "lost disk" in self.mix.often else 1
+        n = self.rng.randint(fewest, max(fewest, min(5, len(world.nodes))))
+        write, read = majority(n), majority(n)
+        if self.rng.random() < 0.4:
+            write, read = self.rng.choice([(n, read), (write, n)])
+        for name in list(world.topology.collections):
+            try:
+                await world.admin.alter_collection(
+                    name, world.soon(2.0), replication=n, write_quorum=write, read_quorum=read
+                )
+            except OmenDBError:
+                return
+
     # -- what they share
 
     def _nodes(self, count: int) -> list[SimDataNode]:
@@ -339,6 +371,7 @@ FAULTS: Mapping[str, Callable[[Nemesis], bool]] = {
     "change of the map": Nemesis.touch_map,
     "move": Nemesis.move,
     "drain": Nemesis.drain,
+    RESIZED: Nemesis.alter,
 }
 
-__all__ = ["FAULTS", "Mix", "Nemesis", "drawn_mix"]
+__all__ = ["FAULTS", "RESIZED", "Mix", "Nemesis", "drawn_mix"]

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from omendb_chaos.cluster.clients import Load
-from omendb_chaos.cluster.nemesis import Mix, Nemesis, drawn_mix
+from omendb_chaos.cluster.nemesis import RESIZED, Mix, Nemesis, drawn_mix
 from omendb_chaos.cluster.world import Options, Size, StuckError, World, play
 from omendb_chaos.rows.sweep import UNTYPED
 from omendb_common.errors import OmenDBError
@@ -60,6 +60,8 @@ def swarm(
     async def story(world: World) -> None:
         rng = world.rng("nemesis")
         drawn = mix or drawn_mix(rng, [*world.nodes, *world.routers], pace_s=think_s, without=frozenset(without))
+        if RESIZED in drawn.often:
+            world.promised = 1  # of how many replicas, changes from run to run
         await world.begin(Load(IDS, operations, think_s, conditions=conditions))
         nemesis = asyncio.get_running_loop().create_task(Nemesis(world, drawn, rng).run())
         async with asyncio.timeout(LIMIT_S):

@@ -90,6 +90,7 @@ class World:
         self.judge = Judge(frozenset(whole))
         self.faults: Counter[str] = Counter()
         self.lost = 0
+        self.promised = size.write_quorum
         self.healthy = False
         self._trace = hashlib.blake2b(digest_size=8)
         self.network = Network(loop, self.rng("network"), self.note)
@@ -211,7 +212,7 @@ class World:
             self.judge,
             self.rng(name),
             self.note,
-            self.size.write_quorum,
+            self.promised,
             self.size.read_quorum >= majority(self.size.replication),
         )
 
@@ -320,6 +321,7 @@ class World:
         """V11: nothing moves, and every shard has as many active replicas as it should, each on a node of its own."""
         return all(
             shard.move is None
+            and shard.quorums is None
             and len(shard.replicas) == info.replication
             and len(shard.nodes("active")) == info.replication
             for info in self.topology.collections.values()

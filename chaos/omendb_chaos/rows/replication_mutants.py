@@ -41,7 +41,7 @@ _ROUGH = Link(loss=0.08, twice=0.1, delay_s=(0.0002, 0.02), late=0.05, late_s=1.
 
 def _ack_before_quorum() -> AbstractContextManager[None]:
     original = Ballot.of
-    return replaced(Ballot, "of", staticmethod(lambda *given: replace(original(*given), need=1)))
+    return replaced(Ballot, "of", staticmethod(lambda *given: replace(original(*given), need=1, need_new=1)))
 
 
 def _superseded_counts() -> AbstractContextManager[None]:

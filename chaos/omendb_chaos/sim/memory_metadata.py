@@ -82,6 +82,18 @@ class MemoryMetadata:
             raise NotFoundError(f"no collection {name!r}", field="collection")
         self.install(replace(self._topology, collections=left))
 
+    async def alter_collection(
+        self,
+        name: str,
+        deadline: Deadline,
+        *,
+        replication: int | None = None,
+        write_quorum: int | None = None,
+        read_quorum: int | None = None,
+    ) -> CollectionInfo:
+        """See ``Metadata``: nobody here carries replicas about."""
+        raise UnavailableError("no replicas are made here", field="replication")
+
     async def rename_collection(self, old: str, new: str, deadline: Deadline) -> None:
         self._check()
         info = self._topology.collection(old)

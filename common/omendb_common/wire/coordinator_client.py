@@ -280,13 +280,15 @@ class CoordinatorClient:
         name: str,
         deadline: Deadline,
         *,
+        replication: int | None = None,
         write_quorum: int | None = None,
         read_quorum: int | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> CollectionInfo:
-        """Change quorums, and merge ``options`` into those of the schema (None as a value removes one)."""
+        """Change replication and quorums, and merge ``options`` into the schema's (None as a value removes one)."""
         request = pb.CatalogAlterRequest(proposal=self._proposal(), name=name, options_json=_json(dict(options or {})))
-        for field, value in (("write_quorum", write_quorum), ("read_quorum", read_quorum)):
+        numbers = {"replication": replication, "write_quorum": write_quorum, "read_quorum": read_quorum}
+        for field, value in numbers.items():
             if value is not None:
                 _set(request, field, value)
         return await self._collection(await self._call("admin.AlterCollection", request, deadline), deadline)

@@ -1,36 +1,32 @@
-"""The replicas that join on this node: each takes what it needs from the old members, and says when (P14).
+"""The replicas of this node that must take what others have before a move goes on, and say when they do (P14).
 
 The target of a move drives it. Under the epoch of a stage it asks so many old members that every quorum of writers is
 among them; whoever answers under that epoch has raised its fence and ended the writes that it let in before. So when
 each of them was compared once, the replica holds everything that was acknowledged before the stage, and what comes
 since reaches it like the others. Then the coordinators are told, and the next stage begins, or the move has ended.
+
+Where a shard changes its quorums and no replica joins, those that stay do the same among each other.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
-from omendb_common.errors import AlreadyExistsError, NotFoundError, OmenDBError
+from omendb_common.errors import NotFoundError, OmenDBError
 from omendb_common.hlc import STAMP_MAX
 from omendb_common.metadata import TopologySource
 from omendb_common.shard_calls import DataNode, Maintain, Verdict
-from omendb_common.topology import Fill, Member
-from omendb_common.wire.unending import Unending
+from omendb_common.topology import CollectionInfo, Fill, Member, Shard
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.hosting import OpenShard
+from omendb_datanode.replicate.errands import Errands
 from omendb_datanode.replicate.exchange import Exchange, ExchangeEndedError, Moved
 from omendb_datanode.replicate.pace import Pace
 
-_log = logging.getLogger(__name__)
-
-_LOOK_S = 0.5
-_PAUSE_FIRST_S = 0.1
-_PAUSE_MAX_S = 5.0
 _TELL_S = 5.0
 _GONE = ("down", "left")
 WAITS_CHARS_MAX = 300
@@ -41,9 +37,9 @@ Advance = Callable[[OpenShard, Deadline], Awaitable[None]]
 
 @dataclass(slots=True)
 class Arrival:
-    """One replica on its way, in one stage.
+    """One replica on its way, in one stage: an :class:`~omendb_datanode.replicate.errands.Errand`.
 
-    ``told``: the old members of which it has everything. ``over``: another map will come, and nothing is left to do.
+    ``told``: the old members of which it has everything.
     """
 
     opened: OpenShard
@@ -60,13 +56,23 @@ class Arrival:
             done, rows_done=rows, rows_total=max(done.rows_total, rows), bytes_done=done.bytes_done + moved.size
         )
 
+    def holds(self, opened: OpenShard) -> bool:
+        """Whether it is still the same replica in the same stage."""
+        was = self.opened
+        now = opened.key, opened.shard.epoch, opened.hosted
+        return (was.key, was.shard.epoch, was.hosted) == now
+
+    def waits_for(self, problem: str) -> None:
+        """What keeps it, for people."""
+        self.fill = replace(self.fill, waits_for=problem[:WAITS_CHARS_MAX])
+
     def begun(self, records: int) -> None:
         """A comparison began: the fuller replica holds so many."""
         self.fill = replace(self.fill, rows_total=max(self.fill.rows_total, records))
 
 
 class Arrivals:
-    """Fills the replicas of one node that join. Belongs to one event loop.
+    """Fills the replicas of one node that join, or must be whole for other quorums. Belongs to one event loop.
 
     Args:
         here: the rules of this node.
@@ -95,88 +101,43 @@ class Arrivals:
         self._clock = clock
         self._settings = settings
         self._pace = pace
-        self._arrivals: dict[tuple[str, int], Arrival] = {}
-        self._wake = asyncio.Event()
-        self._work: Unending | None = None
-
-    # -- life
+        self._arrivals: Errands[tuple[str, int], Arrival] = Errands(
+            "arrival", source, pace, self._wanted, _arrival, self._arrive
+        )
 
     def start(self) -> None:
         """Begin; the replicas are open."""
-        self._source.on_change(lambda _: self._wake.set())
-        self._work = Unending(self._follow, "arrivals")
+        self._arrivals.start()
 
     async def stop(self) -> None:
         """End what is under way; what came stays."""
-        if self._work is not None:
-            await self._work.stop()
-            self._work = None
-        await self._end([*self._arrivals])
-
-    def fills(self) -> list[Fill]:
-        """How far the replicas are that join here."""
-        return [arrival.fill for arrival in self._arrivals.values()]
-
-    # -- which
-
-    async def _follow(self) -> None:
-        while True:
-            self._wake.clear()
-            await self.look()
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+        await self._arrivals.stop()
 
     async def look(self) -> None:
         """Fill what joins under the map in force, and nothing else."""
-        wanted = self._wanted()
-        gone = [key for key, arrival in self._arrivals.items() if not _same(arrival, wanted.get(key))]
-        await self._end(gone)
-        for key, opened in wanted.items():
-            arrival = self._arrivals.get(key)
-            if arrival is None:
-                arrival = self._arrivals[key] = Arrival(opened, Fill(*key, opened.key.session))
-            if arrival.task is None or (arrival.task.done() and not arrival.over):
-                arrival.task = asyncio.create_task(self._arrive(arrival), name=f"arrival {opened.key.name}")
+        await self._arrivals.look()
+
+    def now(self) -> list[Arrival]:
+        """The replicas that are on their way."""
+        return self._arrivals.now()
+
+    def fills(self) -> list[Fill]:
+        """How far the replicas are that join here."""
+        return [arrival.fill for arrival in self.now()]
 
     def _wanted(self) -> Mapping[tuple[str, int], OpenShard]:
-        if self._source.topology.moves_paused:
-            return {}
         return {
             one.key.shard: one
             for one in self._opened()
-            if one.shard.move is not None and one.shard.move.target == self._node_id and not one.hosted.replica.closed
+            if _concerns(self._node_id, one.shard) and not one.hosted.replica.closed
         }
-
-    async def _end(self, keys: Sequence[tuple[str, int]]) -> None:
-        tasks = [self._arrivals.pop(key).task for key in keys]
-        for task in tasks:
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
 
     # -- one
 
     async def _arrive(self, arrival: Arrival) -> None:
-        """Take everything, and say so; ends when the map says something else, which ends this task from outside."""
-        pause_s = _PAUSE_FIRST_S
-        while not arrival.over:
-            try:
-                await self._take(arrival)
-                await self._tell(arrival.opened)
-            except (AlreadyExistsError, NotFoundError) as changed:
-                _log.info("%s: the map has changed: %s", arrival.opened.key.name, changed)
-                arrival.over = True
-            except OmenDBError as error:
-                arrival.fill = replace(arrival.fill, waits_for=str(error)[:WAITS_CHARS_MAX])
-                _log.info("%s waits: %s", arrival.opened.key.name, error)
-                await self._pace.pause(pause_s)
-                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
-            else:
-                arrival.fill = replace(arrival.fill, waits_for="")
-                arrival.over = True
+        """Take everything, and say so."""
+        await self._take(arrival)
+        await self._tell(arrival.opened)
 
     async def _take(self, arrival: Arrival) -> None:
         """Compare with old members, those that are up first, until every quorum of writers is among them."""
@@ -185,8 +146,9 @@ class Arrivals:
         info = topology.by_uuid(arrival.opened.key.collection_uuid)
         if info is None:
             raise NotFoundError("the collection was dropped", field="collection")
-        # By the replicas that there should be: where one is lost, another may be the only one that has what both had.
-        need = min(len(shard.old), max(1, info.replication - info.write_quorum + 1))
+        need = _asked_for(info, shard)
+        if self._node_id in shard.nodes("active"):
+            arrival.told.add(self._node_id)
         failures: list[OmenDBError] = []
         names = shard.old - arrival.told - {self._node_id}
         members = [topology.members[name] for name in sorted(names) if name in topology.members]
@@ -228,14 +190,29 @@ class Arrivals:
         await self._advance(opened, deadline)
 
 
-def _same(arrival: Arrival, opened: OpenShard | None) -> bool:
-    """Whether it is still the same replica in the same stage."""
-    was = arrival.opened
-    return opened is not None and (was.key, was.shard.epoch, was.hosted) == (
-        opened.key,
-        opened.shard.epoch,
-        opened.hosted,
-    )
+def _arrival(key: tuple[str, int], opened: OpenShard) -> Arrival:
+    return Arrival(opened, Fill(*key, opened.key.session))
+
+
+def _concerns(node_id: str, shard: Shard) -> bool:
+    """Whether a move of the shard waits for its replica on this node."""
+    move = shard.move
+    if move is None or move.target:
+        return move is not None and move.target == node_id
+    return node_id in shard.nodes("active") and node_id not in move.ready
+
+
+def _asked_for(info: CollectionInfo, shard: Shard) -> int:
+    """Of how many old members, itself among them, a replica must have everything (see ``resize_changes``).
+
+    By the replicas that there should be: where one is lost, another may be the only one that has what both had.
+    """
+    now = info.quorums(shard)
+    need = now.covering
+    if shard.move is not None and shard.move.quorums is not None:
+        # What reads have shown must stay, and reads under the map before must have ended.
+        need = max(need, now.read, now.replication - now.read + 1)
+    return min(len(shard.old), max(1, need))
 
 
 __all__ = ["WAITS_CHARS_MAX", "Advance", "Arrival", "Arrivals"]

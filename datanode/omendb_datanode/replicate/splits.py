@@ -8,7 +8,6 @@ whole.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,22 +15,16 @@ from typing import TypeVar
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
-from omendb_common.errors import AlreadyExistsError, NotFoundError, OmenDBError
 from omendb_common.ids import IdColumn
 from omendb_common.metadata import TopologySource
-from omendb_common.wire.unending import Unending
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.halves import Halves
 from omendb_datanode.hosting import OpenShard
 from omendb_datanode.replicate.arrivals import Advance
+from omendb_datanode.replicate.errands import Errands
 from omendb_datanode.replicate.pace import Pace
 
-_log = logging.getLogger(__name__)
-
-_LOOK_S = 0.5
-_PAUSE_FIRST_S = 0.1
-_PAUSE_MAX_S = 5.0
 _TELL_S = 5.0
 
 T = TypeVar("T")
@@ -39,12 +32,20 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Division:
-    """One replica on its way to become two. ``over``: another map will come, and nothing is left to do."""
+    """One replica on its way to become two: an :class:`~omendb_datanode.replicate.errands.Errand`."""
 
     opened: OpenShard
     halves: Halves
     over: bool = False
     task: asyncio.Task[None] | None = None
+
+    def holds(self, opened: OpenShard) -> bool:
+        """Whether it is still to be done, which it is again where a write could not be followed since."""
+        self.over = self.over and self.halves.complete
+        return True
+
+    def waits_for(self, problem: str) -> None:
+        """Nobody is told but the log."""
 
 
 class Splits:
@@ -67,87 +68,39 @@ class Splits:
     ) -> None:
         self._opened = opened
         self._threads = threads
-        self._source = source
         self._advance = advance
         self._clock = clock
         self._settings = settings
         self._pace = pace
-        self._divisions: dict[Halves, Division] = {}
-        self._wake = asyncio.Event()
-        self._work: Unending | None = None
-
-    # -- life
+        self._divisions: Errands[Halves, Division] = Errands(
+            "split", source, pace, self._wanted, lambda halves, opened: Division(opened, halves), self._divide
+        )
 
     def start(self) -> None:
         """Begin; the replicas are open."""
-        self._source.on_change(lambda _: self._wake.set())
-        self._work = Unending(self._follow, "splits")
+        self._divisions.start()
 
     async def stop(self) -> None:
         """End what is under way; what was copied stays."""
-        if self._work is not None:
-            await self._work.stop()
-            self._work = None
-        await self._end([*self._divisions])
-
-    # -- which
-
-    async def _follow(self) -> None:
-        while True:
-            self._wake.clear()
-            await self.look()
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                pass
+        await self._divisions.stop()
 
     async def look(self) -> None:
         """Fill the halves that stand under the map in force, and nothing else."""
-        wanted = self._wanted()
-        await self._end([halves for halves in self._divisions if halves not in wanted])
-        for halves, opened in wanted.items():
-            division = self._divisions.setdefault(halves, Division(opened, halves))
-            if division.over and not halves.complete:
-                division.over = False  # a write could not be followed since
-            if division.task is None or (division.task.done() and not division.over):
-                division.task = asyncio.create_task(self._divide(division), name=f"split {opened.key.name}")
+        await self._divisions.look()
 
     def _wanted(self) -> Mapping[Halves, OpenShard]:
-        if self._source.topology.moves_paused:
-            return {}
         return {
             one.hosted.follower: one
             for one in self._opened()
             if isinstance(one.hosted.follower, Halves) and not one.hosted.replica.closed
         }
 
-    async def _end(self, gone: Sequence[Halves]) -> None:
-        tasks = [self._divisions.pop(halves).task for halves in gone]
-        for task in tasks:
-            if task is not None:
-                task.cancel()
-        await asyncio.gather(*(task for task in tasks if task is not None), return_exceptions=True)
-
     # -- one
 
     async def _divide(self, division: Division) -> None:
-        """Copy everything, and say so; ends when the map says something else, which ends this task from outside."""
-        pause_s = _PAUSE_FIRST_S
-        name = division.opened.key.name
-        while not division.over:
-            try:
-                await self._copy(division.halves)
-                await self._tell(division)
-            except (AlreadyExistsError, NotFoundError) as changed:
-                _log.info("%s: the map has changed: %s", name, changed)
-                division.over = True
-            except OmenDBError as error:
-                _log.warning("the split of %s waits: %s", name, error)
-                await self._pace.pause(pause_s)
-                pause_s = min(2 * pause_s, _PAUSE_MAX_S)
-            else:
-                division.over = True
+        """Copy everything, and say so."""
+        await self._copy(division.halves)
+        await self._tell(division)
 
     async def _copy(self, halves: Halves) -> None:
         """Copy until everything was, with no write unfollowed meanwhile."""

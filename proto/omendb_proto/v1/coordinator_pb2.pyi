@@ -35,18 +35,20 @@ class CatalogCreateRequest(_message.Message):
     def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., name: _Optional[str] = ..., schema_json: _Optional[bytes] = ..., shards: _Optional[int] = ..., replication: _Optional[int] = ..., write_quorum: _Optional[int] = ..., read_quorum: _Optional[int] = ..., partition_key: _Optional[str] = ...) -> None: ...
 
 class CatalogAlterRequest(_message.Message):
-    __slots__ = ("proposal", "name", "write_quorum", "read_quorum", "options_json")
+    __slots__ = ("proposal", "name", "write_quorum", "read_quorum", "options_json", "replication")
     PROPOSAL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     WRITE_QUORUM_FIELD_NUMBER: _ClassVar[int]
     READ_QUORUM_FIELD_NUMBER: _ClassVar[int]
     OPTIONS_JSON_FIELD_NUMBER: _ClassVar[int]
+    REPLICATION_FIELD_NUMBER: _ClassVar[int]
     proposal: Proposal
     name: str
     write_quorum: int
     read_quorum: int
     options_json: bytes
-    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., name: _Optional[str] = ..., write_quorum: _Optional[int] = ..., read_quorum: _Optional[int] = ..., options_json: _Optional[bytes] = ...) -> None: ...
+    replication: int
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., name: _Optional[str] = ..., write_quorum: _Optional[int] = ..., read_quorum: _Optional[int] = ..., options_json: _Optional[bytes] = ..., replication: _Optional[int] = ...) -> None: ...
 
 class CatalogDropRequest(_message.Message):
     __slots__ = ("proposal", "name")

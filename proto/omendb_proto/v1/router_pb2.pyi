@@ -29,6 +29,7 @@ class RouterMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTER_METHOD_COMPACT: _ClassVar[RouterMethod]
     ROUTER_METHOD_CLUSTER_STATUS: _ClassVar[RouterMethod]
     ROUTER_METHOD_SERVER_INFO: _ClassVar[RouterMethod]
+    ROUTER_METHOD_ALTER_COLLECTION: _ClassVar[RouterMethod]
 
 class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -57,6 +58,7 @@ ROUTER_METHOD_FLUSH: RouterMethod
 ROUTER_METHOD_COMPACT: RouterMethod
 ROUTER_METHOD_CLUSTER_STATUS: RouterMethod
 ROUTER_METHOD_SERVER_INFO: RouterMethod
+ROUTER_METHOD_ALTER_COLLECTION: RouterMethod
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_ONE: Consistency
 CONSISTENCY_QUORUM: Consistency
@@ -131,6 +133,18 @@ class RenameCollectionRequest(_message.Message):
     name: str
     new_name: str
     def __init__(self, name: _Optional[str] = ..., new_name: _Optional[str] = ...) -> None: ...
+
+class AlterCollectionRequest(_message.Message):
+    __slots__ = ("name", "replication", "write_quorum", "read_quorum")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    REPLICATION_FIELD_NUMBER: _ClassVar[int]
+    WRITE_QUORUM_FIELD_NUMBER: _ClassVar[int]
+    READ_QUORUM_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    replication: int
+    write_quorum: int
+    read_quorum: int
+    def __init__(self, name: _Optional[str] = ..., replication: _Optional[int] = ..., write_quorum: _Optional[int] = ..., read_quorum: _Optional[int] = ...) -> None: ...
 
 class ListCollectionsRequest(_message.Message):
     __slots__ = ()

@@ -49,6 +49,11 @@ class RouterStub:
                 request_serializer=omendb__proto_dot_v1_dot_router__pb2.RenameCollectionRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_router__pb2.CollectionReply.FromString,
                 _registered_method=True)
+        self.AlterCollection = channel.unary_unary(
+                '/omendb.v1.Router/AlterCollection',
+                request_serializer=omendb__proto_dot_v1_dot_router__pb2.AlterCollectionRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_router__pb2.CollectionReply.FromString,
+                _registered_method=True)
         self.ListCollections = channel.unary_unary(
                 '/omendb.v1.Router/ListCollections',
                 request_serializer=omendb__proto_dot_v1_dot_router__pb2.ListCollectionsRequest.SerializeToString,
@@ -142,6 +147,12 @@ class RouterServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenameCollection(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AlterCollection(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,6 +264,11 @@ def add_RouterServicer_to_server(servicer, server):
             'RenameCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.RenameCollection,
                     request_deserializer=omendb__proto_dot_v1_dot_router__pb2.RenameCollectionRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_router__pb2.CollectionReply.SerializeToString,
+            ),
+            'AlterCollection': grpc.unary_unary_rpc_method_handler(
+                    servicer.AlterCollection,
+                    request_deserializer=omendb__proto_dot_v1_dot_router__pb2.AlterCollectionRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_router__pb2.CollectionReply.SerializeToString,
             ),
             'ListCollections': grpc.unary_unary_rpc_method_handler(
@@ -411,6 +427,33 @@ class Router:
             target,
             '/omendb.v1.Router/RenameCollection',
             omendb__proto_dot_v1_dot_router__pb2.RenameCollectionRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_router__pb2.CollectionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AlterCollection(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.Router/AlterCollection',
+            omendb__proto_dot_v1_dot_router__pb2.AlterCollectionRequest.SerializeToString,
             omendb__proto_dot_v1_dot_router__pb2.CollectionReply.FromString,
             options,
             channel_credentials,

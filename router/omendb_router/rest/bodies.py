@@ -162,6 +162,14 @@ class Rename(Request):
     new_name: Name
 
 
+class Alter(Request):
+    """Another replication, and other quorums; what is absent stays as it is."""
+
+    replication: Annotated[int, _told(minimum=1, maximum=REPLICATION_MAX)] | None = None
+    write_quorum: Annotated[int, _told(minimum=1, maximum=REPLICATION_MAX)] | None = None
+    read_quorum: Annotated[int, _told(minimum=1, maximum=REPLICATION_MAX)] | None = None
+
+
 class Done(Reply):
     """It is done."""
 
@@ -417,6 +425,7 @@ class ErrorBody(Reply):
 JsonObject = dict[str, Any]
 
 __all__ = [
+    "Alter",
     "CollectionBody",
     "CollectionList",
     "CountAnswer",

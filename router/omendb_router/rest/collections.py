@@ -7,10 +7,11 @@ from typing import Any
 from omendb_common.errors import AlreadyExistsError
 from omendb_common.metadata import NewCollection
 from omendb_common.new_schema import index_options, vector_fields
-from omendb_common.quorum import check_quorums
+from omendb_common.quorum import check_asked, check_quorums
 from omendb_common.schema import CollectionSchema, VectorField, check_collection_name
 from omendb_common.topology import CollectionInfo
 from omendb_router.rest.bodies import (
+    Alter,
     CollectionBody,
     CollectionList,
     CreateCollection,
@@ -108,6 +109,15 @@ async def rename_collection(call: Call) -> CollectionBody:
     return told(await call.router.rename_collection(old, check_collection_name(asked.new_name), call.deadline))
 
 
+async def alter_collection(call: Call) -> CollectionBody:
+    """Ask for another replication and other quorums of one."""
+    asked: Alter = call.body
+    name = check_collection_name(call.path["name"])
+    numbers = asked.replication, asked.write_quorum, asked.read_quorum
+    check_asked(*numbers)
+    return told(await call.router.alter_collection(name, *numbers, call.deadline))
+
+
 _CREATE: dict[str, Any] = {
     "path": "/collections",
     "summary": "Create a collection",
@@ -139,6 +149,16 @@ ROUTES = (
         tag="collections",
     ),
     Route(
+        "PATCH",
+        "/collections/{name}",
+        "alterCollection",
+        "Change how many replicas a collection has, and its quorums",
+        alter_collection,
+        CollectionBody,
+        Alter,
+        tag="collections",
+    ),
+    Route(
         "DELETE",
         "/collections/{name}",
         "dropCollection",
@@ -161,6 +181,7 @@ ROUTES = (
 
 __all__ = [
     "ROUTES",
+    "alter_collection",
     "create_collection",
     "drop_collection",
     "get_collection",

@@ -1,4 +1,4 @@
-"""``omendb collections``: list, show, create, rename and drop them, in a folder or a cluster."""
+"""``omendb collections``: list, show, create, alter, rename and drop them, in a folder or a cluster."""
 
 from __future__ import annotations
 
@@ -76,6 +76,28 @@ def rename(
     out.print(f"{old} is {new} now")
 
 
+@app.command("alter")
+@reported
+def alter(
+    name: Name,
+    place: Place = None,
+    replication: Annotated[int | None, typer.Option("--replication", help="Copies of each shard.")] = None,
+    write_quorum: Annotated[int | None, typer.Option("--write-quorum", help="Copies that acknowledge a write.")] = None,
+    read_quorum: Annotated[int | None, typer.Option("--read-quorum", help="Copies that a read asks.")] = None,
+    url: Url = None,
+) -> None:
+    """Change how many copies a collection has, and its quorums; `omendb cluster moves` tells how far it is."""
+    numbers = {"replication": replication, "write_quorum": write_quorum, "read_quorum": read_quorum}
+    if not any(numbers.values()):
+        raise InvalidArgumentError(
+            "got none", field="--replication, --write-quorum, --read-quorum", bound="one of them"
+        )
+    with open_place(place, url, mode="rw") as database:
+        database.alter_collection(name, **numbers)
+    told = ", ".join(f"{field.replace('_', ' ')} {value}" for field, value in numbers.items() if value is not None)
+    out.print(f"{name} goes to {told}", highlight=False)
+
+
 @app.command("drop")
 @reported
 def drop(
@@ -101,4 +123,4 @@ def _described(schema: Any) -> dict[str, Any]:
     return {"vectors": told["vectors"], "options": told["options"]}
 
 
-__all__ = ["app", "create", "drop", "list_all", "rename"]
+__all__ = ["alter", "app", "create", "drop", "list_all", "rename"]

@@ -128,13 +128,21 @@ def show_moves(told: dict[str, Any]) -> None:
             f"{moving.get('collection')}.{moving.get('shard_id')}",
             str(moving.get("source")),
             str(moving.get("target")),
-            str(moving.get("stage")),
+            str(moving.get("stage")) + _other_quorums(moving.get("quorums")),
             "" if percent is None else f"{percent:.0f} %",
             "" if percent is None else f"{moving.get('rows_done'):,} of {moving.get('rows_total'):,}",
             escape(str(moving.get("waits_for") or "")),
         )
     if told.get("moves"):
         out.print(rows)
+
+
+def _other_quorums(told: dict[str, dict[str, int]] | None) -> str:
+    """Replicas, write and read quorum before and after, where they change."""
+    if told is None:
+        return ""
+    before, after = ("/".join(str(n) for n in numbers.values()) for numbers in (told["from"], told["to"]))
+    return f", {before} to {after}"
 
 
 def _shard(info: CollectionInfo, number: int) -> Shard:

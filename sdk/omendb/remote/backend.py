@@ -104,6 +104,16 @@ class RemoteBackend:
                 self._known[new] = known
         return self._handle(new, spec)
 
+    def alter(self, name: str, spread: Spread) -> None:
+        """Ask for another replication and other quorums; what is None stays."""
+        request = pb.AlterCollectionRequest(
+            name=name,
+            replication=spread.replication,
+            write_quorum=spread.write_quorum,
+            read_quorum=spread.read_quorum,
+        )
+        self._call("AlterCollection", request, Kind.CHANGE)
+
     def cluster_status(self) -> dict[str, Any]:
         """Members, collections and shards, for people."""
         status: dict[str, Any] = json.loads(self._call("ClusterStatus", pb.ClusterStatusRequest()).status)

@@ -44,8 +44,10 @@ async def test_every_change_comes_back_and_shows_in_the_topology() -> None:
         await metadata.set_alias("latest", "docs", soon())
         await metadata.rename_collection("docs", "papers", soon())
         assert client.topology.collection("latest").name == "papers"
-        altered = await client.alter_collection("papers", soon(), read_quorum=1, options={"M": 8})
-        assert (altered.read_quorum, dict(altered.schema.options)) == (1, {"M": 8})
+        with pytest.raises(InvalidArgumentError, match="finalize-upgrade"):  # its members are of the level before
+            await client.alter_collection("papers", soon(), read_quorum=1)
+        altered = await client.alter_collection("papers", soon(), options={"M": 8})
+        assert (altered.read_quorum, dict(altered.schema.options)) == (2, {"M": 8})
         shard = altered.shards[1]
         moved = await client.place_shard(
             altered.schema.uuid, 1, shard.epoch, [ReplicaPlace("d0"), ReplicaPlace("d1", "joining")], soon()

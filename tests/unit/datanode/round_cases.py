@@ -10,6 +10,7 @@ from typing import Any
 
 from omendb_common.deadline import Deadline
 from omendb_common.metadata import RepairedShard
+from omendb_common.quorum import Quorums
 from omendb_common.ring import RING
 from omendb_common.shard_calls import DataNode
 from omendb_common.topology import (
@@ -49,6 +50,7 @@ class Group:
     move: Move | None = None
     epoch: int = EPOCH
     paused: bool = False
+    quorums: Quorums | None = None
     write_quorum: int = 2
     doors: dict[str, DataNode] = field(default_factory=dict)
     """What stands before a node's rules, by name."""
@@ -58,7 +60,7 @@ class Group:
     @property
     def shard(self) -> Shard:
         """The shard of the map."""
-        return Shard(0, 0, RING, self.epoch, self.places, self.floor, self.repaired, self.move)
+        return Shard(*(0, 0, RING, self.epoch, self.places, self.floor, self.repaired, self.move), quorums=self.quorums)
 
     @property
     def topology(self) -> Topology:

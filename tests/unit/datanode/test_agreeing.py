@@ -41,9 +41,9 @@ def agreeing(group: Group, node_id: str = "d1", settings: RepairSettings = SETTI
     return made, _Known(node.replica, 0.0, 0.0)
 
 
-async def agree(group: Group, **more: RepairSettings) -> bool:
+async def agree(group: Group, settings: RepairSettings = SETTINGS) -> bool:
     """One round of the first node's."""
-    made, known = agreeing(group, **more)
+    made, known = agreeing(group, settings=settings)
     return await made.make(group.opened(), known)
 
 

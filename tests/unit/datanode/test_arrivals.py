@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import AlreadyExistsError, UnavailableError
+from omendb_common.quorum import Quorums
 from omendb_common.shard_calls import DataNode, Sums
 from omendb_common.topology import Member, Move
 from omendb_datanode.hosting import OpenShard
@@ -82,7 +84,7 @@ async def soon_over(arrivals: Arrivals) -> None:
     async with asyncio.timeout(20):
         while True:
             await arrivals.look()
-            if all(arrival.over for arrival in arrivals._arrivals.values()):
+            if all(arrival.over for arrival in arrivals.now()):
                 return
             await asyncio.sleep(0.001)
 
@@ -132,6 +134,43 @@ def test_every_quorum_of_writers_must_be_among_those_that_it_asked(
     asyncio.run(story())
 
 
+def test_one_that_stays_takes_from_others_what_a_smaller_read_quorum_must_find_on_it(tmp_path: Path) -> None:
+    """From W = R = 2 to R = 1: what the two others have must be on this one before it says that it is ready."""
+
+    async def story() -> None:
+        with joining(tmp_path) as (group, arrivals, told):
+            group.state(ME, "active")
+            group.move = Move(EPOCH, "", "", "switching", Quorums(3, 3, 1))
+            await write([group.node("d1"), group.node("d2")], upsert([1]), 1 << 30)
+            await soon_over(arrivals)
+            assert told.epochs == [EPOCH] and 1 in dump(group.node(ME))[3]
+            group.move = replace(group.move, ready=(ME,))
+            await arrivals.look()
+            assert arrivals.now() == []  # it has said so
+            await arrivals.stop()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("read_quorum", "enough"), [(2, True), (3, False)])
+def test_itself_counts_among_those_that_it_must_have_asked(tmp_path: Path, read_quorum: int, enough: bool) -> None:
+    async def story() -> None:
+        with joining(tmp_path) as (group, arrivals, told):
+            group.state(ME, "active")
+            group.quorums = Quorums(3, 2, read_quorum)
+            group.move = Move(EPOCH, "", "", "switching", Quorums(3, 3, 1))
+            group.doors["d1"] = Door(group.node("d1").rules)
+            await arrivals.look()
+            if enough:
+                await until(lambda: told.epochs)
+            else:
+                await until(lambda: arrivals.fills()[0].waits_for)
+                assert told.epochs == [] and "2 of 3 members" in arrivals.fills()[0].waits_for
+            await arrivals.stop()
+
+    asyncio.run(story())
+
+
 def test_before_it_counts_it_notes_up_to_when_it_is_whole(tmp_path: Path) -> None:
     async def story() -> None:
         with joining(tmp_path, repaired=77) as (group, arrivals, told):
@@ -160,7 +199,7 @@ def test_it_stops_while_moves_are_paused_and_when_its_move_is_no_more(tmp_path: 
             assert arrivals.fills() == []
             group.paused = False
             await arrivals.look()
-            (arrival,) = arrivals._arrivals.values()
+            (arrival,) = arrivals.now()
             await until(lambda: arrival.fill.waits_for)
             group.paused = True
             await arrivals.look()

@@ -69,7 +69,12 @@ class Faces:
     def grpc(self, name: str, message: Any = None, *, timeout: float | None = 10.0) -> Any:
         """The answer to a call; raises what the client library would: the typed error."""
         request = getattr(pb, f"{name}Request")() if message is None else message
-        reply = {"CreateCollection": "Collection", "RenameCollection": "Collection", "GetCollection": "Collection"}
+        reply = {
+            "CreateCollection": "Collection",
+            "RenameCollection": "Collection",
+            "AlterCollection": "Collection",
+            "GetCollection": "Collection",
+        }
         kind = reply.get(name, "Write" if name in ("Upsert", "Update", "Delete") else name)
         data = self.grpc_bytes(name, request.SerializeToString(), timeout=timeout)
         return getattr(pb, f"{kind}Reply").FromString(data)

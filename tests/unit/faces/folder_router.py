@@ -35,6 +35,7 @@ class FolderRouter:
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
+        self.altered: list[tuple[str, int | None, int | None, int | None]] = []
         self.fail: BaseException | None = None
         self.seen: Seen | None = None
         self.deadline: Deadline | None = None
@@ -77,6 +78,18 @@ class FolderRouter:
         self._begin(deadline)
         self.folder.rename(old, new)
         return self._info(new)
+
+    async def alter_collection(
+        self,
+        name: str,
+        replication: int | None,
+        write_quorum: int | None,
+        read_quorum: int | None,
+        deadline: Deadline,
+    ) -> CollectionInfo:
+        self._begin(deadline)
+        self.altered.append((name, replication, write_quorum, read_quorum))
+        return replace(self._info(name), replication=replication or 1)
 
     async def upsert(
         self,

@@ -65,6 +65,8 @@ def test_collections(faces: Faces) -> None:
     assert faces.grpc("GetCollection", pb.GetCollectionRequest(name="a")).collection == made
     renamed = faces.grpc("RenameCollection", pb.RenameCollectionRequest(name="a", new_name="b")).collection
     assert (renamed.name, renamed.uuid) == ("b", made.uuid)
+    altered = faces.grpc("AlterCollection", pb.AlterCollectionRequest(name="b", replication=3)).collection
+    assert (altered.replication, faces.router.altered) == (3, [("b", 3, None, None)])
     assert [c.name for c in faces.grpc("ListCollections").collections] == ["b"]
     faces.grpc("DropCollection", pb.DropCollectionRequest(name="b"))
     with pytest.raises(NotFoundError):

@@ -52,6 +52,16 @@ def test_collections_are_made_listed_described_renamed_and_dropped(faces: Faces)
     refused(faces.rest("DELETE", "/collections/z"), 404, "NotFoundError")
 
 
+def test_replication_and_quorums_are_asked_for_in_their_bounds(faces: Faces) -> None:
+    faces.make("a")
+    told = faces.rest("PATCH", "/collections/a", {"replication": 3, "read_quorum": 1})
+    assert (told.status_code, told.json()["replication"]) == (200, 3)
+    assert faces.router.altered == [("a", 3, None, 1)]
+    refused(faces.rest("PATCH", "/collections/b", {"replication": 3}), 404, "NotFoundError")
+    for wrong in ({"replication": 8}, {"write_quorum": 0}, {"shards": 2}, {"read_quorum": "all"}):
+        refused(faces.rest("PATCH", "/collections/a", wrong), 400, "InvalidArgumentError")
+
+
 def test_create_says_what_is_wrong(faces: Faces) -> None:
     faces.make("taken")
     cases: list[tuple[dict[str, Any], int, str, str]] = [

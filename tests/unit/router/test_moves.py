@@ -10,13 +10,15 @@ import pytest
 
 from omendb_common.errors import OmenDBError
 from omendb_common.ids import IdColumn
+from omendb_common.quorum import Quorums
 from omendb_common.ring import RING
 from omendb_common.schema import CollectionSchema, VectorField
 from omendb_common.shard_calls import Lookup, Repair, ShardRef, Verdict
 from omendb_common.topology import CollectionInfo, Move, MoveStage, ReplicaPlace, ReplicaState, Shard, Topology
 from omendb_coordinator.move_changes import advance_move, begin_move, cancel_move
 from omendb_coordinator.state import CatalogState
-from omendb_router.asked import Asked
+from omendb_router.asked import Asked, Level, one, reading, settling
+from omendb_router.tally import Ballot
 from tests.unit.router.router_cases import MAJORITY, Cluster, play
 from tests.unit.router.test_linearizable import IDS, Client, Story, bad_weather
 
@@ -171,3 +173,43 @@ def test_a_replica_made_anew_in_its_place_counts_with_those_that_stayed() -> Non
     # One of one is a majority: what it shows must be seen afterwards.
     alone = asked(1, "leaving", "joining", stage="switching", replication=1)
     assert (alone.readers, alone.takes, alone.settles_on) == (("d1", "d2"), 2, 2)
+
+
+# -- what reads and writes take while a shard goes to other quorums
+
+
+def resizing(level: Level, now: Quorums, then: Quorums, *states: ReplicaState) -> Asked:
+    places = tuple(ReplicaPlace(f"d{n}", state) for n, state in enumerate(states, 1))
+    shard = Shard(0, 0, RING, 5, places, move=Move(5, "", "", "switching", then), quorums=now)
+    numbers = then.replication, then.write, then.read
+    return Asked.at(level, CollectionInfo("c", CollectionSchema("", (VectorField(2),)), (shard,), *numbers), shard, 1)
+
+
+@pytest.mark.parametrize(("now", "then"), [((3, 2, 2), (3, 3, 1)), ((3, 3, 1), (3, 2, 2)), ((3, 1, 3), (3, 3, 3))])
+def test_quorums_of_before_and_after_are_taken_while_they_change(now: tuple[int, ...], then: tuple[int, ...]) -> None:
+    before, after = Quorums(*now), Quorums(*then)
+    asked = resizing(reading, before, after, "active", "active", "active")
+    assert asked.takes == max(before.read, after.read) and asked.covers
+    assert resizing(one, before, after, "active", "active", "active").takes <= asked.takes
+    ballot = Ballot.of(asked.shard, before, after)
+    assert (ballot.required, ballot.old) == (max(before.write, after.write), ballot.new)
+    assert ballot.sides == ((False, ballot.old, before.write), (True, ballot.new, after.write))
+
+
+def test_what_a_read_shows_stays_for_the_smaller_of_two_read_quorums() -> None:
+    shown = resizing(reading, Quorums(3, 3, 3), Quorums(3, 2, 2), "active", "active", "active")
+    assert (shown.takes, shown.settles_on) == (3, 2)
+
+
+def test_one_that_leaves_counts_among_the_old_and_one_that_joins_among_the_new() -> None:
+    leaves = resizing(reading, Quorums(3, 2, 2), Quorums(2, 2, 1), "active", "active", "leaving")
+    assert (sorted(leaves.shard.old), sorted(leaves.shard.new or ())) == (["d1", "d2", "d3"], ["d1", "d2"])
+    assert leaves.takes == 2
+    joins = resizing(settling, Quorums(3, 2, 2), Quorums(4, 3, 3), "active", "active", "active", "joining")
+    # Two of d1, d2, d3 and three of all four.
+    assert (joins.takes, joins.settles_on, joins.covers) == (3, 3, True)
+
+
+def test_who_wants_one_replicas_word_asks_one_whatever_moves() -> None:
+    both = resizing(one, Quorums(1, 1, 1), Quorums(2, 2, 2), "active", "joining")
+    assert both.takes == 2 and (both.single.takes, both.single.readers) == (1, ("d1",))

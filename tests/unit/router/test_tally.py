@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omendb_common.errors import InvalidArgumentError, ReplicaFailedError, ResourceExhaustedError, UnavailableError
+from omendb_common.quorum import Quorums
 from omendb_common.ring import RING
 from omendb_common.shard_calls import Applied, Verdict
 from omendb_common.topology import ReplicaPlace, ReplicaState, Shard
@@ -23,7 +24,7 @@ def shard(*states: ReplicaState) -> Shard:
 
 
 def three(rows: int = 1, **options: Any) -> Tally:
-    return Tally(Ballot.of(shard("active", "active", "active"), 2, 2), rows, **options)
+    return Tally(Ballot.of(shard("active", "active", "active"), Quorums(3, 2, 2)), rows, **options)
 
 
 def ok(superseded: dict[int, int] | None = None, missing: tuple[int, ...] = (), **more: Any) -> Applied:
@@ -113,7 +114,7 @@ def test_a_row_in_part_applied_is_not_called_untouched() -> None:
 
 
 def test_a_joining_replica_counts_in_the_new_set_only() -> None:
-    ballot = Ballot.of(shard("active", "active", "leaving", "joining", "behind", "lost"), 2, 2)
+    ballot = Ballot.of(shard("active", "active", "leaving", "joining", "behind", "lost"), Quorums(3, 2, 2))
     assert ballot.targets == ("d1", "d2", "d3", "d4", "d5")
     tally = Tally(ballot, 1)
     assert count(tally, ok()) is Step.WAIT
@@ -147,7 +148,7 @@ def votes(draw: st.DrawFn) -> tuple[int, int, int, list[Any]]:
 @given(votes(), st.booleans())
 def test_rows_are_settled_by_their_own_votes(drawn: tuple[int, int, int, list[Any]], echo: bool) -> None:
     n, need, rows, replies = drawn
-    tally = Tally(Ballot.of(shard(*ACTIVE[:n]), need, need), rows, echo, echo)
+    tally = Tally(Ballot.of(shard(*ACTIVE[:n]), Quorums(n, need, need)), rows, echo, echo)
     yes = [0] * rows
     for number, reply in enumerate(replies, 1):
         if isinstance(reply, list):

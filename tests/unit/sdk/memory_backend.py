@@ -220,6 +220,7 @@ class MemoryBackend:
         self.location = "memory"
         self.collections: dict[str, MemoryCollection] = {}
         self.closed = 0
+        self.altered: list[tuple[str, int | None, int | None, int | None]] = []
         self.options: list[CallOptions] = []
 
     def within(self, options: CallOptions) -> MemoryBackend:
@@ -247,6 +248,9 @@ class MemoryBackend:
     def rename(self, old: str, new: str) -> MemoryCollection:
         self.collections[new] = self.collections.pop(old)
         return self.collections[new]
+
+    def alter(self, name: str, spread: Spread) -> None:
+        self.altered.append((name, spread.replication, spread.write_quorum, spread.read_quorum))
 
     def close(self) -> None:
         self.closed += 1

@@ -76,6 +76,12 @@ def test_collections(server: FaceServer, tmp_path: Path, where: str) -> None:
     assert [(c["name"], c["points"], c["options"]) for c in listed] == [("books", 0, {"index": "flat"})]
     ok("collections", "rename", "books", "tomes", *place)
     assert "tomes" in ok("collections", "list", *place)
+    assert "replication 1" in ok("collections", "alter", "tomes", *place, "--replication", 1)
+    assert run("collections", "alter", "tomes", *place).exit_code == 2
+    assert run("collections", "alter", "books", *place, "--replication", 1).exit_code == 3
+    assert run("collections", "alter", "tomes", *place, "--write-quorum", 8).exit_code == 2
+    if where == "folder":
+        assert run("collections", "alter", "tomes", *place, "--replication", 3).exit_code == 2
     assert run("collections", "drop", "books", *place, "--yes").exit_code == 3
     ok("collections", "drop", "tomes", *place, "--yes")
     assert ok_json("collections", "list", *place) == []

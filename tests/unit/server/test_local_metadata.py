@@ -62,6 +62,10 @@ def test_every_change_is_told_with_a_greater_revision(folder: Folder) -> None:
         told: list[Topology] = []
         metadata.on_change(told.append)
         await metadata.create_collection(NewCollection("a", SCHEMA), soon())
+        assert (await metadata.alter_collection("a", soon(), replication=1, write_quorum=1)).name == "a"
+        for wrong in ({"replication": 3}, {"write_quorum": 2}, {"read_quorum": 2}):
+            with pytest.raises(InvalidArgumentError):
+                await metadata.alter_collection("a", soon(), **wrong)
         await metadata.rename_collection("a", "b", soon())
         await metadata.drop_collection("b", soon())
         assert [sorted(topology.collections) for topology in told] == [["a"], ["b"], []]
