@@ -52,7 +52,10 @@ FILLS_MAX = 256
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """How far a replica is that joins: told by its node, for people. ``waits_for``: what keeps it, if anything does."""
+    """How far a replica is that joins, or how much of one that splits is in its halves: told by its node, for people.
+
+    ``session``: of the move or the split. ``waits_for``: what keeps it, if anything does.
+    """
 
     collection_uuid: str
     shard_id: int

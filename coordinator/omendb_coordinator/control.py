@@ -379,7 +379,7 @@ class Control:
                 if shard.move is not None
             ],
             "splits": [
-                _split_report(info, shard, shard.split)
+                self._split_report(info, shard, shard.split)
                 for info in topology.collections.values()
                 for shard in info.shards
                 if shard.split is not None
@@ -390,17 +390,30 @@ class Control:
         }
 
     def _progress(self, info: CollectionInfo, shard: Shard, move: Move) -> dict[str, Any]:
-        fill = self._fills.get(move.target, {}).get((info.schema.uuid, shard.shard_id))
-        if fill is None or fill.session != move.session:
-            return {}
-        done = min(1.0, fill.rows_done / fill.rows_total) if fill.rows_total else 0.0
+        fill = self._filled(move.target, info, shard, move.session)
+        return {} if fill is None else _fill_report(fill)
+
+    def _split_report(self, info: CollectionInfo, shard: Shard, split: Split) -> dict[str, Any]:
+        """A shard that splits; how far the slowest of its nodes is, and what that waits for."""
+        waiting = sorted(r.node_id for r in shard.replicas if r.node_id not in split.ready)
+        told = {node: self._filled(node, info, shard, split.session) for node in waiting}
+        known = {node: _fill_report(fill) for node, fill in told.items() if fill is not None}
+        slowest = min(known.values(), key=lambda fill: float(fill["percent"]), default={})
+        held = "; ".join(f"{node}: {fill['waits_for']}" for node, fill in known.items() if fill["waits_for"])
         return {
-            "rows_done": fill.rows_done,
-            "rows_total": fill.rows_total,
-            "bytes_done": fill.bytes_done,
-            "percent": round(100.0 * done, 1),
-            "waits_for": fill.waits_for,
+            "collection": info.name,
+            "shard_id": shard.shard_id,
+            "into": [split.low_id, split.high_id],
+            "session": split.session,
+            "ready": list(split.ready),
+            **slowest,
+            "waits_for": waiting,
+            "held_up": held,
         }
+
+    def _filled(self, node_id: str, info: CollectionInfo, shard: Shard, session: int) -> Fill | None:
+        fill = self._fills.get(node_id, {}).get((info.schema.uuid, shard.shard_id))
+        return fill if fill is not None and fill.session == session else None
 
     # -- by itself
 
@@ -510,14 +523,14 @@ def _numbers(quorums: Quorums) -> dict[str, int]:
     }
 
 
-def _split_report(info: CollectionInfo, shard: Shard, split: Split) -> dict[str, Any]:
+def _fill_report(fill: Fill) -> dict[str, Any]:
+    done = min(1.0, fill.rows_done / fill.rows_total) if fill.rows_total else 0.0
     return {
-        "collection": info.name,
-        "shard_id": shard.shard_id,
-        "into": [split.low_id, split.high_id],
-        "session": split.session,
-        "ready": list(split.ready),
-        "waits_for": sorted(r.node_id for r in shard.replicas if r.node_id not in split.ready),
+        "rows_done": fill.rows_done,
+        "rows_total": fill.rows_total,
+        "bytes_done": fill.bytes_done,
+        "percent": round(100.0 * done, 1),
+        "waits_for": fill.waits_for,
     }
 
 

@@ -35,7 +35,7 @@ from omendb_common.shard_calls import DataNode
 from omendb_common.telemetry.http import HealthServer
 from omendb_common.telemetry.loop_lag import LoopLag
 from omendb_common.telemetry.metrics import Metrics
-from omendb_common.topology import Member, Shard, Topology
+from omendb_common.topology import Fill, Member, Shard, Topology
 from omendb_common.wire.coordinator_client import CoordinatorClient
 from omendb_common.wire.datanode_client import RemoteDataNode
 from omendb_common.wire.datanode_server import serve_datanode
@@ -171,6 +171,10 @@ class DataNodeProcess:
         show_repairs(self.metrics, self.repairer, self.scrubber, self.agreeing)
         self._ready = False
 
+    def _fills(self) -> list[Fill]:
+        """How far the replicas are that are made here, and the halves of those that split."""
+        return [*self.arrivals.fills(), *self.splits.fills()]
+
     def _make_repairer(self) -> Repairer:
         node_id, repair = self._options.node_id, self._options.repair
         rounds = Rounds(
@@ -290,7 +294,7 @@ class DataNodeProcess:
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
             if await self._register(member, stop):
                 self._client.start_heartbeats(
-                    member, problems=self.hosting.problems, fills=self.arrivals.fills, sizes=self._census.sizes
+                    member, problems=self.hosting.problems, fills=self._fills, sizes=self._census.sizes
                 )
                 await self.hosting.start()
                 self.repairer.start()

@@ -60,6 +60,21 @@ def test_move_by_hand(tmp_path: Path) -> None:
             run(fleet, "moves", "--resume")
             there = {stays: "active", free: "active"}
             fleet.wait_status(lambda status: places(status) == there, PATIENCE_S, "the replica in its place")
+
+            run(fleet, "moves", "--pause")
+            run(fleet, "split", NAME, 0, "--at", 5, "--cancel", refused=True)
+            assert "becomes 1 and 2" in run(fleet, "split", NAME, 0)
+            (split,) = moving(fleet)["splits"]
+            assert (split["into"], split["waits_for"]) == ([1, 2], sorted(there))
+            assert "splitting" in run(fleet, "moves") and "one of its replicas" not in run(fleet, "status")
+            assert "stays one shard" in run(fleet, "split", NAME, 0, "--cancel")
+            run(fleet, "split", NAME, 0)
+            run(fleet, "moves", "--resume")
+            fleet.wait_status(
+                lambda status: [s["shard_id"] for s in status["collections"][0]["shards"]] == [1, 2],
+                PATIENCE_S,
+                "two shards",
+            )
             fleet.process(stays).stop(10)
             hits = client.collection(NAME).search(vectors(0, 1)[0], k=600)
             assert len(hits) == 600, "the replica that moved has every point"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -17,11 +17,12 @@ from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.ids import IdColumn
 from omendb_common.metadata import TopologySource
+from omendb_common.topology import Fill
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.halves import Halves
 from omendb_datanode.hosting import OpenShard
-from omendb_datanode.replicate.arrivals import Advance
+from omendb_datanode.replicate.arrivals import WAITS_CHARS_MAX, Advance
 from omendb_datanode.replicate.errands import Errands
 from omendb_datanode.replicate.pace import Pace
 
@@ -36,6 +37,7 @@ class Division:
 
     opened: OpenShard
     halves: Halves
+    fill: Fill
     over: bool = False
     task: asyncio.Task[None] | None = None
 
@@ -45,7 +47,18 @@ class Division:
         return True
 
     def waits_for(self, problem: str) -> None:
-        """Nobody is told but the log."""
+        """What keeps it, for people."""
+        self.fill = replace(self.fill, waits_for=problem[:WAITS_CHARS_MAX])
+
+    def begun(self, rows: int) -> None:
+        """The replica holds so many points, which are copied from the first on."""
+        self.fill = replace(self.fill, rows_done=0, rows_total=rows)
+
+    def copied(self, rows: int, size: int) -> None:
+        """So many more are in the halves; deletions count too."""
+        rows += self.fill.rows_done
+        total = max(self.fill.rows_total, rows)
+        self.fill = replace(self.fill, rows_done=rows, rows_total=total, bytes_done=self.fill.bytes_done + size)
 
 
 class Splits:
@@ -73,7 +86,7 @@ class Splits:
         self._settings = settings
         self._pace = pace
         self._divisions: Errands[Halves, Division] = Errands(
-            "split", source, pace, self._wanted, lambda halves, opened: Division(opened, halves), self._divide
+            "split", source, pace, self._wanted, _division, self._divide
         )
 
     def start(self) -> None:
@@ -88,6 +101,10 @@ class Splits:
         """Fill the halves that stand under the map in force, and nothing else."""
         await self._divisions.look()
 
+    def fills(self) -> list[Fill]:
+        """How far the halves are that are made here."""
+        return [division.fill for division in self._divisions.now()]
+
     def _wanted(self) -> Mapping[Halves, OpenShard]:
         return {
             one.hosted.follower: one
@@ -99,24 +116,28 @@ class Splits:
 
     async def _divide(self, division: Division) -> None:
         """Copy everything, and say so."""
-        await self._copy(division.halves)
+        await self._copy(division)
         await self._tell(division)
 
-    async def _copy(self, halves: Halves) -> None:
+    async def _copy(self, division: Division) -> None:
         """Copy until everything was, with no write unfollowed meanwhile."""
+        halves = division.halves
         while not halves.complete:
             failures, depth = halves.failures, halves.depth()
+            division.begun(halves.whole.snapshot().live)
             for node in range(1 << depth):
                 ids = await self._compare(partial(halves.below, depth, node))
-                await self._carry(halves, ids)
+                await self._carry(division, ids)
             halves.copied(failures)
 
-    async def _carry(self, halves: Halves, ids: IdColumn) -> None:
+    async def _carry(self, division: Division, ids: IdColumn) -> None:
+        halves = division.halves
         start, record_bytes = 0, 1024.0
         while start < len(ids):
             rows = int(max(1, min(self._settings.batch_rows, self._settings.batch_bytes / record_bytes)))
             some = ids.slice(start, min(start + rows, len(ids)))
             size = await self._compare(partial(halves.carry, some))
+            division.copied(len(some), size)
             start, record_bytes = start + len(some), max(1.0, size / len(some))
             await self._pace.spend(size)
 
@@ -130,6 +151,10 @@ class Splits:
             for half in division.halves.halves:
                 await self._compare(partial(half.raise_floors, repaired_through=split.repaired_through))
         await self._advance(division.opened, Deadline.after(self._clock, _TELL_S))
+
+
+def _division(halves: Halves, opened: OpenShard) -> Division:
+    return Division(opened, halves, Fill(*opened.key.shard, halves.session))
 
 
 __all__ = ["Division", "Splits"]

@@ -1,4 +1,4 @@
-"""``omendb cluster drain``, ``moves`` and ``move``: where replicas lie, and how they come to lie elsewhere."""
+"""``omendb cluster drain``, ``moves``, ``move`` and ``split``: where shards lie, and how that changes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def moves(
     timeout: Timeout = 30.0,
     json: AsJson = False,
 ) -> None:
-    """Print the replicas that are on their way, how far each is and what it waits for."""
+    """Print the replicas that are on their way and the shards that split, how far each is and what it waits for."""
     if pause and resume:
         raise InvalidArgumentError("got both", field="--pause, --resume", bound="at most one of them")
 
@@ -79,10 +79,10 @@ def moves(
 
     told = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), ask, timeout)
     if json:
-        print_json({"moves": told["moves"], "paused": told["moves_paused"]})
+        print_json({"moves": told["moves"], "splits": told["splits"], "paused": told["moves_paused"]})
         return
     show_moves(told)
-    if not told["moves"]:
+    if not told["moves"] and not told["splits"]:
         out.print("nothing moves")
 
 
@@ -117,24 +117,77 @@ def move(
     out.print(f"{collection}.{shard}: {places}", highlight=False)
 
 
+@reported
+def split(
+    collection: Collection,
+    shard: Number,
+    at: Annotated[int | None, typer.Option("--at", help="The place of the ring to cut at; the middle.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give the split of this shard up.")] = False,
+    folder: Folder = None,
+    coordinators: Coordinators = None,
+    tls_ca: Authority = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    router: Router = ROUTER,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Begin to cut one shard of COLLECTION in two, on the nodes that have it, or give that up.
+
+    `omendb cluster moves` tells how far it is.
+    """
+    if cancel and at is not None:
+        raise InvalidArgumentError("got both", field="--at, --cancel", bound="at most one of them")
+
+    async def change(client: CoordinatorClient, deadline: Deadline) -> CollectionInfo:
+        info = (await client.refresh(0, deadline)).collection(collection)
+        where = info.schema.uuid, shard, _shard(info, shard).epoch
+        if cancel:
+            return await client.cancel_split(*where, deadline)
+        return await client.begin_split(*where, deadline, at=at)
+
+    info = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), change, timeout)
+    found = _shard(info, shard).split
+    if found is None:
+        out.print(f"{collection}.{shard} stays one shard", highlight=False)
+    else:
+        out.print(f"{collection}.{shard} becomes {found.low_id} and {found.high_id}", highlight=False)
+
+
 def show_moves(told: dict[str, Any]) -> None:
     """Replicas on their way, and how far they are, from a cluster's status."""
     if told.get("moves_paused"):
         out.print("moves are paused")
-    rows = table("moving", "from", "to", "stage", "done", "rows", "waits for")
+    rows = table("moving", "from", "to", "stage", "done", "rows", "size", "waits for")
     for moving in told.get("moves", ()):
-        percent = moving.get("percent")
         rows.add_row(
             f"{moving.get('collection')}.{moving.get('shard_id')}",
             str(moving.get("source")),
             str(moving.get("target")),
             str(moving.get("stage")) + _other_quorums(moving.get("quorums")),
-            "" if percent is None else f"{percent:.0f} %",
-            "" if percent is None else f"{moving.get('rows_done'):,} of {moving.get('rows_total'):,}",
+            *_done(moving),
             escape(str(moving.get("waits_for") or "")),
         )
-    if told.get("moves"):
+    for splitting in told.get("splits", ()):
+        waits = ", ".join(splitting.get("waits_for") or ())
+        held = splitting.get("held_up")
+        rows.add_row(
+            f"{splitting.get('collection')}.{splitting.get('shard_id')}",
+            "",
+            " and ".join(map(str, splitting.get("into", ()))),
+            "splitting",
+            *_done(splitting),
+            escape(f"{waits} ({held})" if held else waits),
+        )
+    if told.get("moves") or told.get("splits"):
         out.print(rows)
+
+
+def _done(told: dict[str, Any]) -> tuple[str, str, str]:
+    """How much is done: percent, rows and bytes, as far as nodes have told it."""
+    if told.get("percent") is None:
+        return "", "", ""
+    rows = f"{told['rows_done']:,} of {told['rows_total']:,}"
+    return f"{told['percent']:.0f} %", rows, f"{told['bytes_done'] / (1 << 20):.1f} MiB"
 
 
 def _other_quorums(told: dict[str, dict[str, int]] | None) -> str:
@@ -158,4 +211,4 @@ def _with(place: Place, work: Any, timeout_s: float) -> Any:
     return with_coordinators(place.coordinators, work, timeout_s, tls=place.tls, name=place.node_id)
 
 
-__all__ = ["drain", "move", "moves", "show_moves"]
+__all__ = ["drain", "move", "moves", "show_moves", "split"]

@@ -190,6 +190,9 @@ def test_halves_hold_what_was_there_and_what_came_while_they_were_filled(tmp_pat
             await one.write(delete([6, 56, 99]), T[6])
             await one.filled()
             assert one.told.epochs == [5]
+            (fill,) = one.splits.fills()
+            assert (fill.shard_id, fill.session) == (0, one.halves.session) and fill.bytes_done > 0
+            assert fill.rows_done == fill.rows_total >= 41 and not fill.waits_for
             await one.write(upsert([60]), T[7])
             parent = one.halves.whole
             ids = [*range(61), 99]
