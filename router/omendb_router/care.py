@@ -77,6 +77,16 @@ class Care:
         ]
         return {**totals([value for _, value in answers]), "shards": shards}
 
+    async def verify(self, info: CollectionInfo, deadline: Deadline) -> dict[str, Any]:
+        """Have one replica of each shard compare itself with all others: whether all are equal, and what each found."""
+        asked = self._shards(info)
+        answers = await together([self.one(a, "verify", deadline) for a in asked])
+        shards = [
+            {"shard_id": a.shard.shard_id, "node_id": node_id, **value}
+            for a, (node_id, value) in zip(asked, answers, strict=True)
+        ]
+        return {"equal": all(shard["equal"] for shard in shards), "shards": shards}
+
 
 def totals(stats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Numbers of several replicas as those of one."""

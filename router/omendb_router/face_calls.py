@@ -217,6 +217,9 @@ class RouterCalls(Protocol):
     async def compact(self, collection: str, deadline: Deadline) -> None:
         """Merge and clean segments now."""
 
+    async def verify(self, collection: str, deadline: Deadline) -> dict[str, Any]:
+        """Compare the replicas of every shard; whether all are ``equal``, and what was found of each of ``shards``."""
+
     async def cluster_status(self, deadline: Deadline) -> dict[str, Any]:
         """Members, collections and shards, for people."""
 

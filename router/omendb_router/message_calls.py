@@ -28,7 +28,7 @@ from omendb_router.search_company import SearchCompany, split
 WAY_BACK_SHARE = 0.05
 WAY_BACK_S_MAX = 0.25
 """What is kept of a call's time for its answer."""
-_CARE = frozenset({"WaitUntilIndexed", "Flush", "Compact"})
+_CARE = frozenset({"WaitUntilIndexed", "Flush", "Compact", "Verify"})
 
 Serve = Callable[[bytes, float | None], Coroutine[Any, Any, bytes]]
 """One call: the request's bytes and the seconds that the caller has left (None: it names none) to the answer's."""
@@ -253,6 +253,11 @@ class MessageCalls:
         await self._router.compact(check_collection_name(asked.collection), deadline)
         return pb.CompactReply()
 
+    async def verify(self, asked: pb.VerifyRequest, deadline: Deadline) -> pb.VerifyReply:
+        """Compare the replicas of every shard."""
+        told = await self._router.verify(check_collection_name(asked.collection), deadline)
+        return pb.VerifyReply(equal=told["equal"], shards=json.dumps(told["shards"]))
+
     async def cluster_status(self, asked: pb.ClusterStatusRequest, deadline: Deadline) -> pb.ClusterStatusReply:
         """Members, collections and shards."""
         return pb.ClusterStatusReply(status=json.dumps(await self._router.cluster_status(deadline)))
@@ -291,6 +296,7 @@ class MessageCalls:
             "WaitUntilIndexed": (pb.WaitUntilIndexedRequest, self.wait_until_indexed),
             "Flush": (pb.FlushRequest, self.flush),
             "Compact": (pb.CompactRequest, self.compact),
+            "Verify": (pb.VerifyRequest, self.verify),
             "ClusterStatus": (pb.ClusterStatusRequest, self.cluster_status),
             "ServerInfo": (pb.ServerInfoRequest, self.server_info),
         }

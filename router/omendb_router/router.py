@@ -407,6 +407,14 @@ class Router:
 
         await self._with_map(collection, work, deadline)
 
+    async def verify(self, collection: str, deadline: Deadline) -> dict[str, Any]:
+        """Compare the replicas of every shard by their hash trees, one of each with all others; writes nothing."""
+
+        async def work(info: CollectionInfo) -> dict[str, Any]:
+            return await self._care.verify(info, deadline)
+
+        return await self._with_map(collection, work, deadline)
+
     async def compact(self, collection: str, deadline: Deadline) -> None:
         """Merge and clean the segments of all replicas now."""
 

@@ -359,6 +359,8 @@ class MemoryNode:
             return Maintained(Verdict.OK, {"points": len(replica.live()), "durability": "fsync"})
         if call.task == "next_auto_id":
             return Maintained(Verdict.OK, max((i for i in replica.records if isinstance(i, int)), default=-1) + 1)
+        if call.task == "verify":
+            return Maintained(Verdict.OK, {"through": 0, "equal": True, "members": {}})
         return Maintained(Verdict.OK, True)
 
     async def sums(self, call: Sums, deadline: Deadline) -> Summed:

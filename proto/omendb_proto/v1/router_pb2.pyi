@@ -30,6 +30,7 @@ class RouterMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTER_METHOD_CLUSTER_STATUS: _ClassVar[RouterMethod]
     ROUTER_METHOD_SERVER_INFO: _ClassVar[RouterMethod]
     ROUTER_METHOD_ALTER_COLLECTION: _ClassVar[RouterMethod]
+    ROUTER_METHOD_VERIFY: _ClassVar[RouterMethod]
 
 class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,6 +60,7 @@ ROUTER_METHOD_COMPACT: RouterMethod
 ROUTER_METHOD_CLUSTER_STATUS: RouterMethod
 ROUTER_METHOD_SERVER_INFO: RouterMethod
 ROUTER_METHOD_ALTER_COLLECTION: RouterMethod
+ROUTER_METHOD_VERIFY: RouterMethod
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_ONE: Consistency
 CONSISTENCY_QUORUM: Consistency
@@ -397,6 +399,20 @@ class CompactRequest(_message.Message):
 class CompactReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class VerifyRequest(_message.Message):
+    __slots__ = ("collection",)
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    def __init__(self, collection: _Optional[str] = ...) -> None: ...
+
+class VerifyReply(_message.Message):
+    __slots__ = ("equal", "shards")
+    EQUAL_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    equal: bool
+    shards: str
+    def __init__(self, equal: _Optional[bool] = ..., shards: _Optional[str] = ...) -> None: ...
 
 class ClusterStatusRequest(_message.Message):
     __slots__ = ()

@@ -119,6 +119,11 @@ class RouterStub:
                 request_serializer=omendb__proto_dot_v1_dot_router__pb2.CompactRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_router__pb2.CompactReply.FromString,
                 _registered_method=True)
+        self.Verify = channel.unary_unary(
+                '/omendb.v1.Router/Verify',
+                request_serializer=omendb__proto_dot_v1_dot_router__pb2.VerifyRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_router__pb2.VerifyReply.FromString,
+                _registered_method=True)
         self.ClusterStatus = channel.unary_unary(
                 '/omendb.v1.Router/ClusterStatus',
                 request_serializer=omendb__proto_dot_v1_dot_router__pb2.ClusterStatusRequest.SerializeToString,
@@ -236,6 +241,12 @@ class RouterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Verify(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ClusterStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -335,6 +346,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Compact,
                     request_deserializer=omendb__proto_dot_v1_dot_router__pb2.CompactRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_router__pb2.CompactReply.SerializeToString,
+            ),
+            'Verify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Verify,
+                    request_deserializer=omendb__proto_dot_v1_dot_router__pb2.VerifyRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_router__pb2.VerifyReply.SerializeToString,
             ),
             'ClusterStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.ClusterStatus,
@@ -806,6 +822,33 @@ class Router:
             '/omendb.v1.Router/Compact',
             omendb__proto_dot_v1_dot_router__pb2.CompactRequest.SerializeToString,
             omendb__proto_dot_v1_dot_router__pb2.CompactReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Verify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.Router/Verify',
+            omendb__proto_dot_v1_dot_router__pb2.VerifyRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_router__pb2.VerifyReply.FromString,
             options,
             channel_credentials,
             insecure,

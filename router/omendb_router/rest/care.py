@@ -36,6 +36,11 @@ async def compact(call: Call) -> Done:
     return Done()
 
 
+async def verify(call: Call) -> JsonObject:
+    """Compare the replicas of every shard."""
+    return await call.router.verify(check_collection_name(call.path["name"]), call.deadline)
+
+
 async def cluster_status(call: Call) -> JsonObject:
     """Members, collections and shards, for people."""
     return await call.router.cluster_status(call.deadline)
@@ -76,7 +81,8 @@ ROUTES = (
     ),
     _care("flush", "flush", "Turn the growing buffers into segments now", flush, Done),
     _care("compact", "compact", "Merge and clean segments now", compact, Done),
+    _care("verify", "verify", "Compare the replicas of every shard by their hash trees", verify, None),
     Route("GET", "/cluster/status", "clusterStatus", "How the cluster is", cluster_status, None, tag="cluster"),
 )
 
-__all__ = ["ROUTES", "cluster_status", "compact", "flush", "stats", "wait_until_indexed"]
+__all__ = ["ROUTES", "cluster_status", "compact", "flush", "stats", "verify", "wait_until_indexed"]

@@ -214,6 +214,12 @@ class FolderRouter:
         self._begin(deadline)
         self._replica(collection).compact()
 
+    async def verify(self, collection: str, deadline: Deadline) -> dict[str, Any]:
+        self._begin(deadline)
+        self._replica(collection)
+        members = {"d2": {"equal": False, "problem": "away"}}
+        return {"equal": False, "shards": [{"shard_id": 0, "node_id": "d1", "equal": False, "members": members}]}
+
     async def cluster_status(self, deadline: Deadline) -> dict[str, Any]:
         self._begin(deadline)
         return {"cluster_id": "test"}

@@ -73,6 +73,14 @@ def test_collections(faces: Faces) -> None:
         faces.grpc("GetCollection", pb.GetCollectionRequest(name="b"))
 
 
+def test_replicas_are_compared(faces: Faces) -> None:
+    filled(faces)
+    told = faces.grpc("Verify", pb.VerifyRequest(collection=created().collection.name))
+    assert not told.equal and json.loads(told.shards)[0]["node_id"] == "d1"
+    with pytest.raises(NotFoundError):
+        faces.grpc("Verify", pb.VerifyRequest(collection="nowhere"))
+
+
 @pytest.mark.parametrize(
     ("spec", "field"),
     [

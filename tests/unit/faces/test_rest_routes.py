@@ -314,13 +314,21 @@ def test_care_is_taken(faces: Faces) -> None:
     filled(faces)
     assert faces.rest("POST", "/collections/c/flush").json() == {"done": True}
     assert faces.rest("POST", "/collections/c/compact", {}).json() == {"done": True}
+    told = faces.rest("POST", "/collections/c/verify", {}).json()
+    assert told["equal"] is False and told["shards"][0]["members"]["d2"]["problem"] == "away"
     assert faces.rest("POST", "/collections/c/wait-until-indexed", {"timeout": 1}).json() == {"indexed": True}
     refused(
         faces.rest("POST", "/collections/c/wait-until-indexed", {"timeout": -1}), 400, "InvalidArgumentError", "timeout"
     )
     assert faces.rest("GET", "/collections/c/stats").json()["points"] == 3
     assert faces.rest("GET", "/cluster/status").json() == {"cluster_id": "test"}
-    for method, path in [("POST", "flush"), ("POST", "compact"), ("GET", "stats"), ("POST", "wait-until-indexed")]:
+    for method, path in [
+        ("POST", "flush"),
+        ("POST", "compact"),
+        ("POST", "verify"),
+        ("GET", "stats"),
+        ("POST", "wait-until-indexed"),
+    ]:
         refused(faces.rest(method, f"/collections/none/{path}"), 404, "NotFoundError", "collection")
 
 

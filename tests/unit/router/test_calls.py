@@ -225,6 +225,8 @@ def test_collections_come_and_go(engine: bool) -> None:
         await put(r, [1], [1], c.soon(), name="d")
         stats = await r.stats("d", c.soon())
         assert (stats["points"], stats["durability"], len(stats["shards"])) == (1, "fsync", 1)
+        verified = await r.verify("d", c.soon())
+        assert verified["equal"] and [shard["shard_id"] for shard in verified["shards"]] == [0]
         assert await r.wait_until_indexed("d", 1.0, c.soon())
         await r.flush("d", c.soon())
         await r.compact("d", c.soon())
