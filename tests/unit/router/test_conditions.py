@@ -154,6 +154,21 @@ def test_an_unknown_outcome_may_turn_out_to_be_a_refusal(engine: bool) -> None:
     play(story, engine=engine)
 
 
+def test_what_may_have_been_seen_and_deleted_is_not_written_again(engine: bool) -> None:
+    async def story(c: Cluster) -> None:
+        info = await c.collection()
+        first, second = await c.router(), await c.router()
+        stamp = await claim(c, info, first, ["d1", "d2", "d3"])
+        await only(c, info, "d3", 5.0, stamp)
+        await asyncio.sleep(0.01)
+        await second.delete("c", IdColumn.of([7]), deadline=c.soon())
+        assert await create(second, 5.0, c, retry_stamp=stamp) == "unknown"
+        assert await shown(second, c) is None
+        assert await create(second, 6.0, c) == "done"
+
+    play(story, engine=engine)
+
+
 def test_too_few_replicas_are_told_as_nothing_written(engine: bool) -> None:
     async def story(c: Cluster) -> None:
         await c.collection()
