@@ -33,6 +33,7 @@ ROWS: Mapping[str, str] = {
     "R18": "zombies",
     "R19": "shard_moves",
     "R20": "fencing",
+    "R21": "disks_gone",
     "R23": "fuzzed_requests",
     "R25": "bit_rot",
     "R27": "cancellations",

@@ -9,7 +9,16 @@ import pytest
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
 from omendb_chaos.fleet.replicas import topology_of
-from tests.cluster.moving import DIMENSION, NAME, check_available, check_kept, fleet_of, places, traffic_on, wait_rest
+from omendb_chaos.fleet.traffic import (
+    DIMENSION,
+    NAME,
+    check_available,
+    check_kept,
+    fleet_of,
+    places,
+    traffic_on,
+    wait_rest,
+)
 
 
 def test_add_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

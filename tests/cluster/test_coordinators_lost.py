@@ -19,8 +19,7 @@ from omendb.fleet.plan import FleetSize
 from omendb.fleet.process import wait_until
 from omendb.fleet.traffic import Traffic
 from omendb_chaos.fleet.replicas import topology_of
-from omendb_common.errors import NotFoundError, OmenDBError
-from tests.cluster.moving import (
+from omendb_chaos.fleet.traffic import (
     DIMENSION,
     NAME,
     PATIENCE_S,
@@ -30,6 +29,7 @@ from tests.cluster.moving import (
     vectors,
     wait_rest,
 )
+from omendb_common.errors import NotFoundError, OmenDBError
 
 COORDINATORS = ("c1", "c2", "c3")
 NODES = {"d1", "d2", "d3"}

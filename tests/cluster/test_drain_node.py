@@ -9,7 +9,16 @@ from typer.testing import CliRunner
 
 from omendb.cli.main import app
 from omendb_chaos.fleet.replicas import topology_of
-from tests.cluster.moving import DIMENSION, NAME, check_available, check_kept, fleet_of, places, traffic_on, wait_rest
+from omendb_chaos.fleet.traffic import (
+    DIMENSION,
+    NAME,
+    check_available,
+    check_kept,
+    fleet_of,
+    places,
+    traffic_on,
+    wait_rest,
+)
 
 
 def test_drain_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from omendb.cli.main import app
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
-from tests.cluster.moving import DIMENSION, NAME, PATIENCE_S, vectors
+from omendb_chaos.fleet.traffic import DIMENSION, NAME, PATIENCE_S, vectors
 
 
 def run(fleet: Fleet, *arguments: object, refused: bool = False) -> str:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from omendb.cli.main import app
 from omendb.fleet.fleet import Fleet
 from omendb_chaos.fleet.replicas import topology_of
-from tests.cluster.moving import DIMENSION, NAME, PATIENCE_S, check_kept, fleet_of, traffic_on
+from omendb_chaos.fleet.traffic import DIMENSION, NAME, PATIENCE_S, check_kept, fleet_of, traffic_on
 
 
 def wait_numbers(fleet: Fleet, replication: int, write_quorum: int, read_quorum: int) -> None:

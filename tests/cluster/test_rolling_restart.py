@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
-from tests.cluster.moving import DIMENSION, NAME, check_available, check_kept, traffic_on, wait_rest
+from omendb_chaos.fleet.traffic import DIMENSION, NAME, check_available, check_kept, traffic_on, wait_rest
 
 
 def test_rolling_restart(tmp_path: Path) -> None:

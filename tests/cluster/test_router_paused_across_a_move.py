@@ -10,9 +10,9 @@ import omendb
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
 from omendb_chaos.fleet.replicas import held, soon, topology_of, with_coordinators
+from omendb_chaos.fleet.traffic import DIMENSION, NAME, vectors, wait_rest
 from omendb_common.shard_calls import State
 from omendb_common.topology import CollectionInfo
-from tests.cluster.moving import DIMENSION, NAME, vectors, wait_rest
 
 
 def test_router_paused_across_a_move(tmp_path: Path) -> None:

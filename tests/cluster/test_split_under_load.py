@@ -9,9 +9,7 @@ import pytest
 
 from omendb.fleet.fleet import Fleet
 from omendb_chaos.fleet.replicas import soon, topology_of, with_coordinators
-from omendb_common.errors import OmenDBError
-from omendb_common.ring import RING
-from tests.cluster.moving import (
+from omendb_chaos.fleet.traffic import (
     DIMENSION,
     NAME,
     PATIENCE_S,
@@ -21,6 +19,8 @@ from tests.cluster.moving import (
     traffic_on,
     wait_rest,
 )
+from omendb_common.errors import OmenDBError
+from omendb_common.ring import RING
 
 NODES = {"d1", "d2", "d3"}
 

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from omendb.cli.main import app
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
+from omendb_chaos.fleet.traffic import DIMENSION, NAME, check_available, check_kept, traffic_on, wait_rest
 from omendb_common.feature_level import CURRENT, VARIABLE
-from tests.cluster.moving import DIMENSION, NAME, check_available, check_kept, traffic_on, wait_rest
 
 EVERYBODY = ("c1", "c2", "c3", "d1", "d2", "d3", "r1", "r2")
 BEFORE = CURRENT - 1

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from omendb.cli.main import app
 from omendb.fleet.fleet import Fleet
 from omendb_chaos.fleet.replicas import held, topology_of
+from omendb_chaos.fleet.traffic import DIMENSION, NAME, fleet_of, vectors, wait_rest
 from omendb_common.shard_calls import State
-from tests.cluster.moving import DIMENSION, NAME, fleet_of, vectors, wait_rest
 
 _POINTS = 500
 

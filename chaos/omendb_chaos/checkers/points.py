@@ -79,13 +79,16 @@ def field_by_field(history: Iterable[Operation]) -> Iterator[Operation]:
             yield replace(operation, key=extra, result=None if result is None else result[1])
 
 
-def never_older(writes: Sequence[Operation], seen: int | None, called: float) -> bool:
+def never_older(
+    writes: Sequence[Operation], seen: int | None, called: float, replaced_by: Sequence[Operation] | None = None
+) -> bool:
     """Whether ``seen`` is no older than what was acknowledged before ``called``: what a search at majority promises.
 
-    ``writes``: the ``("write", value)`` operations on one point.
+    ``writes``: the ``("write", value)`` operations on one point. ``replaced_by``: those that must have been seen, when
+    it is not all that were acknowledged by then.
     """
     first = Operation("", None, ("write", None), None, -2.0, -1.0)
-    done = [w for w in writes if w.ended < called]
+    done = [w for w in writes if w.ended < called] if replaced_by is None else replaced_by
     return any(w.call[1] == seen and not any(other.began > w.ended for other in done) for w in [first, *writes])
 
 

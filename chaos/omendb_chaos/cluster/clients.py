@@ -64,6 +64,7 @@ class Client:
     reads_settle: bool
     told: Counter[str] = field(default_factory=Counter)
     session: bytes = b""
+    _own: Operation | None = None
     _value: int = 0
 
     async def run(self) -> None:
@@ -167,8 +168,11 @@ class Client:
         if stamp is not None:
             self.judge.history.remove(operation)
         self.session = written.session or self.session
-        answer = True if kind == "create" else None
-        self.judge.history.append(replace(operation, result=answer, ended=self._now()))
+        done = replace(operation, result=True if kind == "create" else None, ended=self._now())
+        self.judge.history.append(done)
+        # A token names the shards of its own write: only that one is promised to be seen with it.
+        whole = kind in ("write", "delete") and point_id in self.judge.whole
+        self._own = done if whole and written.session else None
         if kind != "extra":
             # An update of a point that was deleted meanwhile is done with: no replica need have its stamp.
             told = Acknowledged(point_id, written.stamp, self.write_quorum, deletion=kind == "delete")
@@ -195,7 +199,7 @@ class Client:
 
     async def search(self, seen: Seen) -> bool:
         """All points, by a search; whether there was an answer."""
-        called = self._now()
+        called, own = self._now(), self._own if seen.session else None
         question = Question(_vector(0), len(self.load.ids) + 2, exact=True)
         try:
             hits = await self.ask("search", NAME, question, seen=seen)
@@ -206,7 +210,7 @@ class Client:
         ids = [int(i) for i in hits.ids.to_list()]
         values.update({i: round(float(d)) for i, d in zip(ids, hits.distances[0], strict=False)})
         twice = len(set(ids)) != len(ids)
-        self.judge.searches.append(Found(self._name, called, values, twice, not hits.stale_possible))
+        self.judge.searches.append(Found(self._name, called, values, twice, not hits.stale_possible, own))
         self._told("search", "done")
         return True
 

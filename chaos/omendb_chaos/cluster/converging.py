@@ -18,6 +18,8 @@ _THINK_S = 0.3
 _SLOWLY_S = 3.0
 _GRACE_S = 30.0
 """No write of a run is on its way for so long."""
+_LEAVES_S = (5.0, 40.0)
+_AWAY_S = (1.5 * _GRACE_S, 3 * _GRACE_S)
 
 
 def converging(seed: str, options: Options | None = None) -> Run:
@@ -43,7 +45,7 @@ def converging(seed: str, options: Options | None = None) -> Run:
 
 
 def forgetting(seed: str) -> Run:
-    """R18: the same with deletions that are forgotten soon, and points that are mostly deleted; none may come back.
+    """R18: the same with deletions that are forgotten soon, and a node that is away for longer; none may come back.
 
     What the clients saw, and a read of everything in the end, is held against one order of all writes per point.
     """
@@ -54,6 +56,7 @@ def forgetting(seed: str) -> Run:
         if RESIZED in mix.often:
             world.promised = 1
         await world.begin(Load(IDS, OPERATIONS, _SLOWLY_S))
+        world.loop.outside(world.rng("absence").uniform(*_LEAVES_S), _stay_away, world)
         nemesis = asyncio.get_running_loop().create_task(Nemesis(world, mix, rng).run())
         async with asyncio.timeout(LIMIT_S):
             await world.drive()
@@ -67,6 +70,16 @@ def forgetting(seed: str) -> Run:
         world.check(list(IDS))
 
     return told(seed, story, Size(clients=3), Options(repair=_SETTINGS, gc_grace_s=_GRACE_S))
+
+
+def _stay_away(world: World) -> None:
+    """A data node is away for longer than deletions are remembered where nobody is missing."""
+    rng = world.rng("who is away")
+    node = rng.choice(list(world.nodes.values()))
+    if node.up and not world.healthy:
+        node.kill()
+        world.faults["long absence"] += 1
+        world.restart_later(node, rng.uniform(*_AWAY_S))
 
 
 __all__ = ["BOUND_S", "converging", "forgetting"]

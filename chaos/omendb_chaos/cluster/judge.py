@@ -47,13 +47,17 @@ class Version(NamedTuple):
 
 @dataclass(slots=True)
 class Found:
-    """What a search showed: the values by id of the points that it was about, and what it promised."""
+    """What a search showed: the values by id of the points that it was about, and what it promised.
+
+    ``own``: the write whose session token it carried.
+    """
 
     client: str
     called: float
     values: dict[int, int | None]
     ids_twice: bool
     current: bool
+    own: Operation | None = None
 
 
 @dataclass(slots=True)
@@ -141,6 +145,15 @@ class Judge:
         for point_id, value in found.values.items():
             if value is not None and not any(w.call[1] == value for w in writes.get(point_id, ())):
                 self.violated(f"V3, V4: a search showed {point_id} as {value}, which nobody wrote")
+            elif (
+                found.own is not None
+                and found.own.key == point_id
+                and not never_older(writes.get(point_id, ()), value, found.called, [found.own])
+            ):
+                self.violated(
+                    f"P10: a search of {found.client} at {found.called:.3f} with its session showed {point_id} as "
+                    f"{value}, which is older than its own write"
+                )
             elif (
                 found.current
                 and point_id in self.whole

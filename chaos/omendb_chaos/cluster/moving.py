@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -38,8 +38,11 @@ CALM = 200
 """Runs with a random strike or two, of which it is counted how many calls were answered; those after them are rough."""
 
 IDS = (1, 2, 3, 4, 5, 6, 7, 8)
+APART = tuple(range(101, 113))
+"""In rough weather: written before a move, each to two replicas only, and read after it."""
 _REPAIR = RepairSettings(settle_s=3.0, interval_s=20.0, retry_s=1.0, check_s=30.0, call_timeout_s=2.0, batch_rows=3)
 _READS = "lookup", "search", "score", "scroll", "select"
+_UNSETTLED_S = 60.0
 _ENDS_S = 300.0
 """Within so many seconds a move ends, whatever struck."""
 _BEFORE_S, _AFTER_S = 2.0, 4.0
@@ -78,7 +81,7 @@ def moving(seed: str) -> Run:
         weather = _Rough(world, rng) if rough else None
         await asyncio.sleep(_BEFORE_S)
         async with asyncio.timeout(LIMIT_S):
-            for _ in range(2 if number >= len(CASES) else 1):
+            for _ in range(2 if len(CASES) <= number < len(CASES) + CALM else 1):
                 passage = Passage(world, rng, _drawn(number, rng), weather)
                 await passage.run()
                 if number < len(CASES) and passage.struck != 1:
@@ -88,11 +91,14 @@ def moving(seed: str) -> Run:
                 client.load.left = 0
             await driven
         world.heal()
-        await world.quiet(list(IDS))
-        world.check(list(IDS))
+        ids = [*IDS, *APART] if rough else list(IDS)
+        await world.quiet(ids)
+        world.check(ids)
 
-    size = Size(datanodes=4, clients=5 if rough else 3)
-    return told(seed, story, size, Options(repair=_REPAIR))
+    size = Size(datanodes=4, clients=4 if rough else 3)
+    # What replicas miss in rough weather is for the move to find, not for the comparison that may come before it.
+    repair = replace(_REPAIR, settle_s=_UNSETTLED_S) if rough else _REPAIR
+    return told(seed, story, size, Options(repair=repair))
 
 
 def _drawn(number: int, rng: random.Random) -> list[Strike]:
@@ -102,8 +108,8 @@ def _drawn(number: int, rng: random.Random) -> list[Strike]:
     if number >= len(CASES) + CALM and rng.random() < 0.5:
         return []  # of the rough ones half are about lost messages alone
     count = rng.choice([1, 1, 2])
-    longest = [0.5, 2.0, 8.0, 40.0]
-    return [Strike(rng.choice(CASES), rng.random() * 0.2, rng.choice(longest)) for _ in range(count)]
+    lasts = [0.5, 2.0, 8.0] if number >= len(CASES) + CALM else [0.5, 2.0, 8.0, 40.0]
+    return [Strike(rng.choice(CASES), rng.random() * 0.2, rng.choice(lasts)) for _ in range(count)]
 
 
 @dataclass(slots=True)
@@ -131,10 +137,12 @@ class Passage:
         world.network.sees = self._sees
         following = asyncio.get_running_loop().create_task(self._follow(owners))
         if self.weather is not None:
-            self.weather.begin()
+            await self.weather.begin(places)
         self._reach(POINTS[0])
         await asyncio.sleep(0.0)
         await world.until(lambda: self._there or self._begin(), "the replica has moved", _ENDS_S)
+        if self.weather is not None:
+            await self.weather.read_apart()
         await asyncio.sleep(_AFTER_S)
         following.cancel()
         owners.end()
@@ -312,14 +320,20 @@ class _Rough:
         self._rng = rng
         self._reached: frozenset[str] | None = None
         self._held: set[str] = set()
-        self._readers = 0
+        self._clients = 50
         self._asleep = "r2"
+        self._deaf = ""
         world.network.drops = self._drops
 
-    def begin(self) -> None:
-        """A move begins."""
+    async def begin(self, places: list[str]) -> None:
+        """A move begins. Of what was written before it, no two replicas have the same."""
         self._held.clear()
         self._sleeps(True)
+        writer = self._client()
+        for number, point_id in enumerate(APART):
+            self._reached = frozenset(places) - {places[number % len(places)]}
+            await writer.process.spawn(writer.change("write", point_id))
+        self._reached = None
 
     def end(self) -> None:
         """It has ended."""
@@ -351,17 +365,34 @@ class _Rough:
 
     def read_all(self, times: int = 4) -> None:
         """Read everything, whatever replicas the router chooses: as soon as another map is in force, say."""
-        self._readers += 1
-        reader = self._world.client(50 + self._readers, Load(IDS, 0, 1.0, (0.5, 1.0)))
-        reader.routers = ["r1"]
+        reader = self._client()
         reader.process.spawn(self._read(reader, times))
 
+    def _client(self) -> Client:
+        self._clients += 1
+        client = self._world.client(self._clients, Load(IDS, 0, 1.0, (0.5, 1.0)))
+        client.routers = ["r1"]
+        return client
+
     async def _read(self, reader: Client, times: int) -> None:
-        for _ in range(times):
-            for point_id in IDS:
-                await reader.read(point_id)
+        await self._read_by_all(reader, IDS, times)
         if times > 1:
             self._reached = None
+
+    async def read_apart(self) -> None:
+        """Read what no two replicas had alike."""
+        reader = self._client()
+        await reader.process.spawn(self._read_by_all(reader, APART, 3))
+
+    async def _read_by_all(self, reader: Client, ids: tuple[int, ...], times: int) -> None:
+        """Each time another replica is not heard: routers prefer who was quickest, and here every two must answer."""
+        (info,) = self._world.topology.collections.values()
+        for turn in range(times):
+            for number, point_id in enumerate(ids):
+                members = sorted(info.shards[0].old)
+                self._deaf = members[(turn + number + number // 3) % len(members)]
+                await reader.read(point_id)
+        self._deaf = ""
 
     def _sleeps(self, whether: bool) -> None:
         for link in ((self._asleep, COORDINATORS), (COORDINATORS, self._asleep)):
@@ -369,13 +400,14 @@ class _Rough:
 
     def _drops(self, kind: str, target: str) -> bool:
         if kind not in ("apply", "repair"):
-            return False
+            return kind == "lookup" and target == self._deaf
         if self._reached is not None:
             return target not in self._reached
         return self._rng.random() < _MISSED
 
 
 __all__ = [
+    "APART",
     "CALM",
     "CASES",
     "IDS",

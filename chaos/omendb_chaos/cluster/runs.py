@@ -8,6 +8,7 @@ from dataclasses import replace
 from omendb_chaos.cluster.cancelling import cancellations
 from omendb_chaos.cluster.converging import converging, forgetting
 from omendb_chaos.cluster.datanodes import REPAIR
+from omendb_chaos.cluster.disks_gone import disk_gone
 from omendb_chaos.cluster.lagging import lagging
 from omendb_chaos.cluster.moving import moving
 from omendb_chaos.cluster.partitions import partitions
@@ -64,6 +65,7 @@ RUNS: Mapping[str, Callable[[str], Run]] = {
     "R17": converging,
     "R18": forgetting,
     "R19": moving,
+    "R21": disk_gone,
     "R27": cancellations,
 }
 

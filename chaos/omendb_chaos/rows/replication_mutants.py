@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -16,13 +17,18 @@ import omendb_router.lookups
 from omendb_chaos.cluster.moving import CALM, CASES
 from omendb_chaos.cluster.nemesis import Mix
 from omendb_chaos.cluster.network import Link
+from omendb_chaos.cluster.processes import current_process
 from omendb_chaos.cluster.runs import run_one
 from omendb_chaos.cluster.swarm import swarm
+from omendb_chaos.cluster.world import Size
 from omendb_chaos.rows.planting import Mutant, Probe, replaced
+from omendb_common import ring
 from omendb_common.shard_calls import Looked, Repair, State
 from omendb_common.topology import Move, Shard
 from omendb_datanode.hosting import Hosting
+from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.shard_rules import ShardRules
+from omendb_engine.hash_tree import _SegmentSums
 from omendb_engine.wal.writer import WalWriter
 from omendb_router.asked import Asked
 from omendb_router.contest import Contest
@@ -171,6 +177,45 @@ def _majority_is_one() -> AbstractContextManager[None]:
     return replaced(Router, "_asked", asked)
 
 
+def _single_survivor() -> AbstractContextManager[None]:
+    """A replica is made anew from one of those that stay, whichever answers first."""
+    original = Arrivals._from
+
+    async def take(self: Arrivals, arrival: Any, member: Any) -> None:
+        source = arrival.opened.shard.move.source
+        if member.node_id != source and not arrival.told - {source}:
+            await original(self, arrival, member)
+
+    return replaced(Arrivals, "_from", take)
+
+
+def _stale_tree() -> AbstractContextManager[None]:
+    """The hash tree of a segment counts its rows as they were when it was first asked for."""
+    return replaced(_SegmentSums, "_advance", lambda self, part: None)
+
+
+def _no_session() -> AbstractContextManager[None]:
+    """The token of a client's own writes is not looked at."""
+    original = Router._asked
+
+    def asked(self: Router, info: Any, condition: Any, seen: Any, **more: Any) -> list[Asked]:
+        return original(self, info, condition, seen._replace(session=b""), **more)
+
+    return replaced(Router, "_asked", asked)
+
+
+def _routed_by_hash() -> AbstractContextManager[None]:
+    """Points are placed by ``hash()``, which every process seeds anew."""
+    original = ring.key_hashes
+
+    def key_hashes(keys: Any) -> Any:
+        process = current_process()
+        salt = 0 if process is None else zlib.crc32(f"{process.name} {process.life}".encode())
+        return original(keys) * np.uint64(2 * salt + 1)
+
+    return replaced(ring, "key_hashes", key_hashes)
+
+
 def _unsynced_log() -> AbstractContextManager[None]:
     return replaced(WalWriter, "_datasync", lambda self, file: None)
 
@@ -199,7 +244,7 @@ def _runs(row: str, count: int = 30) -> Probe:
     return probe
 
 
-def _rough_moves(*signs: str, count: int = 12) -> Probe:
+def _rough_moves(*signs: str, count: int = 20) -> Probe:
     """Runs of R19 in rough weather until one shows something of this kind."""
 
     def probe(seed: int) -> bool:
@@ -219,12 +264,16 @@ def _struck(
     count: int = 30,
     gap_s: float = 1.5,
     skew_ms: float = 0.0,
+    shards: int = 1,
+    calls: int = 120,
+    link: Link = _ROUGH,
 ) -> Probe:
     """Runs of R10 under these faults only: what a full swarm finds too, and later."""
-    mix = Mix(dict.fromkeys(faults, 1.0), gap_s, _ROUGH, {"r1": skew_ms})
+    mix = Mix(dict.fromkeys(faults, 1.0), gap_s, link, {"r1": skew_ms})
+    size = Size(shards=shards)
 
     def probe(seed: int) -> bool:
-        return any(swarm(f"R10/{seed}/{number}", 120, mix=mix).violations for number in range(count))
+        return any(swarm(f"R10/{seed}/{number}", calls, mix=mix, size=size).violations for number in range(count))
 
     return probe
 
@@ -253,6 +302,10 @@ REPLICATION_MUTANTS: Collection[Mutant] = (
     Mutant("a cancelled call keeps its place", "R27", _leaked_place, _numbered("R27", 12)),
     Mutant("stamps of the future are taken", "R12", _no_clock_check, _struck("clock set")),
     Mutant("the majority is one", "R13", _majority_is_one, _struck("isolation")),
+    Mutant("a replica is made anew from one survivor", "R19", _single_survivor, _rough_moves("no order")),
+    Mutant("a stale hash tree is trusted", "R17", _stale_tree, _runs("R17", 12)),
+    Mutant("session tokens are not looked at", "R13", _no_session, _struck(calls=300, link=Link(loss=0.2))),
+    Mutant("points are routed by hash()", "R10", _routed_by_hash, _struck(shards=2)),
     Mutant("the log is not synced, in a cluster", "R10", _unsynced_log, _struck("power cut")),
 )
 

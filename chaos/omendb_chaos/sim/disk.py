@@ -295,7 +295,7 @@ class SimDisk:
     def copy(self) -> SimDisk:
         """A disk with the same files, all durable, without faults."""
         with self.lock:
-            return SimDisk(self._seed, capacity_bytes=self.capacity_bytes, image=self._live.reachable())
+            return SimDisk(self._seed, capacity_bytes=self.capacity_bytes, image=self._live.copy().reachable())
 
     def crash_states(self, limit: int, rng: random.Random) -> Iterator[SimDisk]:
         """Distinct disks that a power cut at any moment since the start may leave, at most ``limit``."""

@@ -20,7 +20,6 @@ def test_the_coordinators_killed_before_switching_are_struck_and_the_move_ends()
 
 
 def test_without_fences_two_sets_of_members_answer_reads() -> None:
-    assert not run_one(f"R19/0/{ROUGH}").violations
     (mutant,) = [m for m in REPLICATION_MUTANTS if m.name == "moves raise no fences"]
     with mutant.planted():
         assert any(what.startswith("P14") for what in run_one(f"R19/0/{ROUGH}").violations)

@@ -296,3 +296,13 @@ def test_a_rename_that_lasts_late_leaves_what_has_its_old_name_by_now() -> None:
     left = [disk.power_cut(random.Random(seed)) for seed in range(40)]
     assert all(survivor.exists("/here/name") for survivor in left)
     assert {survivor.exists("/there/name") for survivor in left} == {True, False}
+
+
+def test_a_copy_does_not_change_with_the_disk_that_it_was_made_of() -> None:
+    disk = SimDisk()
+    disk.mkdir("/folder")
+    disk.write_file("/folder/before", [b"there"])
+    image = disk.copy()
+    disk.write_file("/folder/after", [b"new"])
+    disk.unlink("/folder/before")
+    assert image.paths() == ["/folder/before"] and image.peek("/folder/before") == b"there"

@@ -1,4 +1,4 @@
-"""A fleet under traffic whose replicas move: what the stories of moves have in common."""
+"""A fleet under traffic: what the stories of moves, splits and lost disks have in common."""
 
 from __future__ import annotations
 
@@ -105,3 +105,19 @@ def check_kept(fleet: Fleet, report: TrafficReport) -> None:
         live = [v for v in versions if v.state is State.LIVE]
         # What was written while a replica did not answer comes with the next round; a majority has it at once.
         assert len(live) >= 2 and len({v.digest for v in live}) == 1, (point_id, versions)
+
+
+__all__ = [
+    "BATCH",
+    "DIMENSION",
+    "NAME",
+    "PATIENCE_S",
+    "at_rest",
+    "check_available",
+    "check_kept",
+    "fleet_of",
+    "places",
+    "traffic_on",
+    "vectors",
+    "wait_rest",
+]
