@@ -119,11 +119,17 @@ class Contest:
         """
         self.standing.asked[replica] |= ~shared.named(self.lo)
 
-    def as_offered(self, replica: int) -> bool:
-        """Whether what is shown is what the replica offered, in its versions."""
+    def as_offered(self, hits: ShardHits) -> bool:
+        """Whether what is shown is what a replica found, all of it in its versions.
+
+        What the replica has by now says nothing of that: it may have got since what it did not find.
+        """
         top = self.top()
-        offered = Editions(*(column[replica, self.uid[top]] for column in self.standing.editions))
-        return bool(self.edition.take(top).same(offered).all())
+        if len(top) != len(hits.ids):
+            return False
+        uid, (hi, lo) = self.uid[top], hits.ids.hashes()
+        same = (self.query[top] == flat_queries(hits.counts)) & (self.hi[uid] == hi) & (self.lo[uid] == lo)
+        return bool((same & self.edition.take(top).same(Editions.of(hits.stamps, hits.overlays))).all())
 
     def judge(self) -> Int64:
         """Prove what can be proven by what was heard, and let go of what is deleted.

@@ -147,7 +147,7 @@ class Searches:
         contest, nodes = found.contest(question.k), [heard.node_id for heard in found.heard]
         if not await self._verify(asked, contest, nodes, question, 0, deadline) or len(contest.short()):
             return None
-        if not contest.touched and contest.as_offered(0):
+        if not contest.touched and contest.as_offered(found.whole.answer):
             return _of_one(asked, found.whole.answer)
         rows = np.arange(len(question.queries), dtype=np.int64)
         return _joined_contests(asked, [(rows, contest, nodes)], [heard.answer.work for heard in found.heard])

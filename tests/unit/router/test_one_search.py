@@ -10,7 +10,7 @@ import pytest
 
 from omendb_common.deadline import Deadline
 from omendb_common.ids import IdColumn
-from omendb_common.shard_calls import Search, ShardHits
+from omendb_common.shard_calls import Lookup, Repair, Search, ShardHits, Verdict
 from omendb_router.face_calls import Question
 from omendb_router.router import Router
 from tests.unit.router.engine_nodes import agree
@@ -87,6 +87,44 @@ def test_what_only_the_other_replica_has_is_shown_and_what_it_deleted_or_moved_i
             assert await agree(c.engines, 0.1, at_once) <= 3
         once, settled, _ = counts(router)
         assert once > settled > 0
+
+    play(story, engine=True)
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_what_comes_to_the_replica_that_searched_before_it_is_asked_again_is_shown(agreed: bool) -> None:
+    async def story(c: Cluster) -> None:
+        await c.collection(replication=3)
+        router = await c.router(circuit_failures=1000)
+        await everywhere(c, router, range(50))
+        for missing, at in c.network.items():
+            c.weather(missing, cut=True)
+            await put(router, [60], [10.1], c.soon())
+            c.clear()
+            await asyncio.sleep(6.0)
+            source = next(other.node for name, other in c.network.items() if name != missing)
+            search = at.node.search
+
+            async def late(
+                call: Search, deadline: Deadline, at: Any = at, s: Any = search, o: Any = source
+            ) -> ShardHits:
+                """Right after it has searched without the point, it is given it."""
+                answer: ShardHits = await s(call, deadline)
+                record = await o.lookup(Lookup(call.shard, IdColumn.of([60]), records=True), deadline)
+                assert (await at.node.repair(Repair(call.shard, record.records, 0), deadline)).verdict is Verdict.OK
+                return answer
+
+            at.node.search = late  # type: ignore[method-assign]  # looked at where it arrives
+            if not agreed:
+                for replica in (one for replicas in c.engines for one in replicas.opened.values()):
+                    replica.agreements._agreed = None
+            for _ in range(4):
+                assert [i for i, _ in await nearest(router, 10.02, 2, c.soon(), MAJORITY)] == [10, 60], missing
+                await asyncio.sleep(0.3)
+            at.node.search = search  # type: ignore[method-assign]
+            await router.delete("c", IdColumn.of([60]), deadline=c.soon())
+            await asyncio.sleep(1.0)
+            assert await agree(c.engines, 0.1, at_once) == 3
 
     play(story, engine=True)
 
