@@ -30,6 +30,9 @@ Int64 = npt.NDArray[np.int64]
 MAX_AHEAD_MS = 2_000
 """A stamp further ahead of a data node's clock than this is refused (P2)."""
 
+RECALL_S = 30.0
+"""So long replicas remember which versions others gave them; no router stamps a write anew that took longer (P4)."""
+
 TREE_DEPTH_MAX = 16
 """A replica's hash tree has 2^16 leaves (P12); replicas of few records are compared at a level above them."""
 TREE_NODES_MAX = 8192
@@ -98,8 +101,9 @@ class Applied:
     an UPDATE whose point this replica does not have. In an answer to :class:`Repair` rows are numbered through all its
     batches. A row whose stored stamp equals ``stamp`` counts as applied (a repeated call).
     ``existed``: points of the batch that were live before. ``hlc``: the replica's clock, for the caller's to observe.
-    ``barred``: those of ``superseded`` that a claim keeps out; nothing newer need be stored (P19). To a claim, the rows
-    and stamps of the older ones that are open: ``open_rows``, ``open_stamps``.
+    ``barred``: those of ``superseded`` that a claim keeps out; nothing newer need be stored (P19). Also those that the
+    replica may have had before something newer came, given by others, and does not know (P4). To a claim, the rows and
+    stamps of the older ones that are open: ``open_rows``, ``open_stamps``.
     """
 
     verdict: Verdict
@@ -489,6 +493,7 @@ class DataNode(Protocol):
 __all__ = [
     "ENTRIES_MAX",
     "MAX_AHEAD_MS",
+    "RECALL_S",
     "TREE_DEPTH_MAX",
     "TREE_NODES_MAX",
     "Applied",

@@ -65,6 +65,7 @@ from omendb_common.shard_calls import (
 )
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosted import Hosted, Replicas
+from omendb_datanode.recall import Recall
 from omendb_datanode.replicate.trees import RecentTrees, listed
 from omendb_datanode.write_queue import Outcome, WriteLimits, WriteQueue
 from omendb_engine.disk_errors import disk_error
@@ -131,6 +132,7 @@ class ShardRules:
         self._limits = write_limits or WriteLimits()
         self._hlc = HybridLogicalClock(clock)
         self._queues: dict[Replica, WriteQueue] = {}
+        self._recalls: dict[Replica, Recall] = {}
         self._trees = RecentTrees()
 
     # -- the calls
@@ -144,8 +146,11 @@ class ShardRules:
             if call.batch.stamps is not None:
                 raise InvalidArgumentError("rows with stamps of their own", field="stamps", bound="one stamp for all")
             write = StampedWrite(call.batch, call.stamp, call.body, call.create_only, claim=call.claim)
+            recall = self._recall(hosted.replica)
             (result,) = await self._write(hosted, [write], deadline)
             self._hlc.observe(call.stamp)
+            if not call.claim:
+                result = recall.told(call.batch, call.stamp, result)
             return self._applied([result], [call.batch])
 
         return await self._answer(call.shard, work, Applied, "writing")
@@ -161,7 +166,14 @@ class ShardRules:
             self._check_clock(newest)
             settled = 0 < call.gc_floor == hosted.replica.maintenance.gc_floor
             writes = [StampedWrite(batch, 0, settled=settled, tied=call.tied) for batch in call.records]
-            results = await self._write(hosted, writes, deadline)
+            recall = self._recall(hosted.replica)
+            try:
+                results = await self._write(hosted, writes, deadline)
+            except BaseException:
+                recall.lost()
+                raise
+            for batch, result in zip(call.records, results, strict=True):
+                recall.given(batch, result)
             self._hlc.observe(newest)
             return self._applied(results, call.records)
 
@@ -351,6 +363,13 @@ class ShardRules:
                 *(hosted.replica, self._threads, self._limits), lambda: hosted.follower
             )
         return _all_good(await queue.write(writes, deadline))
+
+    def _recall(self, replica: Replica) -> Recall:
+        known = self._recalls.get(replica)
+        if known is None:
+            self._recalls = {one: recall for one, recall in self._recalls.items() if not one.closed}
+            known = self._recalls[replica] = Recall(self._clock, new=replica.snapshot().lsn == 0)
+        return known
 
     def _applied(self, results: Sequence[StampedResult], batches: Sequence[WriteBatch]) -> Applied:
         starts = np.cumsum([0, *(batch.rows for batch in batches)])[: len(results)].tolist()

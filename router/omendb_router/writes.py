@@ -16,7 +16,7 @@ from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, OmenDBError, ResourceExhaustedError, UnavailableError
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.records import Op, WriteBatch, encode_batch
-from omendb_common.shard_calls import Applied, Apply, ShardRef, State
+from omendb_common.shard_calls import RECALL_S, Applied, Apply, ShardRef, State
 from omendb_common.topology import CollectionInfo, Shard
 from omendb_router.fanout import Asking, Fanout, Heard
 from omendb_router.maps import Maps
@@ -117,7 +117,8 @@ class Attempt:
 
     ``homed``: those are places of the shards in which the points were found, which say nothing under other ranges.
     ``echo``: the stamp is that of an earlier request of the client (P5). ``may_exist``: an earlier attempt of this
-    request may have left something somewhere.
+    request may have left something somewhere. ``sent_s``: when the stamp was sent first, by the monotonic clock; 0: not
+    yet.
     """
 
     info: CollectionInfo
@@ -131,6 +132,7 @@ class Attempt:
     restamps: int = 0
     refreshes: int = 0
     repairs: int = 0
+    sent_s: float = 0.0
 
     def narrowed(self, rows: npt.NDArray[np.int64] | None) -> Attempt:
         """Only these rows."""
@@ -183,7 +185,7 @@ class Writer:
         return joined([task.result() for task in tasks])
 
     async def _to_shard(self, whole: Attempt, share: Share, deadline: Deadline) -> Outcome:
-        attempt = whole.narrowed(share.rows)
+        attempt = replace(whole.narrowed(share.rows), sent_s=whole.sent_s or self._fanout.clock.mono_s())
         info, shard = attempt.info, share.shard
         ballot = Ballot.of(shard, info.quorums(shard), info.quorums_after(shard))
         tally = Tally(ballot, attempt.batch.rows, attempt.echo, attempt.may_exist or attempt.echo)
@@ -269,16 +271,20 @@ class Writer:
                 await self._pause(attempt.refreshes, deadline)
             again = replace(again, info=await self._maps.newer(attempt.info, deadline), refreshes=attempt.refreshes + 1)
             return await self._homed(again, attempt.info, deadline)
-        if step is Step.RESTAMP and attempt.restamps < settings.restamps_max:
+        if step is Step.RESTAMP and attempt.restamps < settings.restamps_max and self._recalled(attempt, tally):
             await self._pause(attempt.restamps, deadline)
             stamp = await self._leases.stamp_above(int(tally.newer[rows].max()), deadline)
-            return replace(again, stamp=stamp, restamps=attempt.restamps + 1)
+            return replace(again, stamp=stamp, restamps=attempt.restamps + 1, sent_s=0.0)
         if step is Step.REPAIR and attempt.repairs < _REPAIRS_MAX:
             states = await self._supply.bring(attempt.info, shard, again.batch.ids, deadline)
             # The points were there when the update began: those that are gone were deleted after it, as it may be told.
             alive = np.flatnonzero(states == State.LIVE)
             return replace(again.narrowed(alive), repairs=attempt.repairs + 1)
         return None
+
+    def _recalled(self, attempt: Attempt, tally: Tally) -> bool:
+        """Whether what replicas say of newer versions proves that nobody saw this one before them (P4)."""
+        return tally.untouched() or self._fanout.clock.mono_s() - attempt.sent_s < RECALL_S
 
     async def _homed(self, again: Attempt, before: CollectionInfo, deadline: Deadline) -> Attempt:
         """The attempt with places that hold under its map, where a shard may have been split since they were found."""

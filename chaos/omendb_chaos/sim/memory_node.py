@@ -72,6 +72,8 @@ class MemoryReplica:
     claims: dict[PointId, dict[int, int]] = field(default_factory=dict)
     """By id and stamp: the newest stamp that the point had when it was claimed (P19)."""
     waived: set[tuple[PointId, int]] = field(default_factory=set)
+    given: set[tuple[PointId, int]] = field(default_factory=set)
+    """Versions that others brought; their writers' own calls may come later (P4)."""
 
     def newest_claim(self, point_id: PointId) -> int:
         """The newest claim on a point that was not waived."""
@@ -155,6 +157,8 @@ class MemoryNode:
                 barred.append(row)
                 superseded.append(row)
                 newer.append(max(held, bar))
+            elif (point_id, call.stamp) in replica.given:
+                continue
             elif call.stamp < held or (stored is None and call.stamp == held):
                 superseded.append(row)
                 newer.append(held)
@@ -222,6 +226,8 @@ class MemoryNode:
                 if bar:
                     barred.append(row)
                 else:
+                    if stored.newest <= stamp:
+                        replica.given.add((point_id, stamp))
                     replica.records[point_id] = stored.joined(change)
                 row += 1
             self._hlc.observe(max(stamps, default=0))
