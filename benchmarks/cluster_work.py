@@ -209,8 +209,10 @@ def run(arguments: argparse.Namespace) -> None:
             for load in LOADS:
                 getattr(loads, load)(arguments.seconds)
             cases = _Cases(running.fleet, points, bench_set)
-            for _ in range(arguments.rounds):
+            for number in range(arguments.rounds):
                 passes += _round(cases, loads, arguments)
+                print(f"after round {number + 1} of {arguments.rounds}:", flush=True)
+                _print(summed_up(passes))
             loads.close()
     _conclude(arguments, passes, cases)
 
@@ -219,12 +221,11 @@ def _print(table: dict[str, dict[str, Any]]) -> None:
     print(f"{'':10}" + "".join(f"{load + '/s':>14}{'kept':>8}{'passes':>10}" for load in LOADS))
     for case, row in table.items():
         cells = (f"{r['per_s']:>14,.0f}{r['kept']:>8.2f}{r['seen']:>6} of {r['passes']}" for r in row.values())
-        print(f"{case:10}" + "".join(cells))
+        print(f"{case:10}" + "".join(cells), flush=True)
 
 
 def _conclude(arguments: argparse.Namespace, passes: list[Pass], cases: _Cases) -> None:
     table = summed_up(passes)
-    _print(table)
     told = "; ".join(
         f"while {case}, {table[case]['searches']['kept']:.2f} of the searches and {table[case]['rows']['kept']:.2f} of "
         "the rows"
