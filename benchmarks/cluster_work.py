@@ -232,7 +232,7 @@ def _conclude(arguments: argparse.Namespace, passes: list[Pass], cases: _Cases) 
         "the rows"
         for case in CASES[1:]
     )
-    worst = float(np.nanmin([table[case][load]["kept"] for case in CASES[1:] for load in LOADS]))
+    worst = float(np.min([table[case][load]["kept"] for case in CASES[1:] for load in LOADS]))
     figures = {"rows": arguments.rows, "datanodes": arguments.datanodes, "settle_s": arguments.settle_s}
     own.conclude(
         "cluster-work",
