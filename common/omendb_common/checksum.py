@@ -58,8 +58,10 @@ def block_sums(buffer: Buffer, block: int = BLOCK_BYTES) -> npt.NDArray[np.uint3
     return np.fromiter((_crc32c(view[at : at + block]) for at in starts), dtype=np.uint32, count=len(starts))
 
 
-def verify_blocks(buffer: Buffer, sums: npt.NDArray[np.uint32], path: str, block: int = BLOCK_BYTES) -> None:
-    """Check a whole file against its block sums.
+def verify_blocks(
+    buffer: Buffer, sums: npt.NDArray[np.uint32], path: str, block: int = BLOCK_BYTES, *, start: int = 0
+) -> None:
+    """Check a whole file, or blocks of it that begin at ``start``, against its block sums, or those of these blocks.
 
     Raises:
         CorruptionError: with ``path`` and the offset of the first block that differs, or of the
@@ -69,11 +71,11 @@ def verify_blocks(buffer: Buffer, sums: npt.NDArray[np.uint32], path: str, block
     common = min(actual.size, sums.size)
     wrong = np.flatnonzero(actual[:common] != sums[:common])
     if wrong.size:
-        offset = int(wrong[0]) * block
+        offset = start + int(wrong[0]) * block
         raise CorruptionError("block checksum does not match", path=path, offset=offset)
     if actual.size != sums.size:
         raise CorruptionError(
-            f"the file has {actual.size} blocks", path=path, offset=common * block, bound=f"{sums.size} blocks"
+            f"the file has {actual.size} blocks", path=path, offset=start + common * block, bound=f"{sums.size} blocks"
         )
 
 

@@ -72,6 +72,13 @@ class RepairSettings:
         low=0.1,
         high=1e9,
     )
+    scrub_bytes_per_s: int = setting(
+        128 * MIB,
+        "how fast they are read again: a disk that gives all it has to this has nothing left for searches and writes; "
+        "at once, as fast as it goes, where a call met damage",
+        low=1024,
+        high=1 << 40,
+    )
     bytes_per_s: int = setting(
         32 * MIB, "records that a node sends to bring replicas together, all exchanges together", low=1024, high=1 << 40
     )

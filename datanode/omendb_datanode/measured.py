@@ -152,6 +152,7 @@ def show_repairs(metrics: Metrics, repairer: Repairer, scrubber: Scrubber, agree
         agreeing.counts.copy,
     )
     metrics.tally("omendb_scrubs", "Replicas read again, every byte", "", lambda: {"": scrubber.scrubs})
+    metrics.tally("omendb_scrubbed_bytes", "Bytes read again", "", lambda: {"": scrubber.bytes_read})
     metrics.tally("omendb_scrubs_damaged", "Replicas found damaged at rest", "", lambda: {"": scrubber.damaged})
     metrics.tally(
         "omendb_hash_tree_mismatch",

@@ -19,7 +19,6 @@ from omendb_common.deadline import Deadline
 from omendb_common.disk import RealDisk
 from omendb_common.errors import (
     AlreadyExistsError,
-    CorruptionError,
     DatabaseLockedError,
     DeadlineExceededError,
     OmenDBError,
@@ -61,7 +60,6 @@ from omendb_datanode.shard_rules import ShardRules
 from omendb_datanode.write_queue import WriteLimits
 from omendb_engine.lock import WriterLock
 from omendb_engine.replica import Replica
-from omendb_engine.scrub import scrub
 from omendb_engine.statistics import folder_bytes
 
 _log = logging.getLogger(__name__)
@@ -134,7 +132,7 @@ class DataNodeProcess:
             admit=self._check_lag,
             care=lambda shard, repair: self.repairer.on_request(shard, repair),
             damaged=lambda shard: self.scrubber.suspect(shard),
-            scrub=lambda shard: self.scrubber.on_request(shard),
+            scrub=lambda shard, deadline: self.scrubber.on_request(shard, deadline),
         )
         self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)
@@ -160,9 +158,10 @@ class DataNodeProcess:
             *(self._clock, options.repair),
             opened=self.hosting.opened,
             ruined=self.hosting.ruined,
-            scrub=self._scrub,
+            step=lambda scrub, deadline: self._threads.compare(scrub.step, deadline),
             condemn=self.hosting.condemn,
             lose=self._lose_replica,
+            pressed=self._pressed,
         )
         self.splits = Splits(
             *(self.hosting.opened, self._threads, self._client, self._advance_split),
@@ -195,9 +194,6 @@ class DataNodeProcess:
         through = settled_stamp(self._clock, self._options.repair.settle_s)
         deadline = Deadline.after(self._clock, _CHECK_S)
         return await self._threads.compare(lambda: replica.hash_trees.check(through, gc_floor), deadline)
-
-    async def _scrub(self, replica: Replica) -> Sequence[CorruptionError]:
-        return await self._threads.compare(lambda: scrub(replica), Deadline.after(self._clock, _CHECK_S))
 
     async def _lose_replica(self, key: ReplicaKey, shard: Shard) -> None:
         deadline = Deadline.after(self._clock, _ASK_S)

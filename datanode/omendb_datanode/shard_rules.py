@@ -120,7 +120,7 @@ class ShardRules:
         admit: Callable[[], None] = lambda: None,
         care: Callable[[ShardRef, bool], Awaitable[Any]] | None = None,
         damaged: Callable[[ShardRef], None] = lambda _: None,
-        scrub: Callable[[ShardRef], Awaitable[Any]] | None = None,
+        scrub: Callable[[ShardRef, Deadline], Awaitable[Any]] | None = None,
     ) -> None:
         self._admit = admit
         self._care = care or _alone
@@ -240,7 +240,7 @@ class ShardRules:
             if call.task in ("verify", "repair"):
                 return Maintained(Verdict.OK, await self._care(call.shard, call.task == "repair"))
             if call.task == "scrub":
-                return Maintained(Verdict.OK, await self._scrub(call.shard))
+                return Maintained(Verdict.OK, await self._scrub(call.shard, deadline))
             if call.task == "note_agreed":
                 agreed, found = hosted.replica.agreements, (call.openings, call.positions)
                 noted = await self._threads.compare(lambda: agreed.note(call.through, *found), deadline)
@@ -499,7 +499,7 @@ async def _alone(shard: ShardRef, repair: bool) -> Any:
     return {"through": 0, "equal": True, "members": {}}
 
 
-async def _unread(shard: ShardRef) -> Any:
+async def _unread(shard: ShardRef, deadline: Deadline) -> Any:
     raise UnavailableError("nothing here reads files again", field=f"{shard.collection_uuid}.{shard.shard_id}")
 
 

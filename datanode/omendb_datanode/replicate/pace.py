@@ -19,11 +19,19 @@ class Pace:
 
     Args:
         pressed: whether this node has more urgent things to do.
+        bytes_per_s: for other work than exchanges, with a rate of its own.
     """
 
-    def __init__(self, clock: Clock, settings: RepairSettings, pressed: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        settings: RepairSettings,
+        pressed: Callable[[], bool] = lambda: False,
+        *,
+        bytes_per_s: int | None = None,
+    ) -> None:
         self._clock = clock
-        self._bytes_per_s = settings.bytes_per_s
+        self._bytes_per_s = settings.bytes_per_s if bytes_per_s is None else bytes_per_s
         self._pressed = pressed
         self._free_at_s = clock.mono_s() - BURST_S
 

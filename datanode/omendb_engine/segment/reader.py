@@ -12,12 +12,13 @@ import copy
 import itertools
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from omendb_common.checksum import BLOCK_BYTES, verify_blocks
 from omendb_common.disk import Disk
 from omendb_common.errors import CorruptionError, DatabaseClosedError
 from omendb_common.ids import IdColumn, U64Array
@@ -41,6 +42,9 @@ T = TypeVar("T")
 Vectors = tuple[npt.NDArray[Any], Float32Array | None]
 Keys = tuple[IdColumn, U64Array, KeyTable]
 _uids = itertools.count(1)
+
+REREAD_BYTES = 64 * BLOCK_BYTES
+"""Read at a time when files are read again: some milliseconds, after which others have their turn."""
 
 
 class _Lazy(Generic[T]):
@@ -110,6 +114,35 @@ class Files:
         view = self._disk.map(path)
         layout.verify(view, entry, path)
         return view
+
+    def reread(self, name: str) -> Iterator[int]:
+        """Check a file as it is on disk now, a piece at a time; the bytes of each, CorruptionError when one differs.
+
+        Nothing of the file is held between two pieces, so that whoever reads may take as long as it likes.
+        """
+        path, entry = self.path(name), self.entries[name]
+        at = 0
+        while True:
+            layout.check_size(self._disk, path, entry)
+            end = min(at + REREAD_BYTES, entry.size)
+            self._reread_piece(path, entry, at, end)
+            yield end - at
+            if end == entry.size:
+                return
+            at = end
+
+    def _reread_piece(self, path: str, entry: FileEntry, at: int, end: int) -> None:
+        try:
+            file = self._disk.open(path, "r")
+        except FileNotFoundError:
+            raise CorruptionError("the file is missing", path=path) from None
+        try:
+            # Read, not mapped: to touch a page that the disk does not give back ends the process.
+            piece = file.pread(end - at, at)
+        finally:
+            file.close()
+        last = None if end == entry.size else end // BLOCK_BYTES
+        verify_blocks(piece, entry.blocks[at // BLOCK_BYTES : last], path, start=at)
 
 
 class Segment:
@@ -414,14 +447,22 @@ class Segment:
         problems = self.verify_data()
         if self.ref.index_hash is not None:
             try:
-                problems += _damage(self._index_files.get(self._read_index_files))
+                for _ in _reread(self._index_files.get(self._read_index_files), problems):
+                    pass
             except CorruptionError as error:
                 problems.append(error)
         return problems
 
     def verify_data(self) -> list[CorruptionError]:
         """The same without the index, which can be built again."""
-        return _damage(self._files)
+        problems: list[CorruptionError] = []
+        for _ in self.reread_data(problems):
+            pass
+        return problems
+
+    def reread_data(self, problems: list[CorruptionError]) -> Iterator[int]:
+        """The same a piece at a time, with the bytes of each; ``problems`` is given what is wrong."""
+        return _reread(self._files, problems)
 
     def close(self) -> None:
         """Refuse further first uses; arrays already handed out stay valid."""
@@ -436,14 +477,12 @@ class Segment:
             raise DatabaseClosedError(f"segment {self.id} is closed")
 
 
-def _damage(files: Files) -> list[CorruptionError]:
-    problems = []
+def _reread(files: Files, problems: list[CorruptionError]) -> Iterator[int]:
     for name in files.entries:
         try:
-            files.fresh_view(name)
+            yield from files.reread(name)
         except CorruptionError as error:
             problems.append(error)
-    return problems
 
 
 __all__ = ["Files", "Segment"]

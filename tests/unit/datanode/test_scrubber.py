@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from omendb_common.checksum import BLOCK_BYTES, block_sums, crc32c
 from omendb_common.deadline import Deadline
-from omendb_common.errors import CorruptionError, InvalidArgumentError
+from omendb_common.disk import RealDisk
+from omendb_common.errors import CorruptionError, DatabaseClosedError, DeadlineExceededError, InvalidArgumentError
 from omendb_common.shard_calls import Maintain, Maintained, Sums, Verdict
 from omendb_common.topology import Shard
 from omendb_datanode.config import RepairSettings
@@ -21,7 +22,8 @@ from omendb_datanode.node_folder import ReplicaKey
 from omendb_datanode.replicate.scrubber import Scrubber
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.replica import Replica
-from omendb_engine.scrub import scrub
+from omendb_engine.scrub import Scrub
+from omendb_engine.segment import layout, reader
 from tests.unit.datanode.datanode_cases import upsert
 from tests.unit.datanode.exchange_cases import QUICK
 from tests.unit.datanode.test_hosting import CLOCK, ME, U1, U2, Source, at, collection, found, hosting, in_force, ref
@@ -42,14 +44,15 @@ class Told:
 
 
 def scrubber(hosted: Hosting, told: Told, settings: RepairSettings = QUICK) -> Scrubber:
-    async def read(replica: Replica) -> Sequence[CorruptionError]:
-        return scrub(replica)
+    async def step(scrub: Scrub, deadline: Deadline) -> int | None:
+        deadline.check("reading")
+        return scrub.step()
 
     return Scrubber(
         *(CLOCK, settings),
         opened=hosted.opened,
         ruined=hosted.ruined,
-        scrub=read,
+        step=step,
         condemn=hosted.condemn,
         lose=told.lose,
     )
@@ -80,6 +83,7 @@ def test_what_rots_is_found_and_the_replica_answers_nothing(tmp_path: Path, name
         replica, sound = sealed(hosted, U1), sealed(hosted, U2)
         flip(replica, name)
         keeper._due_s = dict.fromkeys((replica, sound), 0.0)
+        await keeper.turn()
         await keeper.look()
         assert (keeper.scrubs, keeper.damaged, told.lost) == (2, 1, [(ReplicaKey(U1, 0), 3)])
         with pytest.raises(CorruptionError):
@@ -115,6 +119,7 @@ def test_a_call_that_meets_damage_has_the_whole_replica_read(tmp_path: Path) -> 
         await again.start()
         told = Told()
         keeper = scrubber(again, told, replace(QUICK, scrub_s=1e6))
+        await keeper.turn()
         await keeper.look()
         assert keeper.scrubs == 0 and not told.lost, "vectors are read when they are needed"
         threads = EngineThreads()
@@ -142,13 +147,15 @@ def test_whoever_asks_is_told_which_file_is_damaged_and_where(tmp_path: Path) ->
         async def asked(uid: str) -> Maintained:
             return await rules.maintain(Maintain(ref(uid, 3), "scrub"), Deadline.after(CLOCK, 20))
 
-        assert (await asked(U1)).value == {"damage": []}
+        size = sum(path.stat().st_size for path in Path(replica.path).glob("segments/*/*") if path.suffix != ".json")
+        told_of = (await asked(U1)).value
+        assert told_of["damage"] == [] and 0 < told_of["bytes"] <= size
         flip(replica, "vectors*.arrow")
-        ((found,),) = ((await asked(U1)).value).values()
+        (found,) = (await asked(U1)).value["damage"]
         assert found["path"].startswith(replica.path) and found["path"].endswith(".arrow")
         assert found["offset"] == 0 and "checksum" in found["problem"]
         assert (await asked(U1)).verdict is not Verdict.OK, "it answers nothing more"
-        assert (await asked(U2)).value == {"damage": []}
+        assert (await asked(U2)).value["damage"] == []
         await keeper.look()
         assert told.lost == [(ReplicaKey(U1, 0), 3)]
         await hosted.stop()
@@ -156,7 +163,8 @@ def test_whoever_asks_is_told_which_file_is_damaged_and_where(tmp_path: Path) ->
     asyncio.run(story())
 
 
-def test_files_of_segments_that_were_merged_away_are_no_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seen", [1, 2], ids=["before", "while they were read"])
+def test_files_of_segments_that_were_merged_away_are_no_damage(tmp_path: Path, seen: int) -> None:
     async def story() -> None:
         hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"))))
         await hosted.start()
@@ -166,10 +174,127 @@ def test_files_of_segments_that_were_merged_away_are_no_damage(tmp_path: Path) -
             replica.write_at(upsert(range(40), seed=stamp), (1 << 40) + stamp)
             replica.flush()
         replica.compact()
-        snapshots = iter([held])
+        snapshots = iter([held] * seen)
         now = replica.snapshot
         replica.snapshot = lambda: next(snapshots, None) or now()  # type: ignore[method-assign]
-        assert scrub(replica) == []
+        scrub = Scrub(replica)
+        while scrub.step() is not None:
+            pass
+        assert scrub.found == []
         await hosted.stop()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("at", [0, 3 * BLOCK_BYTES + 5, 5 * BLOCK_BYTES])
+def test_a_file_is_read_in_pieces_and_damage_is_named_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    monkeypatch.setattr(reader, "REREAD_BYTES", 2 * BLOCK_BYTES)
+    data = bytes(range(256)) * (5 * BLOCK_BYTES // 256) + b"the end"
+    (tmp_path / "f").write_bytes(data)
+    (tmp_path / "nothing").write_bytes(b"")
+    entries = {n: layout.FileEntry(len(d), crc32c(d), block_sums(d)) for n, d in (("f", data), ("nothing", b""))}
+    files = reader.Files(RealDisk(), str(tmp_path), entries)
+    pieces = [2 * BLOCK_BYTES, 2 * BLOCK_BYTES, BLOCK_BYTES + len(b"the end")]
+    assert (list(files.reread("f")), list(files.reread("nothing"))) == (pieces, [0])
+    (tmp_path / "f").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(CorruptionError) as told:
+        list(files.reread("f"))
+    assert told.value.offset == at // BLOCK_BYTES * BLOCK_BYTES
+    # Cut short between two pieces: it is damage, not the end of the process.
+    (tmp_path / "f").write_bytes(data)
+    pending = files.reread("f")
+    next(pending)
+    (tmp_path / "f").write_bytes(data[: 2 * BLOCK_BYTES])
+    with pytest.raises(CorruptionError):
+        next(pending)
+
+
+def test_the_daily_reading_keeps_to_its_rate_and_a_suspect_is_read_at_once_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"), collection("b", U2, 3, ME, "d2"))))
+        await hosted.start()
+        told = Told()
+        keeper = scrubber(hosted, told)
+        slow, ruined = sealed(hosted, U1), sealed(hosted, U2)
+        spent: list[int] = []
+        waits, free = asyncio.Event(), asyncio.Event()
+
+        async def spend(size: int) -> None:
+            spent.append(size)
+            waits.set()
+            await free.wait()
+
+        monkeypatch.setattr(keeper._pace, "spend", spend)
+        keeper._due_s = {slow: 0.0, ruined: 1e18}
+        turn = asyncio.create_task(keeper.turn())
+        await waits.wait()
+        flip(ruined, "keys.arrow")
+        keeper.suspect(ref(U2, 3))
+        await keeper.look()
+        assert len(spent) == 1 and told.lost == [(ReplicaKey(U2, 0), 3)], "the other one still waits for its turn"
+        before = keeper.bytes_read - sum(spent)
+        free.set()
+        await turn
+        assert len(spent) > 2 and sum(spent) == keeper.bytes_read - before and keeper.scrubs == 2
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_requests_are_read_one_after_the_other_and_what_was_found_is_not_lost_with_who_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"), collection("b", U2, 3, ME, "d2"))))
+        await hosted.start()
+        told = Told()
+        keeper = scrubber(hosted, told)
+        replica, _ = sealed(hosted, U1), sealed(hosted, U2)
+        scrubs: list[Scrub] = []
+        waits, never = asyncio.Event(), asyncio.Event()
+
+        async def step(scrub: Scrub, deadline: Deadline) -> int | None:
+            scrubs.append(scrub)
+            if scrub.found:
+                waits.set()
+                await never.wait()
+            return scrub.step()
+
+        keeper._step = step
+        flip(replica, "keys.arrow")
+        first = asyncio.create_task(keeper.on_request(ref(U1, 3), Deadline.after(CLOCK, 60)))
+        await waits.wait()
+        with pytest.raises(DeadlineExceededError):
+            await keeper.on_request(ref(U2, 3), Deadline.after(CLOCK, 0))
+        assert len(set(map(id, scrubs))) == 1, "the other one waits"
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        never.set()
+        await keeper.look()
+        assert told.lost == [(ReplicaKey(U1, 0), 3)]
+        assert (await keeper.on_request(ref(U2, 3), Deadline.after(CLOCK, 60)))["damage"] == []
+        await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_a_replica_that_is_closed_while_it_is_read_is_not_damaged(tmp_path: Path) -> None:
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"))))
+        await hosted.start()
+        replica = sealed(hosted, U1)
+        scrub = Scrub(replica)
+        assert scrub.step()
+        replica.close()
+        for path in Path(replica.path).glob("segments/*/*.arrow"):
+            path.unlink()
+        with pytest.raises(DatabaseClosedError):
+            while scrub.step() is not None:
+                pass
+        assert scrub.found == []
 
     asyncio.run(story())
