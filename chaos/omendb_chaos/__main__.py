@@ -37,6 +37,7 @@ ROWS: Mapping[str, str] = {
     "R23": "fuzzed_requests",
     "R25": "bit_rot",
     "R27": "cancellations",
+    "R28": "gray",
     "R30": "mutants",
     "R-coordinators": "no_coordinators",
     "R-determinism": "determinism",

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -21,14 +21,21 @@ START_S = 120.0
 
 
 @contextlib.contextmanager
-def running_fleet(outcome: Outcome, size: FleetSize) -> Iterator[Fleet]:
-    """A fleet that takes reads and writes. When the row found a violation, its folder is kept, and named in a note."""
+def running_fleet(
+    outcome: Outcome, size: FleetSize, prepare: Callable[[Fleet], None] = lambda _: None
+) -> Iterator[Fleet]:
+    """A fleet that takes reads and writes. When the row found a violation, its folder is kept, and named in a note.
+
+    Args:
+        prepare: called before the first process starts, to have some of them start in another way.
+    """
     folder = Path(tempfile.mkdtemp(prefix=f"omendb-{outcome.row}-"))
     fleet = Fleet.make(folder, size, tls=False, usual_ports=False)
     sound = False
     # SIGTERM must not leave eight processes behind.
     before = signal.signal(signal.SIGTERM, _exit) if threading.current_thread() is threading.main_thread() else None
     try:
+        prepare(fleet)
         fleet.up(START_S)
         yield fleet
         sound = outcome.passed
