@@ -36,6 +36,8 @@ class Answer(Protocol):
 
 
 _COMPANY_MAX = 16
+# A node that takes longer than this many times what its neighbour takes loses nothing when both are asked.
+_PATIENCE_WITH_SLOWER = 2.0
 _FAULTS = ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError
 """What a client raises by a fault of its own code or of the event loop's, instead of an error of ours."""
 
@@ -291,11 +293,17 @@ class Fanout:
             else:
                 for _ in range(min(need, len(waiting))):
                     asking.start(waiting.popleft(), make)
+            asked_s = self.clock.mono_s()
             while asking.busy and len(good) < need:
-                hedging = waiting and self.budget.full_enough
-                reply = await asking.next(self.patience_s(asking.pending, kind) if hedging else None)
+                left_s = None
+                if waiting and self.budget.full_enough:
+                    # Since they were asked: that another one answered meanwhile makes nobody less late.
+                    patience_s = self.patience_s(asking.pending, kind, waiting[0])
+                    left_s = max(0.0, asked_s + patience_s - self.clock.mono_s())
+                reply = await asking.next(left_s)
                 if reply is None:
                     if self.budget.take():
+                        asked_s = self.clock.mono_s()
                         asking.hedge(waiting.popleft(), make)
                 elif isinstance(reply, Heard) and reply.answer.verdict is Verdict.OK:
                     good.append(reply)
@@ -304,15 +312,20 @@ class Fanout:
                     # What never left costs nobody anything; what did is asked again only within the budget.
                     if waiting and (_costs_nothing(reply) or self.budget.take()):
                         self.counts["failovers"] += 1
+                        asked_s = self.clock.mono_s()
                         asking.start(waiting.popleft(), make)
         finally:
             asking.cancel()
         return good, bad
 
-    def patience_s(self, pending: Sequence[str], kind: str) -> float:
-        """Seconds after which the slowest of some nodes is late."""
+    def patience_s(self, pending: Sequence[str], kind: str, spare: str) -> float:
+        """Seconds after which the slowest of some nodes is late: by its own habits, or by those of who would help.
+
+        A node that has been slow for long is used to it: by its own percentile alone it would never be late.
+        """
         otherwise_s = self.settings.hedge_ms / 1e3
-        return max(self.health(node_id).hedge_s(kind, otherwise_s) for node_id in pending)
+        own_s = max(self.health(node_id).hedge_s(kind, otherwise_s) for node_id in pending)
+        return min(own_s, _PATIENCE_WITH_SLOWER * self.health(spare).hedge_s(kind, own_s))
 
 
 class _Company:
@@ -451,7 +464,7 @@ class _Alone(Generic[A]):
         asking = self._asking
         fanout, left_s = asking.fanout, asking.deadline.left_s
         if self._waiting and fanout.budget.full_enough:
-            patience_s = fanout.patience_s((self._node_id, *asking.pending), asking.kind)
+            patience_s = fanout.patience_s((self._node_id, *asking.pending), asking.kind, self._waiting[0])
             if patience_s < left_s:
                 self._timer = self._loop.call_later(patience_s, self._hedge)
                 return

@@ -189,6 +189,35 @@ def test_a_slow_replica_is_hedged_and_then_asked_less() -> None:
     play(story)
 
 
+def test_a_replica_that_is_used_to_being_slow_is_late_by_its_neighbours_habits() -> None:
+    async def story(c: Cluster) -> None:
+        await c.collection()
+        r = await c.router()
+        await put(r, [1], [1], c.soon())
+        for name in c.network:
+            c.weather(name, delay_s=(0.002, 0.003))
+        for _ in range(300):
+            await fetch(r, [1], c.soon(), MAJORITY)
+        # With another one down a majority needs the slow one, and learns how long it takes.
+        c.weather("d2", delay_s=(0.2, 0.2))
+        c.weather("d1", down=True)
+        for _ in range(150):
+            await fetch(r, [1], c.soon(), MAJORITY)
+        c.weather("d1", down=False)
+        await asyncio.sleep(10)  # its circuit is tried again after five at most
+        tried = c.network["d2"].calls["lookup"]
+        for _ in range(200):
+            began = c.clock.mono_s()
+            assert await fetch(r, [1], c.soon(), MAJORITY) == {1: {"v": 1}}
+            # Two trips of patience, one for the neighbour, one for the content that was asked of the slow one.
+            assert c.clock.mono_s() - began < 4 * 0.006 + 0.001
+            await asyncio.sleep(1.5)
+        # It is not forgotten, and not asked by habit.
+        assert 3 < c.network["d2"].calls["lookup"] - tried < 60
+
+    play(story)
+
+
 def test_retries_never_multiply_the_load() -> None:
     async def story(c: Cluster) -> None:
         await c.collection()
