@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omendb_common.ids import IdColumn, U64Array
+from omendb_common.plain_arrow import filled, numpy_of_arrow
 
 RESERVED = "\x00"
 """Ids that begin so are not given to points of a cluster."""
@@ -49,8 +50,7 @@ def reserved(ids: IdColumn) -> Mask:
     """Which of ``ids`` (n,) no point can have."""
     if ids.strs is None:
         return np.zeros(len(ids), np.bool_)
-    found = pc.fill_null(pc.starts_with(ids.strs, RESERVED), False)
-    return np.asarray(found.to_numpy(zero_copy_only=False), np.bool_)
+    return np.asarray(numpy_of_arrow(filled(pc.starts_with(ids.strs, RESERVED), False)), np.bool_)
 
 
 def markers(ids: IdColumn) -> list[Marker]:
