@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -25,6 +26,13 @@ _CLOCK = SystemClock()
 _PATIENCE_S = 20.0
 # Nobody leases it: the harness makes no stamps.
 _ORIGIN = 0
+
+
+_MAPS_MAX = 5
+
+
+class _OldMapError(Exception):
+    """A data node knows a newer map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +72,13 @@ def topology_of(fleet: Fleet) -> Topology:
 
 def held(fleet: Fleet, collection: str, ids: list[int], *, but: str = "", only: str = "") -> dict[int, list[Held]]:
     """Per id, what each node of its shard holds; of all nodes but one, or of one only."""
-    topology = topology_of(fleet)
+    for _ in range(_MAPS_MAX):
+        with contextlib.suppress(_OldMapError):  # a shard's members changed between the two questions
+            return _held(topology_of(fleet), collection, ids, but, only)
+    raise AssertionError(f"the map changed {_MAPS_MAX} times while replicas were asked")
+
+
+def _held(topology: Topology, collection: str, ids: list[int], but: str, only: str) -> dict[int, list[Held]]:
     info = topology.collection(collection)
     column = IdColumn.of(ids)
     owner = owners([shard.low for shard in info.shards], key_hashes(column))
@@ -93,6 +107,8 @@ async def _ask(topology: Topology, info: CollectionInfo, shard: Shard, node_id: 
         looked = await node.lookup(Lookup(ref, ids), soon())
     finally:
         await node.close()
+    if looked.verdict in (Verdict.STALE_EPOCH, Verdict.NOT_HERE):
+        raise _OldMapError
     assert looked.verdict is Verdict.OK, f"{node_id} answers {looked.verdict.name} to a look-up: {looked.error}"
     columns = zip(ids.to_list(), looked.states.tolist(), looked.stamps.tolist(), looked.digests.tolist(), strict=True)
     return {int(i): Held(node_id, State(state), stamp, digest) for i, state, stamp, digest in columns}

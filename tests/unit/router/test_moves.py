@@ -129,7 +129,7 @@ def test_every_id_is_one_register_while_replicas_move() -> None:
         assert moved == MOVES
 
 
-@pytest.mark.parametrize("careless, known", [("one survivor", 129), ("no second filling", 1315)])
+@pytest.mark.parametrize("careless, known", [("one survivor", 227), ("no second filling", 1315)])
 def test_the_same_check_finds_careless_moves(careless: str, known: int) -> None:
     def broken(seed: int) -> bool:
         story, _ = run(seed, careless)
@@ -140,7 +140,7 @@ def test_the_same_check_finds_careless_moves(careless: str, known: int) -> None:
         return False
 
     # The known seed saves the search for one, as long as the router draws its lots as it does now.
-    assert broken(known) or any(broken(seed) for seed in range(2000))
+    assert broken(known) or any(broken(seed) for seed in range(400))
 
 
 # -- what a read takes while a shard moves
