@@ -137,9 +137,13 @@ def run(seed: int, budget: Budget) -> Outcome:
             running_fleet(outcome, _SIZE, lambda fleet: faults.append(_prepared(fleet))) as fleet,
             fleet.client(timeout=_TIMEOUT_S) as client,
         ):
-            _load(fleet, client)
-            _phases(outcome, client.collection(_NAME), workers, faults[0], budget)
-            outcome.notes.append(f"felt {faults[0].disk.felt} times by the disk, {faults[0].link.felt} by the link")
+            try:
+                _load(fleet, client)
+                _phases(outcome, client.collection(_NAME), workers, faults[0], budget)
+                outcome.notes.append(f"felt {faults[0].disk.felt} times by the disk, {faults[0].link.felt} by the link")
+            finally:
+                # While the folder is there: it says which process the link is.
+                faults[0].process.stop(_TIMEOUT_S)
     finally:
         for fault in faults:
             fault.process.stop(_TIMEOUT_S)
