@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from omendb.client import Client
@@ -23,6 +21,7 @@ from omendb_chaos.checkers.linearizability import Register, check
 from omendb_chaos.fleet.possible import DIMENSION, vector_of
 from omendb_chaos.fleet.replicas import soon, topology_of, with_coordinators
 from omendb_chaos.fleet.running import START_S, running_fleet
+from omendb_chaos.rows.calling import Calling
 from omendb_chaos.rows.convergence import environment
 from omendb_chaos.rows.histories import IDS, History
 from omendb_chaos.rows.outcome import Budget, Outcome, dice
@@ -108,7 +107,7 @@ def _one(
     victim = fleet.plan.of("router")[0].name if kind.startswith("router") else holder
     other = fleet.urls()[-1]
     history = History(first_id, rng)
-    writing = _Writing(history, fleet.urls()[0], rng, 4)
+    writing = _calling(history, fleet.urls()[0], rng, 4)
     time.sleep(rng.uniform(0.2, 0.6))
     fleet.pause(victim)
     stopped = time.monotonic()
@@ -122,7 +121,7 @@ def _one(
             else:
                 _raise_fences(fleet, before.collection(_NAME))
         if not anew:
-            _Writing(history, other, rng, 2).end(after_s=0.5)
+            _calling(history, other, rng, 2).end(after_s=0.5)
         time.sleep(max(0.0, stands_s - (time.monotonic() - stopped)))
     finally:
         fleet.resume(victim)
@@ -132,39 +131,14 @@ def _one(
         return
     # Twice, through both routers: what was shown once must not change by itself.
     for url in fleet.urls():
-        _Writing(history, url, rng, 1, reads_only=True).end(after_s=0.2)
+        _calling(history, url, rng, 1, reads_only=True).end(after_s=0.2)
     verdict = check(history.operations(), Register())
     if not verdict.ok:
         outcome.violated(f"after {victim} ({kind}) stood {stands_s:.0f} s: no order of the calls: {verdict.why}")
 
 
-class _Writing:
-    """Clients of one router that call until they are told to end."""
-
-    def __init__(
-        self, history: History, url: str, rng: random.Random, clients: int, *, reads_only: bool = False
-    ) -> None:
-        self._stop = threading.Event()
-        self._client = Client(url, timeout=_TIMEOUT_S)
-        self._pool = ThreadPoolExecutor(clients)
-        self._working = [
-            self._pool.submit(self._work, history, number, rng.getrandbits(64), reads_only) for number in range(clients)
-        ]
-
-    def _work(self, history: History, number: int, seed: int, reads_only: bool) -> None:
-        rng = random.Random(seed)
-        collection = self._client.collection(_NAME, timeout=START_S)
-        while not self._stop.is_set():
-            history.call(f"{self._client.path} {number}", collection, rng, reads_only=reads_only)
-
-    def end(self, after_s: float = 0.0) -> None:
-        """Let the last calls end or give up."""
-        time.sleep(after_s)
-        self._stop.set()
-        self._pool.shutdown()
-        self._client.close()
-        for done in self._working:
-            done.result()
+def _calling(history: History, url: str, rng: random.Random, clients: int, *, reads_only: bool = False) -> Calling:
+    return Calling(history, url, rng, clients, name=_NAME, timeout_s=_TIMEOUT_S, reads_only=reads_only)
 
 
 def _raise_fences(fleet: Fleet, info: CollectionInfo) -> None:
