@@ -123,7 +123,7 @@ def _pass(running: Fleeting, load: Callable[[], list[float]]) -> dict[str, float
 def _searches(running: Fleeting, bench_set: BenchSet, arguments: argparse.Namespace) -> dict[str, Any]:
     """Every face, every number in flight: the medians over the rounds, which take turns."""
     asks = [
-        Ask(face, include, "", n)
+        Ask(face, include, "one", n)  # so that ways compare, and with what earlier releases took
         for face in arguments.faces
         for include in ANSWERED
         for n in arguments.in_flight

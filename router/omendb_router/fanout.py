@@ -207,7 +207,7 @@ class Fanout:
             refusal = DeadlineExceededError("the deadline passed before the call", field="timeout", outcome="none")
         if node is None or refusal is not None:
             return Unheard(node_id, refusal or _unknown(node_id), sent=False)
-        started_s, allowed_s, wall_ms = self.clock.mono_s(), deadline.left_s, self.clock.wall_ms()
+        started_s, allowed_s = self.clock.mono_s(), deadline.left_s
         health.circuit.started()
         health.in_flight += 1
         health.in_flight_bytes += size_bytes
@@ -238,7 +238,7 @@ class Fanout:
         health.answered(kind, now_s - started_s, now_s)
         hlc = int(getattr(answer, "hlc", 0))
         if hlc:
-            self._observe(node_id, wall_ms, hlc)
+            self._observe(node_id, started_s, hlc)
         return Heard(node_id, answer)
 
     def refusal(self, node_id: str, size_bytes: int = 0) -> OmenDBError | None:

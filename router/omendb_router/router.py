@@ -23,6 +23,7 @@ from omendb_router.admission import Admission
 from omendb_router.asked import Asked, Level, StaleMapError, one, reading, settling
 from omendb_router.care import Care
 from omendb_router.claiming import Claiming
+from omendb_router.clock_look import ClockLook
 from omendb_router.conditions import Conditions
 from omendb_router.face_calls import Found, Hits, PointPage, Question, Seen, Written
 from omendb_router.fanout import Fanout, together
@@ -75,8 +76,9 @@ class Router:
         self._clock = clock
         dice = random.Random(seed)
         self._stamps = Stamps(clock, self.settings)
-        self._offset = ClockCheck(self.settings.clock_offset_ms_max)
+        self._offset = ClockCheck(clock, self.settings.clock_offset_ms_max)
         self._fanout = Fanout(nodes, clock, self.settings, dice, self._observe)
+        self._clock_look = ClockLook(self._fanout, clock, self._offset)
         self._maps = Maps(metadata, clock, self._fanout.own)
         self._leases = Leases(metadata, self._stamps, holder, clock, self._fanout.own)
         self._admission = Admission(self.settings)
@@ -117,9 +119,9 @@ class Router:
         self._nodes.follow(topology)
         self._fanout.follow(topology)
 
-    def _observe(self, node_id: str, sent_wall_ms: float, hlc: int) -> None:
+    def _observe(self, node_id: str, sent_s: float, hlc: int) -> None:
         self._stamps.observe(hlc)
-        self._offset.note(node_id, sent_wall_ms, self._clock.wall_ms(), hlc, self._clock.mono_s())
+        self._offset.note(node_id, sent_s, hlc)
 
     async def _sweep(self) -> None:
         """Renew the lease in good time, and close the connections to nodes that moved or left."""
@@ -136,7 +138,7 @@ class Router:
             "requests_working": self._admission.working,
             "requests_waiting": self._admission.waiting,
             "nodes_left_alone": sum(self._fanout.refusal(n.node_id) is not None for n in nodes),
-            "clock_off_ms": self._offset.off_ms(max(len(nodes), 1), self._clock.mono_s()),
+            "clock_off_ms": self._offset.off_ms(),
             "lease_left_s": self._stamps.left_ms() / 1e3,
             **{f"{name}_total": counts[name] for name in _COUNTED},
         }
@@ -256,7 +258,7 @@ class Router:
     ) -> Written:
         """Let a write in, and carry it out whatever becomes of the caller (P20)."""
         info = await self._maps.find(collection, deadline)
-        self._check_clock()
+        await self._check_clock(deadline)
         place = await self._admission.enter(info.name, deadline, size_bytes)
 
         async def whole() -> Written:
@@ -265,8 +267,11 @@ class Router:
 
         return await self._fanout.shielded(whole())
 
-    def _check_clock(self) -> None:
-        self._offset.check(max(len(self._data_nodes()), 1), self._clock.mono_s())
+    async def _check_clock(self, deadline: Deadline) -> None:
+        """Refuse to write by a clock that is wrong; when it is not proven right, ask the data nodes for theirs."""
+        if not (deadline.passed or self._offset.right(self._clock_look.nodes(self.topology))):
+            await self._clock_look.again(self.topology, self._stamps.origin, deadline)
+            self._offset.check()
 
     def _data_nodes(self) -> list[Member]:
         return [m for m in self.topology.members.values() if m.role == "datanode" and m.state != "left"]
@@ -274,11 +279,11 @@ class Router:
     # -- reads
 
     async def search(self, collection: str, question: Question, *, seen: Seen, deadline: Deadline) -> Hits:
-        """Search; by default one replica of each shard, with a session token a quorum of those it names."""
+        """Search; by default at the collection's read quorum, with a session token at one that meets what it names."""
         started_s = self._clock.mono_s()
 
         async def work(info: CollectionInfo) -> Hits:
-            asked = self._asked(info, question.condition, seen, otherwise=one)
+            asked = self._asked(info, question.condition, seen, otherwise=reading)
             found = await self._searches.search(asked, question, deadline)
             return Hits(
                 found.distances,

@@ -26,9 +26,12 @@ _MS_SHIFT = 22
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
+    """A node's clock, held against the clock of ours that nobody sets: when it was heard, seconds, and what our wall
+    clock must be above that one, milliseconds, to be no more ahead, and no more behind, than is proven."""
+
     at_s: float
-    ahead_ms: float
-    behind_ms: float
+    latest_ms: float
+    earliest_ms: float
 
 
 class ClockCheck:
@@ -37,34 +40,53 @@ class ClockCheck:
     An answer carries the node's clock, which stamps that it has seen push ahead of its wall time by up to
     ``MAX_AHEAD_MS``. So a node's clock *below* ours proves that ours is ahead; one above ours proves that ours is
     behind only beyond that bound. A router that is less behind makes its stamps from the clocks that it observes.
+
+    Answers are held against the monotonic clock: when somebody sets the wall clock, what was heard before that proves
+    at once how far off it is now.
     """
 
-    def __init__(self, offset_ms_max: float) -> None:
+    def __init__(self, clock: Clock, offset_ms_max: float) -> None:
+        self._clock = clock
         self._bound_ms = offset_ms_max * _REFUSE_SHARE
         self._samples: dict[str, _Sample] = {}
 
-    def note(self, node_id: str, sent_wall_ms: float, heard_wall_ms: float, node_hlc: int, now_s: float) -> None:
-        """An answer to a call, between two readings of our wall clock."""
-        node_ms = stamp_wall_ms(node_hlc)
-        self._samples[node_id] = _Sample(now_s, sent_wall_ms - node_ms, node_ms - heard_wall_ms - MAX_AHEAD_MS)
+    def note(self, node_id: str, sent_s: float, node_hlc: int) -> None:
+        """An answer, just now, to a call that was sent at ``sent_s`` of the monotonic clock."""
+        heard_s, node_ms = self._clock.mono_s(), stamp_wall_ms(node_hlc)
+        self._samples[node_id] = _Sample(heard_s, node_ms - sent_s * 1e3, node_ms - heard_s * 1e3 - MAX_AHEAD_MS)
 
-    def off_ms(self, nodes: int, now_s: float) -> float:
-        """How far off a majority of ``nodes`` data nodes prove our clock to be: ahead is positive, 0 is unproven."""
-        needed = majority(nodes)
-        fresh = [s for s in self._samples.values() if now_s - s.at_s <= _SAMPLE_AGE_S]
-        if len(fresh) < needed:
+    def off_ms(self) -> float:
+        """How far off half of the data nodes heard lately prove our clock to be: ahead is positive, 0 is unproven.
+
+        Half is enough: a write whose stamp half of the nodes refuse comes to nothing, but for what the others keep.
+        """
+        fresh, ours_ms = self._fresh()
+        if not fresh:
             return 0.0
-        ahead = sorted((s.ahead_ms for s in fresh), reverse=True)[needed - 1]
-        behind = sorted((s.behind_ms for s in fresh), reverse=True)[needed - 1]
+        half = (len(fresh) - 1) // 2
+        ahead = sorted((ours_ms - s.latest_ms for s in fresh), reverse=True)[half]
+        behind = sorted((s.earliest_ms - ours_ms for s in fresh), reverse=True)[half]
         return ahead if ahead > 0 else -max(behind, 0.0)
 
-    def check(self, nodes: int, now_s: float) -> None:
+    def right(self, nodes: int) -> bool:
+        """Whether a majority of ``nodes`` data nodes was heard lately whose clocks agree with ours."""
+        fresh, ours_ms = self._fresh()
+        agree = sum(ours_ms - s.latest_ms <= self._bound_ms and s.earliest_ms <= ours_ms for s in fresh)
+        return agree >= majority(nodes)
+
+    def _fresh(self) -> tuple[list[_Sample], float]:
+        """What was heard lately, and our wall clock above the one that nobody sets, milliseconds."""
+        now_s = self._clock.mono_s()
+        fresh = [s for s in self._samples.values() if now_s - s.at_s <= _SAMPLE_AGE_S]
+        return fresh, self._clock.wall_ms() - now_s * 1e3
+
+    def check(self) -> None:
         """UnavailableError (outcome none) when the clock is so far off that it must not stamp."""
-        off = self.off_ms(nodes, now_s)
+        off = self.off_ms()
         if off > self._bound_ms or off < 0:
             beyond = f"{off:.0f} ms ahead of" if off > 0 else f"at least {MAX_AHEAD_MS - off:.0f} ms behind"
             raise UnavailableError(
-                f"this router's clock is {beyond} most data nodes",
+                f"this router's clock is {beyond} half of the data nodes or more",
                 field="clock",
                 bound=f"at most {self._bound_ms:.0f} ms",
                 mend="synchronise the clocks; another router may take the write",

@@ -28,6 +28,7 @@ OWNED: Mapping[str, str] = {
     "datanode/omendb_datanode/hosting.py": "the hosting; the process looks at it, and ends with its fault",
     "datanode/omendb_datanode/replicate/errands.py": "the errands; one that stopped with a fault is begun anew",
     "router/omendb_router/face_serving.py": "the faces, which await it when they stop",
+    "router/omendb_router/clock_look.py": "the fan-out; a fault reaches those who wait for the look",
     "router/omendb_router/claiming.py": "the fan-out, which keeps and ends it",
     "router/omendb_router/fanout.py": "the fan-out, in its set; a fault is handed to the caller",
     "router/omendb_router/maps.py": "the fan-out; it asks once, and the next request asks again",

@@ -35,7 +35,7 @@ CLIENTS = 4
 STEPS = 9
 QUICK_S = 0.4
 MUCH_LATER_S = 1e6
-KNOWN_TORN = [88]
+KNOWN_TORN = [88, 279, 377]
 """Seeds in which a search at majority met versions that no replica had whole."""
 UNMATCHED = "nothing that has an extra"
 """What is said of a point that a filter by its extra did not bring: it is not there, or has none."""

@@ -151,6 +151,7 @@ def test_figures_tell_what_goes_on() -> None:
     async def story(c: Cluster) -> None:
         await c.collection()
         r = await c.router()
+        await put(r, [9], [9], c.soon())
         c.weather("d1", down=True)
         for i in range(9):
             await put(r, [i], [i], c.soon())

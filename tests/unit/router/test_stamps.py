@@ -121,21 +121,60 @@ def test_automatic_ids_are_given_out_once() -> None:
         ((-2000, -2000, -2000), False),
         ((-2010, -2010, 0), True),
         ((-9000, 0, 0), False),
+        # One of two is half of those that were heard.
+        ((3_600_000, 0), True),
+        ((3_600_000,), True),
+        ((), False),
     ],
 )
 def test_a_clock_is_off_when_most_nodes_prove_it(offsets_ms: tuple[int, ...], refused: bool) -> None:
-    check = ClockCheck(500.0)
+    clock = Clock()
+    check = ClockCheck(clock, 500.0)
     for number, offset in enumerate(offsets_ms):
-        check.note(f"d{number}", START_MS, START_MS, stamp_of(START_MS - offset), now_s=0.0)
+        check.note(f"d{number}", clock.mono_s(), stamp_of(START_MS - offset))
+    clock.ms += 1000
     if refused:
         with pytest.raises(UnavailableError, match="clock") as error:
-            check.check(3, now_s=1.0)
+            check.check()
         assert error.value.outcome == "none"
     else:
-        check.check(3, now_s=1.0)
-    # Old answers prove nothing, and a minority of the nodes neither.
-    check.check(3, now_s=100.0)
-    check.check(9, now_s=1.0)
+        check.check()
+    clock.ms += 100_000
+    check.check()  # what was heard so long ago proves nothing
+
+
+@dataclass
+class SetClock(Clock):
+    """One that somebody sets: its wall time is ``off_ms`` from the other one."""
+
+    off_ms: int = 0
+
+    def wall_ms(self) -> int:
+        return self.ms + self.off_ms
+
+
+@pytest.mark.parametrize(
+    "set_ms, refused", [(3_600_000, True), (401, True), (399, False), (-2000, False), (-2001, True)]
+)
+def test_a_clock_that_is_set_is_off_at_once_and_put_right_is_right_at_once(set_ms: int, refused: bool) -> None:
+    clock = SetClock()
+    check = ClockCheck(clock, 500.0)
+    for number in range(3):
+        check.note(f"d{number}", clock.mono_s(), stamp_of(START_MS))
+    clock.ms += 5000
+    clock.off_ms = set_ms
+    assert check.right(3) is not refused
+    if refused:
+        with pytest.raises(UnavailableError, match="clock"):
+            check.check()
+    else:
+        check.check()
+    clock.off_ms = 0
+    check.check()
+    assert check.off_ms() == 0
+    assert check.right(3) and not check.right(9), "of nine, three are no majority"
+    clock.ms += 30_001
+    assert not check.right(3), "what was heard so long ago proves nothing"
 
 
 class ForgetfulCoordinators:
