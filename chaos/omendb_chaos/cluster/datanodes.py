@@ -27,10 +27,10 @@ from omendb_common.config import (
     WorkerSettings,
 )
 from omendb_common.deadline import Deadline
-from omendb_common.errors import OmenDBError
+from omendb_common.errors import OmenDBError, UnavailableError
 from omendb_common.feature_level import CURRENT
 from omendb_common.metadata import RepairedShard
-from omendb_common.shard_calls import DataNode
+from omendb_common.shard_calls import DataNode, ShardRef
 from omendb_common.topology import Member
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
@@ -102,6 +102,7 @@ class SimDataNode:
     follower: Follower | None = None
     hosting: Hosting | None = None
     rules: ShardRules | None = None
+    repairer: Repairer | None = None
     life: int = 0
     folders: int = 1
     ready: bool = False
@@ -128,7 +129,7 @@ class SimDataNode:
         if process is None:
             return
         self.ready = False
-        self.hosting = self.rules = self.follower = None
+        self.hosting = self.rules = self.follower = self.repairer = None
         self._peers = {}
         self.doomed = None
         self.disk.faults.clear()
@@ -182,7 +183,9 @@ class SimDataNode:
             drained=lambda replica: rules.drained(replica),
             retry_s=5.0,
         )
-        rules = self.rules = ShardRules(self.hosting, self.clock, EngineThreads(readers=0, writers=0))
+        rules = self.rules = ShardRules(
+            self.hosting, self.clock, EngineThreads(readers=0, writers=0), care=self._make_round
+        )
         world.network.serve(process, self, self.clock)
         address = f"{self.name}:8500"
         member = Member(self.name, "datanode", address, identity.incarnation, feature_level=CURRENT)
@@ -221,11 +224,16 @@ class SimDataNode:
             *(self.name, rules, peers, follower, self.clock, settings, pace),
             proven=lambda shard: repairer.proven(shard),
         )
-        repairer = Repairer(
+        repairer = self.repairer = Repairer(
             *(self.name, rounds, hosting.opened, follower, self.clock, settings), check=check, report=report
         )
         repairer.start()
         Arrivals(*(self.name, rules, peers.of, hosting.opened, follower, advance, self.clock, settings, pace)).start()
+
+    async def _make_round(self, shard: ShardRef, repair: bool) -> Any:
+        if self.repairer is None:
+            raise UnavailableError("nothing here brings replicas together", field="shard")
+        return await self.repairer.on_request(shard, repair)
 
     async def _cluster(self, follower: Follower) -> str:
         while True:

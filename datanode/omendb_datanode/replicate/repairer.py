@@ -1,8 +1,9 @@
 """When which shard of this node gets its round: in turn, and at once where something may be missing.
 
 Of a shard's nodes the first one that is up does it, so that no pair is compared by both; any other one steps in when
-nothing was proven for twice the interval. A replica that was opened with data is looked at at once by its own node, and
-one whose node came back by the node that looks after the shard; and again when the newest writes have settled.
+nothing was proven for twice the interval. A shard is looked at at once when a replica of it was opened with data, or a
+node of it came back; and again when the newest writes have settled. A node that opened one asks the first to do it:
+two rounds at a time would send every record that is missing twice. When that cannot be had, it makes one itself.
 """
 
 from __future__ import annotations
@@ -32,13 +33,16 @@ _LOOK_S = 1.0
 _REPORT_S = 2.0
 _SETTLED_S = 1.0
 _FAILS_MAX = 10
+_ASKS_MAX = 2
+"""A node that looks after a shard is asked so often for a round before another one makes it."""
 
 
 @dataclass(slots=True)
 class Care:
     """What is known of one replica's rounds, all times monotonic; ``leaves`` differed at the last comparison.
 
-    ``wanted_s``: when rounds are to be made whoever's turn it is.
+    ``wanted_s``: when rounds are to be made whoever's turn it is. ``asking``: another node is making one for this;
+    ``refused``: so often in a row that could not be had.
     """
 
     replica: Replica
@@ -48,6 +52,8 @@ class Care:
     wanted_s: list[float] = field(default_factory=list)
     fails: int = 0
     leaves: int = 0
+    asking: bool = False
+    refused: int = 0
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -148,9 +154,13 @@ class Repairer:
         care.wanted_s = [now_s, now_s + self._settings.settle_s + _SETTLED_S]
 
     def _leads(self, opened: OpenShard) -> bool:
-        """Whether this node is the one that looks after the shard: the first that is up."""
-        up = [node_id for node_id in opened.shard.nodes("active") if node_id in self._up]
-        return not up or up[0] == self._node_id
+        """Whether this node is the one that looks after the shard."""
+        return self._leader(opened) == self._node_id
+
+    def _leader(self, opened: OpenShard) -> str:
+        """The node that looks after the shard: the first that is up."""
+        up = (node_id for node_id in opened.shard.nodes("active") if node_id in self._up)
+        return next(up, self._node_id)
 
     def _care(self, opened: OpenShard) -> Care:
         care = self._cares.get(opened.key)
@@ -170,12 +180,13 @@ class Repairer:
         self._cares = {key: care for key, care in self._cares.items() if key in keys}
         due = [(one, self._care(one)) for one in opened]
         now_s = self._clock.mono_s()
-        due = [(one, care) for one, care in due if not care.turn.locked() and self._due(one, care, now_s)]
+        free = [(one, care) for one, care in due if not care.turn.locked() and not care.asking]
+        due = [(one, care) for one, care in free if self._due(one, care, now_s)]
         return min(due, key=lambda item: (not _wanted(item[1], now_s), item[1].due_s), default=None)
 
     def _due(self, opened: OpenShard, care: Care, now_s: float) -> bool:
-        if len(opened.shard.replicas) == 1 and opened.shard.nodes("joining"):
-            return False
+        if self._node_id in opened.shard.nodes("joining"):
+            return False  # it is being filled, and would fetch everything a second time
         if _wanted(care, now_s):
             return True
         return now_s >= care.due_s and (self._leads(opened) or self._neglected(opened, care, now_s))
@@ -201,9 +212,35 @@ class Repairer:
                 continue
             opened, care = found
             try:
-                await self._round(opened, care)
+                if not await self._asked(opened, care):
+                    await self._round(opened, care)
             except OmenDBError as error:
                 _log.info("round of %s: %s", opened.key.name, error)
+
+    async def _asked(self, opened: OpenShard, care: Care) -> bool:
+        """Whether somebody else makes the round that is due, or is to be asked again; ends when it is made."""
+        leader = self._leader(opened)
+        if leader == self._node_id or not _wanted(care, self._clock.mono_s()) or care.refused >= _ASKS_MAX:
+            return False
+        care.wanted_s = [at_s for at_s in care.wanted_s if at_s > self._clock.mono_s()]
+        care.asking = True
+        try:
+            made = await self._ask(opened, leader)
+        finally:
+            care.asking = False
+        care.refused = 0 if made else care.refused + 1
+        if not made:
+            care.wanted_s.append(self._clock.mono_s() + self._settings.retry_s)
+        return True
+
+    async def _ask(self, opened: OpenShard, node_id: str) -> bool:
+        """Whether a node made a round that this one took part in, as long as that node is up."""
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(self.rounds.ask(opened, node_id))
+            while not asking.done() and node_id in self._up:
+                await asyncio.wait((asking,), timeout=_LOOK_S)
+            asking.cancel()
+        return not asking.cancelled() and asking.result()
 
     async def _round(self, opened: OpenShard, care: Care, *, repair: bool = True) -> Round:
         async with care.turn:
@@ -214,6 +251,7 @@ class Repairer:
                 done = await self.rounds.make(opened, repair=repair)
                 care.leaves = done.together.leaves
                 good = done.equal
+                care.refused = 0
                 if done.together.pulled or done.together.pushed:
                     what = opened.key.name, done.together.pulled, done.together.pushed, done.equal
                     _log.info("round of %s: %d records pulled, %d pushed, equal: %s", *what)

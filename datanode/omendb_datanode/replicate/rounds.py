@@ -33,6 +33,9 @@ from omendb_datanode.replicate.together import Together, bring_together
 
 _log = logging.getLogger(__name__)
 
+_ASKED_CALLS = 5
+"""A round that another node was asked for may take as long as so many calls that bring no answer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Round:
@@ -131,6 +134,24 @@ class Rounds:
             return found
         await self._note(opened, nodes, through)
         return Round(through, found.members, done, proven=True)
+
+    async def ask(self, opened: OpenShard, node_id: str) -> bool:
+        """Have another node make a round; whether it did, and compared the replica here."""
+        member = self._source.topology.members.get(node_id)
+        if member is None:
+            return False
+        deadline = Deadline.after(self._clock, _ASKED_CALLS * self._settings.call_timeout_s)
+        try:
+            node = await self._peers.of(member)
+            answer = await in_time(node.maintain, Maintain(opened.ref, "repair"), deadline)
+        except OmenDBError as error:
+            _log.info("%s makes no round of %s: %s", node_id, opened.key.name, error)
+            return False
+        if answer.verdict is not Verdict.OK:
+            _log.info("%s makes no round of %s: %s", node_id, opened.key.name, answer.error or answer.verdict.name)
+            return False
+        here = answer.value["members"].get(self._node_id, {})
+        return here.get("equal") is not None
 
     async def _released(self, opened: OpenShard, barred: Sequence[IdColumn]) -> bool:
         """End claims that kept records out, if all replicas can take part; whether that was done."""

@@ -124,6 +124,7 @@ class Group:
             report=report,
         )
         rounds._proven = made.proven
+        self.node(node_id).rules._care = made.on_request
         return made
 
 

@@ -16,6 +16,7 @@ from omendb_common.errors import OmenDBError, UnavailableError
 from omendb_common.metadata import RepairedShard
 from omendb_common.shard_calls import Maintain, Maintained, Verdict
 from omendb_datanode.replicate.exchange import settled_stamp
+from omendb_datanode.replicate.repairer import Repairer
 from tests.unit.datanode.datanode_cases import EPOCH, delete, upsert
 from tests.unit.datanode.exchange_cases import QUICK, dump, write
 from tests.unit.datanode.round_cases import NAMES, Group, group_in
@@ -146,9 +147,10 @@ def test_a_repairer_looks_at_what_was_opened_with_data_and_tells_what_it_proved(
             raise UnavailableError("no coordinator")
 
     async def scene() -> None:
-        with group_in(tmp_path) as group:
+        with group_in(tmp_path, settings=replace(QUICK, retry_s=0.05)) as group:
             await diverge(group)
-            # The last in the shard's order, so that it is not its turn but for what it was opened with.
+            # The last in the shard's order, so that it is not its turn but for what it was opened with; and the first
+            # has no repairer that it could ask.
             repairer = group.repairer("d3", report)
             repairer.start()
             try:
@@ -206,6 +208,83 @@ def test_whose_node_came_back_is_looked_at_at_once_and_again_when_all_has_settle
         assert repairer._next() is None
         care.wanted_s[0] -= 31.5
         assert repairer._next() is not None
+
+
+def sent(repairers: Sequence[Repairer]) -> int:
+    return sum(sum(repairer.rounds.counts.rows.values()) for repairer in repairers)
+
+
+def rounds_made(repairer: Repairer) -> int:
+    return sum(repairer.rounds.counts.rounds.values())
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["the map said so", "nobody noticed"])
+def test_what_a_node_missed_is_sent_once_although_two_want_it_mended(tmp_path: Path, told: bool) -> None:
+    async def scene() -> None:
+        with group_in(tmp_path) as group:
+            await write(group.nodes, upsert(range(20)), group.nodes[0].clock.stamp(-9000))
+            await write(group.nodes[:2], upsert(range(300), seed=2), group.nodes[0].clock.stamp(-7000))
+            repairers = [group.repairer(name, silent) for name in NAMES]
+            for name, repairer in zip(NAMES[:2], repairers, strict=False):
+                care = repairer._care(group.opened(name))
+                care.wanted_s.clear()
+                repairer._schedule(care, good=True)
+                repairer.start()
+            try:
+                if told:
+                    group.say("d3", "down")
+                    group.say("d3", "up")
+                repairers[2].start()
+                await until(lambda: dump(group.nodes[0]) == dump(group.nodes[2]))
+                await until(lambda: not any(care.asking for care in repairers[2]._cares.values()))
+            finally:
+                for repairer in repairers:
+                    await repairer.stop()
+            assert sent(repairers) == 300
+
+    asyncio.run(scene())
+
+
+def test_a_node_that_asked_does_it_itself_once_the_other_is_down(tmp_path: Path) -> None:
+    class Silent(FaultyNode):
+        async def maintain(self, call: Maintain, deadline: Any) -> Maintained:
+            """Never answers to who asks for a round."""
+            asked.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    asked = asyncio.Event()
+
+    async def scene() -> None:
+        with group_in(tmp_path, settings=replace(QUICK, retry_s=0.01)) as group:
+            await diverge(group)
+            group.doors["d1"] = Silent(group.nodes[0].rules, random.Random(1))
+            repairer = group.repairer("d2", silent)
+            repairer.start()
+            try:
+                await asked.wait()
+                await asyncio.sleep(0)
+                assert not rounds_made(repairer)
+                group.say("d1", "down")
+                await until(lambda: dump(group.nodes[1]) == dump(group.nodes[2]))
+            finally:
+                await repairer.stop()
+
+    asyncio.run(scene())
+
+
+def test_a_replica_that_is_being_filled_has_no_round_beside(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with group_in(tmp_path) as group:
+            await diverge(group)
+            group.state("d3", "joining")
+            repairer = group.repairer("d3", silent)
+            repairer._up = frozenset(NAMES)
+            assert repairer._next() is None
+            group.state("d3", "active")
+            assert repairer._next() is not None
+
+    asyncio.run(scene())
 
 
 def test_a_round_that_failed_is_made_again_later_and_later(tmp_path: Path) -> None:
