@@ -82,6 +82,13 @@ class RepairSettings:
     bytes_per_s: int = setting(
         32 * MIB, "records that a node sends to bring replicas together, all exchanges together", low=1024, high=1 << 40
     )
+    clients_share: float = setting(
+        0.25,
+        "share of the time for which replicas are brought together beside calls of clients; the rest belongs to these, "
+        "and where nobody calls nothing is waited for",
+        low=0.01,
+        high=1.0,
+    )
     batch_rows: int = setting(1000, "records sent at a time", low=1, high=100_000)
     batch_bytes: int = setting(4 * MIB, "bytes of records sent at a time, about", low=1024, high=256 * MIB)
     call_timeout_s: float = setting(

@@ -144,7 +144,7 @@ class DataNodeProcess:
         self._peer_frames = FrameStats()
         self.metrics.watch_frames(self._peer_frames, "client")
         self._peers = Peers(self._connect, _close)
-        self._pace = Pace(self._clock, options.repair, self._pressed)
+        self._pace = Pace(self._clock, options.repair, self._pressed, clients_s=self.rules.clients.total_s)
         self.repairer = self._make_repairer()
         self.agreeing = Agreeing(
             *(options.node_id, self.rules, self._peers, self.hosting.opened),

@@ -63,6 +63,7 @@ from omendb_common.shard_calls import (
     Verdict,
     Work,
 )
+from omendb_datanode.client_time import ClientTime
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosted import Hosted, Replicas
 from omendb_datanode.recall import Recall
@@ -134,6 +135,8 @@ class ShardRules:
         self._queues: dict[Replica, WriteQueue] = {}
         self._recalls: dict[Replica, Recall] = {}
         self._trees = RecentTrees()
+        self.clients = ClientTime(clock)
+        """For how long calls that data nodes never make of each other have been at work."""
 
     # -- the calls
 
@@ -153,7 +156,8 @@ class ShardRules:
                 result = recall.told(call.batch, call.stamp, result)
             return self._applied([result], [call.batch])
 
-        return await self._answer(call.shard, work, Applied, "writing")
+        with self.clients:
+            return await self._answer(call.shard, work, Applied, "writing")
 
     async def repair(self, call: Repair, deadline: Deadline) -> Applied:
         """Bring records up to date."""
@@ -192,7 +196,8 @@ class ShardRules:
             short = _is_short(hosted.replica, call)
             return await self._threads.read(lambda: self._search(hosted.replica, call), deadline, short=short)
 
-        return await self._answer(call.shard, work, ShardHits, "searching")
+        with self.clients:
+            return await self._answer(call.shard, work, ShardHits, "searching")
 
     async def lookup(self, call: Lookup, deadline: Deadline) -> Looked:
         """Look ids up."""
@@ -212,7 +217,8 @@ class ShardRules:
             _check_count(len(call.ids))
             return await self._threads.read(lambda: _score(hosted.replica, call), deadline)
 
-        return await self._answer(call.shard, work, Scored, "scoring ids")
+        with self.clients:
+            return await self._answer(call.shard, work, Scored, "scoring ids")
 
     async def scroll(self, call: Scroll, deadline: Deadline) -> Scrolled:
         """Read a page."""
@@ -221,7 +227,8 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             return await self._threads.read(lambda: _scroll(hosted.replica, call), deadline)
 
-        return await self._answer(call.shard, work, Scrolled, "scrolling")
+        with self.clients:
+            return await self._answer(call.shard, work, Scrolled, "scrolling")
 
     async def select(self, call: Select, deadline: Deadline) -> Selected:
         """Resolve a filter."""
@@ -230,7 +237,8 @@ class ShardRules:
             hosted = await self._hosted(call.shard, deadline)
             return await self._threads.read(lambda: _select(hosted.replica, call), deadline)
 
-        return await self._answer(call.shard, work, Selected, "selecting points")
+        with self.clients:
+            return await self._answer(call.shard, work, Selected, "selecting points")
 
     async def maintain(self, call: Maintain, deadline: Deadline) -> Maintained:
         """Do or tell something about a replica."""

@@ -293,7 +293,8 @@ class Exchange:
     async def _ask(self, method: Callable[[C, Deadline], Awaitable[A]], call: C) -> A:
         """The answer of a replica that says OK; one that is busy is asked again, a few times."""
         for left in reversed(range(_TRIES)):
-            answer = await in_time(method, call, Deadline.after(self._clock, self._settings.call_timeout_s))
+            with self._pace.beside_clients():
+                answer = await in_time(method, call, Deadline.after(self._clock, self._settings.call_timeout_s))
             if answer.verdict is Verdict.OK:
                 return answer
             error = answer.error

@@ -136,7 +136,8 @@ class Splits:
         while start < len(ids):
             rows = int(max(1, min(self._settings.batch_rows, self._settings.batch_bytes / record_bytes)))
             some = ids.slice(start, min(start + rows, len(ids)))
-            size = await self._compare(partial(halves.carry, some))
+            with self._pace.beside_clients():
+                size = await self._compare(partial(halves.carry, some))
             division.copied(len(some), size)
             start, record_bytes = start + len(some), max(1.0, size / len(some))
             await self._pace.spend(size)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from omendb_chaos.sim.faulty_node import FaultyNode, Weather
 from omendb_common.errors import OmenDBError, ResourceExhaustedError
 from omendb_common.ids import IdColumn
 from omendb_common.shard_calls import Repair, State, Summed, Verdict
-from omendb_datanode.replicate.exchange import ExchangeEndedError, Moved, settled_stamp
+from omendb_datanode.replicate.exchange import Exchange, ExchangeEndedError, Moved, settled_stamp
 from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.together import bring_together
 from tests.unit.datanode.datanode_cases import EPOCH, Node, delete, open_one, update, upsert
@@ -270,5 +272,31 @@ def test_what_a_router_brings_from_below_the_floor_is_not_believed(tmp_path: Pat
             ):
                 await two.rules.repair(Repair(two.shard, records, floor), two.deadline())
                 assert two.replica.versions(IdColumn.of([5])).states.tolist() == [state]
+
+    asyncio.run(scene())
+
+
+class Noting(Pace):
+    """Notes how many calls were made beside clients."""
+
+    calls = 0
+
+    @contextmanager
+    def beside_clients(self) -> Iterator[None]:
+        """Count it."""
+        self.calls += 1
+        yield
+
+
+def test_clients_are_paid_for_every_call(tmp_path: Path) -> None:
+    async def scene() -> None:
+        with nodes_in(tmp_path) as (here, there):
+            await write([there], upsert(range(20)), here.clock.stamp())
+            pace = Noting(here.clock, QUICK)
+            floor = here.replica.maintenance.gc_floor
+            made = Exchange(here.rules, there.rules, here.shard, floor, here.clock, pace, QUICK)
+            assert (await made.run(LATE)).pulled == 20
+            # Three lookups of seven at most and as many repairs, beside what is asked to find them.
+            assert pace.calls >= 2 * 3 + 2 * 4
 
     asyncio.run(scene())
