@@ -11,6 +11,7 @@
     │   └── ReadOnlyError              the folder was opened with mode="r"
     ├── NotFoundError             404
     ├── AlreadyExistsError        409
+    ├── VersionConflictError      412  a point has another version than the caller demanded (``found``)
     ├── ResourceExhaustedError    429  try again after ``retry_after`` seconds
     │   └── DiskFullError              the volume passed its watermark
     ├── UnavailableError          503  ``outcome`` says what became of a write
@@ -25,6 +26,7 @@ translates it the same way.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 Outcome = Literal["none", "unknown"]
@@ -109,6 +111,29 @@ class AlreadyExistsError(OmenDBError):
 
     code = "ALREADY_EXISTS"
     http_status = 409
+
+
+class VersionConflictError(OmenDBError):
+    """A write with ``if_version`` met other versions than it demanded; nothing of it was written.
+
+    ``found``: some of the points by id (at most 3), and the version that each has; 0: there is no such point.
+    """
+
+    code = "FAILED_PRECONDITION"
+    http_status = 412
+    outcome: ClassVar[Outcome] = "none"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        bound: str | None = None,
+        mend: str | None = None,
+        found: Mapping[int | str, int] | None = None,
+    ) -> None:
+        self.found = dict(found or {})
+        super().__init__(message, field=field, bound=bound, mend=mend)
 
 
 class ResourceExhaustedError(OmenDBError):
@@ -245,4 +270,5 @@ __all__ = [
     "ResourceExhaustedError",
     "UnauthenticatedError",
     "UnavailableError",
+    "VersionConflictError",
 ]

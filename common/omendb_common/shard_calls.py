@@ -81,6 +81,8 @@ class Apply:
     ``body``: the batch as :func:`omendb_common.records.encode_batch` made it, when the caller has it already.
     ``create_only``: refuse the whole batch with AlreadyExistsError when an id is live; only where one replica decides.
     ``claim``: the batch is a deletion that deletes nothing: claims on its points, or waivers of them (P19).
+    ``versions``: refuse the whole batch with VersionConflictError unless each point's newest stamp is this one, 0 where
+    it must not be live; only where one replica decides.
     """
 
     shard: ShardRef
@@ -89,6 +91,7 @@ class Apply:
     body: Sequence[Any] | None = None
     create_only: bool = False
     claim: Claim = Claim.NONE
+    versions: U64Array | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,9 @@ class ShardRules:
             self._check_clock(call.stamp)
             if call.batch.stamps is not None:
                 raise InvalidArgumentError("rows with stamps of their own", field="stamps", bound="one stamp for all")
-            write = StampedWrite(call.batch, call.stamp, call.body, call.create_only, claim=call.claim)
+            write = StampedWrite(
+                call.batch, call.stamp, call.body, call.create_only, claim=call.claim, versions=call.versions
+            )
             recall = self._recall(hosted.replica)
             (result,) = await self._write(hosted, [write], deadline)
             self._hlc.observe(call.stamp)

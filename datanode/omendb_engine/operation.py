@@ -51,7 +51,7 @@ class Operation:
             "plan",
             "result",
         ),
-        *("settled", "size", "solo", "stamp", "stamped", "tied", "verdicts"),
+        *("settled", "size", "solo", "stamp", "stamped", "tied", "verdicts", "versions"),
     )
 
     def __init__(
@@ -61,6 +61,7 @@ class Operation:
         *,
         auto: bool = False,
         create_only: bool = False,
+        versions: U64Array | None = None,
         write: StampedWrite | None = None,
     ) -> None:
         self.batch = batch
@@ -68,9 +69,11 @@ class Operation:
         self.size = body_bytes(parts)
         self.auto = auto
         self.create_only = create_only or (write is not None and write.create_only)
+        self.versions = versions if write is None else write.versions
         self.claim = Claim.NONE if write is None else write.claim
         # They look at what earlier operations left, so those must be applied first.
-        self.solo = self.create_only or batch.op is Op.UPDATE or self.claim is Claim.CLAIM
+        conditional = self.create_only or self.versions is not None
+        self.solo = conditional or batch.op is Op.UPDATE or self.claim is Claim.CLAIM
         self.done = False
         self.error: BaseException | None = None
         self.result: WriteResult | None = None
@@ -91,12 +94,13 @@ class Operation:
         *,
         auto: bool = False,
         create_only: bool = False,
+        versions: U64Array | None = None,
         body: Sequence[Buffer] | None = None,
         write: StampedWrite | None = None,
     ) -> Operation:
         """Encode a batch, unless ``body`` is what it encodes to; InvalidArgumentError when it is too large."""
         parts, batch = encode_owned(batch) if body is None else (list(body), batch)
-        operation = Operation(batch, parts, auto=auto, create_only=create_only, write=write)
+        operation = Operation(batch, parts, auto=auto, create_only=create_only, versions=versions, write=write)
         if operation.size > BATCH_BODY_BYTES_MAX:
             raise InvalidArgumentError(
                 f"the batch encodes to {operation.size} bytes",
@@ -117,6 +121,11 @@ class Operation:
         marked = claims_of(ids, bases, self.stamp) if self.claim is Claim.CLAIM else waivers_of(ids, self.stamp)
         self.parts, self.batch = encode_owned(WriteBatch(Op.DELETE, marked))
         self.size = body_bytes(self.parts)
+
+    def conclude(self, verdicts: Verdicts, lsn: int, durability: str) -> None:
+        """End it: nothing of it is to be logged."""
+        self.verdicts, self.done = verdicts, True
+        self.result = WriteResult(self.batch.ids, 0, self.stamp, lsn, durability)
 
     def outcome(self) -> StampedResult:
         """What a write that came with its stamp is told."""

@@ -28,7 +28,7 @@ from omendb_common.errors import (
 )
 from omendb_common.filters import Filter
 from omendb_common.hlc import STAMP_MAX, HybridLogicalClock
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.records import Buffer, Op, WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_engine.agreement import Agreements
@@ -48,7 +48,7 @@ from omendb_engine.recovery import BUFFERS, Recovered, create_replica, recover
 from omendb_engine.resources import Resources
 from omendb_engine.stamped import StampedResult, StampedWrite, check_stamped, check_vectors
 from omendb_engine.statistics import ReplicaStats, folder_bytes, growing_rows, index_progress, segment_stats
-from omendb_engine.verdicts import check_existing, judge, refuse_taken
+from omendb_engine.verdicts import check_existing, check_versions, judge, refuse_taken
 from omendb_engine.wal.prepare import WalFailedError, WalSettings
 from omendb_engine.wal.record import RecordType, WalEntry
 from omendb_engine.wal.writer import WalWriter
@@ -187,6 +187,7 @@ class Replica(Reader):
         n: int,
         *,
         create_only: bool = False,
+        versions: U64Array | None = None,
     ) -> WriteResult:
         """Insert or replace ``n`` points; durable and searchable when it returns.
 
@@ -195,12 +196,14 @@ class Replica(Reader):
             vectors: per vector field an (n, dimension) array of the field's dtype, finite.
             payload: typed columns (see :mod:`omendb_common.payload`).
             create_only: refuse the whole batch if any id exists.
+            versions: (n,) refuse it unless each point has this version, 0: it must not exist; the ids differ then.
 
         Of several rows with one id the last wins. The caller keeps the arrays unchanged until the call returns.
 
         Raises:
             InvalidArgumentError: shapes, dtypes or sizes do not fit; nothing was written.
             AlreadyExistsError: ``create_only`` and an id exists.
+            VersionConflictError: a point has another version than ``versions`` says.
             ResourceExhaustedError: no memory or disk for it now; nothing was written.
             ReplicaFailedError: the log could not be written; the outcome is unknown until reopening.
         """
@@ -216,7 +219,7 @@ class Replica(Reader):
             keep = last_rows(ids)
             if keep is not None:
                 batch = take_batch(batch, keep)
-        result = self._submit(batch, auto=auto, create_only=create_only)
+        result = self._submit(Operation.of(batch, auto=auto, create_only=create_only, versions=versions))
         return WriteResult(ids, result.count, result.stamp, result.lsn, result.durability)
 
     def update(
@@ -226,14 +229,15 @@ class Replica(Reader):
         payload: pa.RecordBatch | None,
         *,
         unset: Sequence[str] = (),
+        versions: U64Array | None = None,
     ) -> WriteResult:
-        """Change some fields of existing points; all other fields stay.
+        """Change some fields of existing points (that have these ``versions``); all other fields stay.
 
         A top-level payload key is replaced in the rows that give it a value; keys in ``unset`` are removed from all.
 
         Raises:
             NotFoundError: an id does not exist; nothing was written.
-            InvalidArgumentError, ResourceExhaustedError, ReplicaFailedError: as :meth:`upsert`.
+            InvalidArgumentError, ResourceExhaustedError, ReplicaFailedError, VersionConflictError: as :meth:`upsert`.
         """
         self._check_writable()
         for name, array in (vectors or {}).items():
@@ -242,14 +246,15 @@ class Replica(Reader):
         keep = last_rows(ids)
         if keep is not None:
             batch = take_batch(batch, keep)
-        result = self._submit(batch)
+        result = self._submit(Operation.of(batch, versions=versions))
         return WriteResult(ids, result.count, result.stamp, result.lsn, result.durability)
 
-    def delete(self, ids: IdColumn) -> WriteResult:
-        """Delete points; ids that do not exist are no error. ``count`` is how many did exist."""
+    def delete(self, ids: IdColumn, *, versions: U64Array | None = None) -> WriteResult:
+        """Delete points (that have these ``versions``). ``count`` is how many did exist."""
         self._check_writable()
         keep = last_rows(ids)
-        return self._submit(WriteBatch(Op.DELETE, ids if keep is None else ids.take(keep)))
+        batch = WriteBatch(Op.DELETE, ids if keep is None else ids.take(keep))
+        return self._submit(Operation.of(batch, versions=versions))
 
     def delete_where(self, condition: Filter) -> WriteResult:
         """Delete the points that match now: the filter is resolved to ids first, so the log holds ids only."""
@@ -262,7 +267,7 @@ class Replica(Reader):
         For repair and replication, which move points with their history. Ids differ within the batch.
         """
         self._check_writable()
-        return self._submit(batch)
+        return self._submit(Operation.of(batch))
 
     def write_at(
         self, batch: WriteBatch, stamp: int, body: Sequence[Buffer] | None = None, *, create_only: bool = False
@@ -295,8 +300,7 @@ class Replica(Reader):
 
     # -- the write path ----------------------------------------------------------------------------
 
-    def _submit(self, batch: WriteBatch, *, auto: bool = False, create_only: bool = False) -> WriteResult:
-        operation = Operation.of(batch, auto=auto, create_only=create_only)
+    def _submit(self, operation: Operation) -> WriteResult:
         if self.resources.budget.pressed:
             self.maintenance.relieve()
         self._commits.submit(operation)
@@ -370,6 +374,8 @@ class Replica(Reader):
             if operation.stamped:
                 if not self._decided(operation):
                     return False
+            elif operation.versions is not None:
+                check_versions(self._store.snapshot, batch.ids, operation.versions)
             elif operation.solo:
                 check_existing(self._store.snapshot, operation.batch, create_only=operation.create_only)
             if operation.auto:
@@ -391,6 +397,11 @@ class Replica(Reader):
         if operation.create_only:
             refuse_taken(snapshot, batch.ids, operation.stamp)
         floor = self.maintenance.gc_floor
+        if operation.versions is not None:
+            late = check_versions(snapshot, batch.ids, operation.versions, operation.stamp)
+            if late is not None:
+                operation.conclude(late, snapshot.lsn, self.durability)
+                return False
         if operation.claim:
             return take_claims(operation, snapshot, self._store.claims_above(floor), floor, self.durability)
         believed = 0 if operation.settled else floor
@@ -399,8 +410,7 @@ class Replica(Reader):
         claims = self._store.claims_above(floor)
         verdicts = operation.verdicts = judge(snapshot, batch, operation.stamp, believed, claims, tied=operation.tied)
         if not len(verdicts.keep):
-            operation.result = WriteResult(batch.ids, 0, operation.stamp, snapshot.lsn, self.durability)
-            operation.done = True
+            operation.conclude(verdicts, snapshot.lsn, self.durability)
         elif len(verdicts.keep) < batch.rows:
             operation.take(verdicts.keep)
         return not operation.done

@@ -34,7 +34,8 @@ class StampedWrite:
     """``batch`` under ``stamp``; 0 when every row carries a stamp of its own (a record with its history).
 
     ``body``: the batch as ``encode_batch`` made it, when the caller has it; ids and payload of ``batch`` must not be
-    views of it. ``create_only``: refuse the whole batch when an id is live under another stamp. ``settled``: an unknown
+    views of it. ``create_only``: refuse the whole batch when an id is live under another stamp. ``versions``: refuse
+    it unless each point has this newest stamp (0: it is not live), or all have ``stamp``. ``settled``: an unknown
     id at or below ``gc_floor`` is believed: it comes from a replica that is past the same deletions (P13). ``claim``:
     what is stored is not the deletion that ``batch`` is, but claims on its points, or waivers of them (P19). ``tied``:
     a live row with the stamp of a row of the batch gives way to it (P12).
@@ -47,6 +48,7 @@ class StampedWrite:
     settled: bool = False
     claim: Claim = Claim.NONE
     tied: bool = False
+    versions: U64Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ def check_stamped(schema: CollectionSchema, write: StampedWrite) -> None:
     _check_ids(batch.ids)
     if (batch.op is not Op.DELETE or batch.stamps is None) and reserved(batch.ids).any():
         raise InvalidArgumentError("an id begins with a zero character", field="ids", bound="ids of points")
+    if write.versions is not None and (write.claim or len(write.versions) != batch.rows):
+        raise InvalidArgumentError("versions that do not fit", field="versions", bound="one per point written")
     if write.claim and (batch.op is not Op.DELETE or write.create_only or not write.stamp):
         raise InvalidArgumentError(f"got {batch.op.name}", field="claim", bound="a deletion under one stamp")
     if batch.op is Op.DELETE:
@@ -113,7 +117,9 @@ def _check_stamps(write: StampedWrite) -> None:
     if own is None:
         if not 0 < write.stamp <= STAMP_MAX:
             raise InvalidArgumentError(f"got {write.stamp}", field="stamp", bound=f"1..{STAMP_MAX}")
-    elif write.stamp or write.create_only or len(own) != write.batch.rows or not own.all():
+    elif (
+        write.stamp or write.create_only or write.versions is not None or len(own) != write.batch.rows or not own.all()
+    ):
         raise InvalidArgumentError("stamps of the rows do not fit", field="stamps", bound="one above 0 for each row")
 
 

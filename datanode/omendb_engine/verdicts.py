@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from omendb_common.errors import AlreadyExistsError, NotFoundError
+from omendb_common.expected import NO_POINT, conflict
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.records import Op, WriteBatch
 from omendb_engine.claimed import Claims
@@ -157,6 +158,29 @@ def _taken(ids: IdColumn, taken: BoolArray) -> AlreadyExistsError:
     )
 
 
+def check_versions(snapshot: Snapshot, ids: IdColumn, versions: U64Array, stamp: int = 0) -> Verdicts | None:
+    """Whether every point is as a write under ``stamp`` demands; None when it is, or all of this very write is there.
+
+    Where a point carries something newer than ``stamp``, no row may be written: the verdicts say so of all of them,
+    and the writer comes again above it, with all of them.
+
+    Raises:
+        VersionConflictError: a point has another version.
+    """
+    located = snapshot.find(ids)
+    held = np.maximum(newest_tombstones(snapshot, ids), _latest(snapshot, located))
+    if stamp and (held == np.uint64(stamp)).all():
+        return None
+    found = np.where(located.found, held, np.uint64(NO_POINT))
+    other = np.flatnonzero(found != versions)
+    if len(other):
+        raise conflict(ids, other, found[other])
+    if not stamp or bool((held < np.uint64(stamp)).all()):
+        return None
+    none, rows = np.empty(0, np.int64), np.arange(len(ids))
+    return Verdicts(none, rows, np.full(len(ids), held.max(), np.uint64), none, int(np.count_nonzero(located.found)))
+
+
 def newest_tombstones(snapshot: Snapshot, ids: IdColumn) -> U64Array:
     """The stamp of the newest deletion of each id that is remembered, 0 where there is none."""
     hi, lo = ids.hashes()
@@ -198,4 +222,12 @@ def _update(snapshot: Snapshot, batch: WriteBatch, located: Located, mine: U64Ar
     return wins, newest
 
 
-__all__ = ["Verdicts", "check_existing", "judge", "judge_claims", "newest_tombstones", "refuse_taken"]
+__all__ = [
+    "Verdicts",
+    "check_existing",
+    "check_versions",
+    "judge",
+    "judge_claims",
+    "newest_tombstones",
+    "refuse_taken",
+]

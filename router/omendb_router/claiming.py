@@ -22,7 +22,8 @@ from omendb_common.shard_calls import Applied, Apply, Claim, Looked, Lookup, Sha
 from omendb_common.topology import CollectionInfo, Shard
 from omendb_router.asked import Asked, check_enough
 from omendb_router.fanout import Asking, Fanout, Heard, Unheard
-from omendb_router.points import take_payload
+from omendb_router.lookups import Wanted
+from omendb_router.points import merged, take_payload
 from omendb_router.routing import batch_bytes
 from omendb_router.stamps import Leases, Stamps
 from omendb_router.tally import Ballot, Step, Tally
@@ -133,6 +134,33 @@ class Claiming:
             elif reply is not None:
                 tally.lose(reply.node_id, reply.error, sent=reply.sent)
         return tally
+
+    async def completed(self, held: Held, batch: WriteBatch, deadline: Deadline) -> WriteBatch:
+        """An update of claimed points, all of them there, as a batch that stores them whole.
+
+        A field over a version that a replica lacks would have to be put together with it, and what lies below a claim
+        goes nowhere: so what is written under one is whole.
+
+        Raises:
+            BeatenError: replicas differ on points that were updated in parts: they must be put together first.
+        """
+        overlaid = np.zeros(batch.rows, np.bool_)
+        for answer in held.answers:
+            overlaid[answer.overlays.rows] = True
+        if bool((overlaid & ~held.versions.agreed).any()):
+            raise BeatenError(held.stamp)
+        step = Wanted(True, tuple(f.name for f in held.place.info.schema.vectors)).rows_max(
+            held.place.info.schema, self._fanout.settings
+        )
+        order: list[Rows] = []
+        pieces: list[WriteBatch] = []
+        for number, node_id in enumerate(held.nodes):
+            rows = np.flatnonzero(held.versions.holder == number)
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
+                pieces += await self._stored(held.place.take(some), node_id, held.versions.stamps[some], deadline)
+                order.append(some)
+        return merged(batch, pieces, np.argsort(np.concatenate(order)))
 
     async def finish(self, asked: Asked, ids: IdColumn, deadline: Deadline) -> None:
         """Bring points to rest that a claim keeps from being read: whoever made it may be gone."""

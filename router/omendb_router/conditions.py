@@ -1,5 +1,7 @@
 """Writes on condition: points written only if they are as their writer knows them, on any number of replicas (P19).
 
+What is written under a claim is whole points or deletions; an update is completed with what is read behind the claim.
+
 Each round claims the points under a fresh stamp, reads behind the claim, decides, and writes under the stamp of the
 claim. Somebody else's newer claim ends a round, and the next one goes above it. What an earlier round may have left
 behind is looked for by the next: it is there, or certainly never will be, or it was overtaken and nobody can know.
@@ -17,7 +19,7 @@ import numpy as np
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, OmenDBError, UnavailableError
 from omendb_common.ids import U64Array
-from omendb_common.records import WriteBatch
+from omendb_common.records import Op, WriteBatch
 from omendb_common.shard_calls import State
 from omendb_common.topology import CollectionInfo
 from omendb_router.asked import StaleMapError
@@ -37,7 +39,7 @@ _EVERY = slice(None)
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """Points to be stored, and of each the version that must be there: its newest stamp, 0 for no such point.
+    """Points to be written, and of each the version that must be there: its newest stamp, 0 for no such point.
 
     ``conflict`` makes the error for rows (indices) that are otherwise, whose newest stamps are given.
     """
@@ -128,6 +130,8 @@ class Conditions:
         """Claim, read, decide, write; None when the next round must find out what became of this one."""
         demand = work.demand
         parts = shares(work.info.shards, demand.hashes)
+        if demand.batch.op is Op.UPDATE:
+            await self._put_together(work, parts, deadline)
         stamp = await self._leases.stamp_above(work.above, deadline)
         work.above = stamp
         places = [self._place(work, part) for part in parts]
@@ -145,7 +149,27 @@ class Conditions:
         ):
             # Somebody may have seen what an earlier round wrote before this took its place: it is not written twice.
             return self._overtaken(work, helds)
-        return await self._put(work, parts, helds, stamp, deadline)
+        return await self._put(work, await self._whole(work, parts, helds, deadline), helds, stamp, deadline)
+
+    async def _put_together(self, work: _Work, parts: Sequence[Share], deadline: Deadline) -> None:
+        """Have replicas that differ on points agree before they are claimed: under a claim that is too late."""
+        places = [self._place(work, part) for part in parts]
+        await together([self._lookups.read(place.asked, place.ids, Wanted(), deadline) for place in places])
+
+    async def _whole(
+        self, work: _Work, parts: Sequence[Share], helds: Sequence[Held], deadline: Deadline
+    ) -> list[WriteBatch]:
+        """What is to be written in each shard; the claims are waived when that cannot be said."""
+        batches = [take_rows(work.demand.batch, part.rows) for part in parts]
+        if work.demand.batch.op is not Op.UPDATE:
+            return batches
+        try:
+            return await together(
+                [self._claiming.completed(held, batch, deadline) for held, batch in zip(helds, batches, strict=True)]
+            )
+        except BaseException:
+            self._waive(helds)
+            raise
 
     async def _claims(self, places: Sequence[Place], stamp: int, deadline: Deadline) -> list[Held]:
         """Claims in all shards, or in none."""
@@ -205,13 +229,10 @@ class Conditions:
         return Outcome(Fate.NOT_APPLIED, cause=cause)
 
     async def _put(
-        self, work: _Work, parts: Sequence[Share], helds: Sequence[Held], stamp: int, deadline: Deadline
+        self, work: _Work, batches: Sequence[WriteBatch], helds: Sequence[Held], stamp: int, deadline: Deadline
     ) -> Outcome | None:
         work.tallies = await together(
-            [
-                self._claiming.put(held.place, take_rows(work.demand.batch, part.rows), stamp, deadline)
-                for part, held in zip(parts, helds, strict=True)
-            ]
+            [self._claiming.put(held.place, batch, stamp, deadline) for batch, held in zip(batches, helds, strict=True)]
         )
         if all(tally.settled().all() for tally in work.tallies):
             return self._committed(helds, stamp, work.tallies)

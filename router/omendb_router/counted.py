@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.metadata import Metadata
 from omendb_common.telemetry.metrics import Metrics
 from omendb_router.face_calls import Hits, Question, Seen, Written
@@ -52,6 +52,7 @@ class CountedRouter(Router):
         *,
         create_only: bool = False,
         retry_stamp: int | None = None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         """Store points."""
@@ -63,6 +64,7 @@ class CountedRouter(Router):
             n,
             create_only=create_only,
             retry_stamp=retry_stamp,
+            versions=versions,
             deadline=deadline,
         )
         self._metrics.count_inserted(written.count)

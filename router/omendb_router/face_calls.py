@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from omendb_common.deadline import Deadline
 from omendb_common.filters import Filter
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.metadata import NewCollection
 from omendb_common.shard_calls import Float32, Int64, Work
 from omendb_common.topology import CollectionInfo, Topology
@@ -91,12 +91,13 @@ class Hits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The points that exist, in the order asked, and their ``positions`` among the ids asked for."""
+    """The points that exist, in the order asked, their ``positions`` among the ids asked for, their ``versions``."""
 
     ids: IdColumn
     positions: Int64
     payload: pa.RecordBatch | None = None
     vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    versions: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ class PointPage:
     cursor: str | None
     payload: pa.RecordBatch | None = None
     vectors: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    versions: U64Array = field(default_factory=lambda: np.empty(0, np.uint64))
 
 
 class RouterCalls(Protocol):
@@ -153,9 +155,14 @@ class RouterCalls(Protocol):
         *,
         create_only: bool = False,
         retry_stamp: int | None = None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
-        """Store points; ``ids`` None numbers them; of one id's rows the last wins."""
+        """Store points; ``ids`` None numbers them; of one id's rows the last wins.
+
+        ``versions``, here and below (n,): write all points or none, VersionConflictError unless each has this version,
+        0 where it must not exist; the ids differ then. The version of a point is what ``get`` and ``scroll`` tell.
+        """
 
     async def update(
         self,
@@ -166,12 +173,19 @@ class RouterCalls(Protocol):
         *,
         unset: Sequence[str] = (),
         retry_stamp: int | None = None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         """Change parts of points; NotFoundError when one does not exist, and nothing was changed."""
 
     async def delete(
-        self, collection: str, ids: IdColumn, *, retry_stamp: int | None = None, deadline: Deadline
+        self,
+        collection: str,
+        ids: IdColumn,
+        *,
+        retry_stamp: int | None = None,
+        versions: U64Array | None = None,
+        deadline: Deadline,
     ) -> Written:
         """Delete points; ids that do not exist are no error."""
 

@@ -6,9 +6,12 @@ import json
 from collections.abc import Iterable
 from typing import Any, cast
 
+import numpy as np
 import numpy.typing as npt
 
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.expected import checked_versions
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.matrices import as_vectors
 from omendb_common.metadata import NewCollection
 from omendb_common.new_schema import checked_schema
@@ -21,6 +24,7 @@ from omendb_router.face_calls import CONSISTENCIES, Consistency, Found, Hits, Po
 from omendb_router.face_inputs import checked_seen
 
 OPTIONS_BYTES_MAX = 64 << 10
+WriteRequest = router_pb2.UpsertRequest | router_pb2.UpdateRequest | router_pb2.DeleteRequest
 
 _CONSISTENCY: dict[int, Consistency | None] = {
     router_pb2.CONSISTENCY_UNSPECIFIED: None,
@@ -98,9 +102,27 @@ def seen(consistency: int, session: bytes) -> Seen:
     return checked_seen(_CONSISTENCY[consistency], session)
 
 
-def retry_stamp(message: router_pb2.UpsertRequest | router_pb2.UpdateRequest | router_pb2.DeleteRequest) -> int | None:
+def retry_stamp(message: WriteRequest) -> int | None:
     """The stamp of an earlier try; None in a first one."""
     return message.retry_stamp or None
+
+
+def collection_of(message: WriteRequest) -> str:
+    """The collection that a write names: a conditional one beside its versions."""
+    named = message.if_versions.collection if message.HasField("if_versions") else message.collection
+    if message.HasField("if_versions") and message.collection:
+        raise InvalidArgumentError("got two", field="collection", bound="that of if_versions alone")
+    return check_collection_name(named)
+
+
+def demanded(message: WriteRequest, ids: IdColumn | None, *, may_be_absent: bool = False) -> U64Array | None:
+    """The version that each point of a write must have; None in an unconditional one."""
+    if not message.HasField("if_versions"):
+        return None
+    data = message.if_versions.versions
+    if len(data) % 8:
+        raise InvalidArgumentError(f"{len(data)} bytes", field="if_version", bound="8 per point")
+    return checked_versions(np.frombuffer(data, "<u8").astype(np.uint64), ids, may_be_absent=may_be_absent)
 
 
 def written_message(written: Written, *, automatic: bool = False) -> router_pb2.WriteReply:
@@ -136,6 +158,7 @@ def found_message(found: Found) -> router_pb2.GetReply:
         positions=found.positions.astype("<u4").tobytes(),
         payload=None if found.payload is None else convert.columns_to_proto(found.payload),
         vectors=[convert.vectors_to_proto(matrix, name) for name, matrix in found.vectors.items()],
+        versions=found.versions.astype("<u8", copy=False).tobytes(),
     )
 
 
@@ -146,11 +169,15 @@ def page_message(page: PointPage) -> router_pb2.ScrollReply:
         payload=None if page.payload is None else convert.columns_to_proto(page.payload),
         vectors=[convert.vectors_to_proto(matrix, name) for name, matrix in page.vectors.items()],
         cursor=page.cursor or "",
+        versions=page.versions.astype("<u8", copy=False).tobytes(),
     )
 
 
 __all__ = [
+    "WriteRequest",
     "collection_message",
+    "collection_of",
+    "demanded",
     "found_message",
     "hits_message",
     "matrices",

@@ -98,7 +98,7 @@ class MessageCalls:
 
     async def upsert(self, asked: pb.UpsertRequest, deadline: Deadline) -> pb.WriteReply:
         """Store points."""
-        name = check_collection_name(asked.collection)
+        name = out.collection_of(asked)
         schema = (await self._router.find(name, deadline)).schema
         matrices = out.matrices(asked.vectors, schema)
         missing = [field.name for field in schema.vectors if field.name not in matrices]
@@ -115,13 +115,14 @@ class MessageCalls:
             n,
             create_only=asked.create_only,
             retry_stamp=out.retry_stamp(asked),
+            versions=out.demanded(asked, ids, may_be_absent=True),
             deadline=deadline,
         )
         return out.written_message(written, automatic=ids is None)
 
     async def update(self, asked: pb.UpdateRequest, deadline: Deadline) -> pb.WriteReply:
         """Change parts of points."""
-        name = check_collection_name(asked.collection)
+        name = out.collection_of(asked)
         schema = (await self._router.find(name, deadline)).schema
         ids = convert.ids_from_proto(asked.ids)
         n = len(ids)
@@ -137,20 +138,27 @@ class MessageCalls:
         found = n if vectors is None else len(next(iter(vectors.values())))
         if found != n:
             raise InvalidArgumentError(f"got {found} vectors for {n} ids", field="vectors", bound=f"{n} vectors")
-        stamp = out.retry_stamp(asked)
         written = await self._router.update(
-            name, ids, vectors, payload, unset=unset, retry_stamp=stamp, deadline=deadline
+            *(name, ids, vectors, payload),
+            unset=unset,
+            retry_stamp=out.retry_stamp(asked),
+            versions=out.demanded(asked, ids),
+            deadline=deadline,
         )
         return out.written_message(written)
 
     async def delete(self, asked: pb.DeleteRequest, deadline: Deadline) -> pb.WriteReply:
         """Delete points, by id or by filter."""
-        name = check_collection_name(asked.collection)
+        name = out.collection_of(asked)
         stamp = out.retry_stamp(asked)
         what = asked.WhichOneof("what")
         if what == "ids":
             ids = convert.ids_from_proto(asked.ids)
-            return out.written_message(await self._router.delete(name, ids, retry_stamp=stamp, deadline=deadline))
+            versions = out.demanded(asked, ids)
+            written = await self._router.delete(name, ids, retry_stamp=stamp, versions=versions, deadline=deadline)
+            return out.written_message(written)
+        if asked.HasField("if_versions"):
+            raise InvalidArgumentError("got a filter", field="if_version", bound="versions of points that ids name")
         condition = delete_condition(convert.filter_from_text(asked.filter))
         if condition is None:
             raise InvalidArgumentError("got none", field="ids, filters", bound="exactly one of them")

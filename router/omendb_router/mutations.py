@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 from omendb_common import ring
 from omendb_common.deadline import Deadline
 from omendb_common.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, OmenDBError
+from omendb_common.expected import NO_POINT, conflict
 from omendb_common.filters import Filter
 from omendb_common.hlc import stamp_wall_ms
 from omendb_common.ids import IdColumn, U64Array
@@ -20,7 +22,7 @@ from omendb_common.payload import split_name, top_level_key
 from omendb_common.records import Op, WriteBatch
 from omendb_common.shard_calls import MAX_AHEAD_MS, State
 from omendb_common.topology import CollectionInfo, Shard
-from omendb_router.asked import Asked, covering, one
+from omendb_router.asked import Asked, StaleMapError, covering, one
 from omendb_router.care import Care
 from omendb_router.conditions import Conditions, Demand
 from omendb_router.face_calls import Written
@@ -94,6 +96,7 @@ class Mutations:
         *,
         create_only: bool,
         retry_stamp: int | None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         """Store whole points."""
@@ -108,6 +111,10 @@ class Mutations:
         if ids is not None:
             batch = take_rows(batch, last_rows(given))
         hashes = routing_hashes(info, batch.ids, batch.payload)
+        if versions is not None:
+            if create_only:
+                raise InvalidArgumentError("got both", field="create_only, if_version", bound="one of them")
+            return await self._on_versions(info, batch, hashes, versions, retry_stamp, deadline)
         if create_only:
             if retry_stamp is None:
                 await self._check_new(info, batch.ids, deadline)
@@ -119,6 +126,37 @@ class Mutations:
         attempt = await self._attempt(info, batch, hashes, retry_stamp, deadline, create_only=create_only)
         outcome = await self._writer.write(attempt, deadline)
         return _written(info, given, batch.rows, outcome, deadline)
+
+    async def _on_versions(
+        self,
+        info: CollectionInfo,
+        batch: WriteBatch,
+        hashes: U64Array | None,
+        versions: U64Array,
+        retry_stamp: int | None,
+        deadline: Deadline,
+    ) -> Written:
+        """Write points whose ids differ, if each has its version: all of them, or none."""
+        conflicts = partial(conflict, batch.ids)
+        home = np.zeros(batch.rows, np.int64)
+        if info.partition_key is not None and len(info.shards) > 1:
+            known, home = await self._known(info, batch.ids, deadline)
+            there = known.states == State.LIVE
+            unwanted = np.flatnonzero(there & (versions == NO_POINT))
+            if len(unwanted) and retry_stamp is None:
+                raise conflicts(unwanted, known.stamps[unwanted])
+        if hashes is None:
+            hashes = _home_hashes(info, batch.ids, home)
+        if self._replicated(info) or len(info.shards) > 1:
+            self._check_retry(retry_stamp)
+            demand = Demand(batch, hashes, versions, conflicts)
+            outcome = await self._conditions.write(info, demand, retry_stamp, deadline)
+        else:
+            attempt = await self._attempt(info, batch, hashes, retry_stamp, deadline)
+            outcome = await self._writer.write(replace(attempt, versions=versions), deadline)
+            if outcome.fate is Fate.NOT_APPLIED and isinstance(outcome.cause, StaleMapError):
+                raise outcome.cause
+        return _written(info, batch.ids, batch.rows, outcome, deadline)
 
     @staticmethod
     def _replicated(info: CollectionInfo) -> bool:
@@ -167,11 +205,15 @@ class Mutations:
         unset: tuple[str, ...],
         *,
         retry_stamp: int | None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         """Change parts of points that exist."""
         check_vectors(info, dict(vectors), len(ids), whole=False)
         _check_key_stays(info, payload, unset)
+        if versions is not None:
+            update = WriteBatch(Op.UPDATE, ids, dict(vectors), payload, None, unset)
+            return await self._on_versions(info, update, None, versions, retry_stamp, deadline)
         batch = take_rows(WriteBatch(Op.UPDATE, ids, dict(vectors), payload, None, unset), last_rows(ids))
         known, home = await self._known(info, batch.ids, deadline)
         alive = known.states == State.LIVE
@@ -197,9 +239,17 @@ class Mutations:
     # -- delete
 
     async def delete(
-        self, info: CollectionInfo, ids: IdColumn, *, retry_stamp: int | None, deadline: Deadline
+        self,
+        info: CollectionInfo,
+        ids: IdColumn,
+        *,
+        retry_stamp: int | None,
+        versions: U64Array | None = None,
+        deadline: Deadline,
     ) -> Written:
         """Delete points, whether they exist or not."""
+        if versions is not None and len(ids):
+            return await self._on_versions(info, WriteBatch(Op.DELETE, ids), None, versions, retry_stamp, deadline)
         batch = take_rows(WriteBatch(Op.DELETE, ids), last_rows(ids))
         if not batch.rows:
             return Written(ids, 0, 0, 0, "")

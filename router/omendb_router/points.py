@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.overlays import Overlays
-from omendb_common.payload import concat_batches
+from omendb_common.payload import concat_batches, key_masks, overlay
 from omendb_common.plain_arrow import arrow_of_numpy
+from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import Looked, State
 
@@ -103,8 +104,29 @@ def assemble(pieces: Sequence[Piece], payload: bool, vectors: Sequence[str]) -> 
     )
 
 
+def merged(update: WriteBatch, stored: Sequence[WriteBatch], order: Rows) -> WriteBatch:
+    """Whole points: what is ``stored`` of them, taken in ``order``, with what an update changes of each."""
+    payloads = join_payloads([b.payload for b in stored], [b.rows for b in stored])
+    base = take_payload(payloads, order)
+    given = no_payload() if update.payload is None else update.payload
+    changed = dict(key_masks(given, update.rows)) | {key: np.ones(update.rows, np.bool_) for key in update.keys}
+    vectors = {name: _stacked([b.vectors[name] for b in stored])[order] for name in stored[0].vectors}
+    payload = overlay(base, given, changed, update.rows) if changed else base
+    return WriteBatch(Op.UPSERT, update.ids, vectors | dict(update.vectors), payload)
+
+
 def _stacked(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-__all__ = ["Content", "Piece", "assemble", "join_looked", "join_payloads", "no_payload", "no_vectors", "take_payload"]
+__all__ = [
+    "Content",
+    "Piece",
+    "assemble",
+    "join_looked",
+    "join_payloads",
+    "merged",
+    "no_payload",
+    "no_vectors",
+    "take_payload",
+]

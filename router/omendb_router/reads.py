@@ -24,11 +24,12 @@ async def get(lookups: Lookups, shards: Sequence[Asked], ids: IdColumn, wanted: 
     known, _ = await look_up(lookups, shards, ids, wanted, deadline)
     if not wanted.anything:
         positions = np.flatnonzero(known.states == State.LIVE)
-        return Found(ids.take(positions), positions)
+        return Found(ids.take(positions), positions, versions=known.stamps[positions])
     content = assemble(known.pieces, wanted.payload, wanted.vectors)
     schema = shards[0].info.schema
     vectors = {name: content.vectors.get(name, no_vectors(schema, name)) for name in wanted.vectors}
-    return Found(ids.take(content.positions), content.positions, content.payload, vectors)
+    at = content.positions
+    return Found(ids.take(at), at, content.payload, vectors, known.stamps[at])
 
 
 async def look_up(

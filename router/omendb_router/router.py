@@ -14,7 +14,7 @@ from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError
 from omendb_common.filters import Filter
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.metadata import Metadata, NewCollection
 from omendb_common.quorum import Quorums
 from omendb_common.topology import CollectionInfo, Member, Topology
@@ -200,6 +200,7 @@ class Router:
         *,
         create_only: bool = False,
         retry_stamp: int | None = None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         """Store points; ``ids`` None numbers them; of one id's rows the last wins."""
@@ -207,7 +208,11 @@ class Router:
 
         async def work(info: CollectionInfo) -> Written:
             return await self._mutations.upsert(
-                info, ids, vectors, payload, n, create_only=create_only, retry_stamp=retry_stamp, deadline=deadline
+                *(info, ids, vectors, payload, n),
+                create_only=create_only,
+                retry_stamp=retry_stamp,
+                versions=versions,
+                deadline=deadline,
             )
 
         return await self._write(collection, size, work, deadline)
@@ -221,6 +226,7 @@ class Router:
         *,
         unset: Sequence[str] = (),
         retry_stamp: int | None = None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         """Change parts of points; NotFoundError when one does not exist, and nothing was changed."""
@@ -228,18 +234,29 @@ class Router:
 
         async def work(info: CollectionInfo) -> Written:
             return await self._mutations.update(
-                info, ids, vectors or {}, payload, tuple(unset), retry_stamp=retry_stamp, deadline=deadline
+                *(info, ids, vectors or {}, payload, tuple(unset)),
+                retry_stamp=retry_stamp,
+                versions=versions,
+                deadline=deadline,
             )
 
         return await self._write(collection, size, work, deadline)
 
     async def delete(
-        self, collection: str, ids: IdColumn, *, retry_stamp: int | None = None, deadline: Deadline
+        self,
+        collection: str,
+        ids: IdColumn,
+        *,
+        retry_stamp: int | None = None,
+        versions: U64Array | None = None,
+        deadline: Deadline,
     ) -> Written:
         """Delete points; ids that do not exist are no error. ``count``: as the replica that knew of most had it."""
 
         async def work(info: CollectionInfo) -> Written:
-            return await self._mutations.delete(info, ids, retry_stamp=retry_stamp, deadline=deadline)
+            return await self._mutations.delete(
+                info, ids, retry_stamp=retry_stamp, versions=versions, deadline=deadline
+            )
 
         return await self._write(collection, 0, work, deadline)
 
@@ -328,7 +345,7 @@ class Router:
             asked = self._asked(info, condition, seen, otherwise=reading)
             wanted = _wanted(info, payload, vectors)
             page, following = await self._scrolls.page(asked, cursor, limit, condition, wanted, deadline)
-            return PointPage(page.ids, following, page.payload, page.vectors)
+            return PointPage(page.ids, following, page.payload, page.vectors, page.stamps)
 
         return await self._read(collection, work, deadline)
 

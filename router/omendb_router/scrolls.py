@@ -17,7 +17,7 @@ import pyarrow as pa
 from omendb_common.deadline import Deadline
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.filters import Filter
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import Scroll, Scrolled
 from omendb_router.asked import Asked, hear
@@ -68,6 +68,7 @@ class Page:
     ids: IdColumn
     payload: pa.RecordBatch | None
     vectors: dict[str, npt.NDArray[Any]]
+    stamps: U64Array
     after: tuple[int, int] | None
 
 
@@ -119,7 +120,7 @@ class Scrolls:
             if len(good) == 1:
                 one = good[0].answer
                 end = None if one.cursor is None else _last(one.ids)
-                return Page(one.ids, one.payload, dict(one.vectors), end)
+                return Page(one.ids, one.payload, dict(one.vectors), one.stamps, end)
             page = await self._merged(asked, good, limit, condition, wanted, deadline)
             if len(page.ids) or page.after is None:
                 return page
@@ -227,7 +228,8 @@ def _collected(
     if wanted.payload:
         payload = take_payload(join_payloads([a.payload for a in answers], [len(a.ids) for a in answers]), at)
     vectors = {name: np.concatenate([a.vectors[name] for a in answers])[at] for name in wanted.vectors}
-    return Page(census.ids.take(places), payload, vectors, frontier)
+    stamps = np.concatenate([a.stamps for a in answers])[at]
+    return Page(census.ids.take(places), payload, vectors, stamps, frontier)
 
 
 def _bound(pages: Sequence[Page], wanted: Wanted, schema: CollectionSchema) -> Page:
@@ -238,7 +240,8 @@ def _bound(pages: Sequence[Page], wanted: Wanted, schema: CollectionSchema) -> P
     vectors = {
         name: np.concatenate([no_vectors(schema, name), *(p.vectors[name] for p in pages)]) for name in wanted.vectors
     }
-    return Page(IdColumn.concat([p.ids for p in pages]), payload, vectors, None)
+    stamps = np.concatenate([np.empty(0, np.uint64), *(p.stamps for p in pages)])
+    return Page(IdColumn.concat([p.ids for p in pages]), payload, vectors, stamps, None)
 
 
 __all__ = ["Cursor", "Page", "Scrolls"]

@@ -18,6 +18,7 @@ from omendb_common.ids import IdColumn, U64Array
 from omendb_common.records import Op, WriteBatch, encode_batch
 from omendb_common.shard_calls import RECALL_S, Applied, Apply, ShardRef, State
 from omendb_common.topology import CollectionInfo, Shard
+from omendb_router.asked import StaleMapError
 from omendb_router.fanout import Asking, Fanout, Heard
 from omendb_router.maps import Maps
 from omendb_router.routing import Share, batch_bytes, shares, take_rows
@@ -117,7 +118,8 @@ class Attempt:
 
     ``homed``: those are places of the shards in which the points were found, which say nothing under other ranges.
     ``echo``: the stamp is that of an earlier request of the client (P5). ``may_exist``: an earlier attempt of this
-    request may have left something somewhere. ``sent_s``: when the stamp was sent first, by the monotonic clock; 0: not
+    request may have left something somewhere. ``versions``: those that the points must have, where one replica decides
+    under this very map. ``sent_s``: when the stamp was sent first, by the monotonic clock; 0: not
     yet.
     """
 
@@ -133,13 +135,15 @@ class Attempt:
     refreshes: int = 0
     repairs: int = 0
     sent_s: float = 0.0
+    versions: U64Array | None = None
 
     def narrowed(self, rows: npt.NDArray[np.int64] | None) -> Attempt:
         """Only these rows."""
         if rows is None:
             return self
         hashes = None if self.hashes is None else self.hashes[rows]
-        return replace(self, batch=take_rows(self.batch, rows), hashes=hashes)
+        versions = None if self.versions is None else self.versions[rows]
+        return replace(self, batch=take_rows(self.batch, rows), hashes=hashes, versions=versions)
 
     def continued(self) -> Attempt:
         """The same, as a later part of a request whose earlier parts were committed."""
@@ -195,6 +199,9 @@ class Writer:
         step = await self._send(attempt, shard, tally, deadline)
         if step is Step.DONE:
             return _committed(tally, attempt, shard)
+        if step is Step.REFRESH and attempt.versions is not None:
+            # Under another map there may be several who decide: that is another way of writing.
+            return _ended(tally, attempt, shard, StaleMapError(str(tally.cause())), certain=tally.untouched())
         try:
             following = await self._next_attempt(step, attempt, shard, tally, deadline)
         except OmenDBError as error:
@@ -231,7 +238,7 @@ class Writer:
         encode = self._fanout.nodes.encoded and len(ballot.targets) > 1
         body = encode_batch(attempt.batch) if encode else None
         ref = ShardRef(attempt.info.schema.uuid, shard.shard_id, shard.epoch, self._stamps.origin)
-        call = Apply(ref, attempt.stamp, attempt.batch, body, attempt.create_only)
+        call = Apply(ref, attempt.stamp, attempt.batch, body, attempt.create_only, versions=attempt.versions)
         # What is on its way is not called back when enough have answered: the slowest replica wants it too.
         asking: Asking[Applied] = self._fanout.asking("apply", deadline)
         size = batch_bytes(attempt.batch)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         ResourceExhaustedError,
         UnauthenticatedError,
         UnavailableError,
+        VersionConflictError,
     )
     from omendb_common.filters import FilterOp
     from omendb_common.schema import VectorField
@@ -79,6 +80,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "VectorField",
+    "VersionConflictError",
     "WriteResult",
     "__version__",
     "open",

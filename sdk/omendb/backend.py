@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from omendb_common.deadline import Deadline
 from omendb_common.filters import Filter
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import CollectionSchema
 
 Float32 = npt.NDArray[np.float32]
@@ -96,11 +96,18 @@ class Points(Protocol):
         """Their vectors of one field as written, (n, dimension)."""
 
 
+class VersionedPoints(Points, Protocol):
+    """Points of which the answer tells the versions."""
+
+    def stamps(self) -> U64Array:
+        """The version of each."""
+
+
 class Page(Protocol):
     """Some points and the cursor of the next page, None at the end."""
 
     @property
-    def picked(self) -> Points:
+    def picked(self) -> VersionedPoints:
         """The points."""
 
     @property
@@ -172,7 +179,7 @@ class CollectionBackend(Protocol):
     ) -> Answer:
         """The ``k`` nearest (matching) points of every row of ``queries`` (m, dimension)."""
 
-    def get(self, ids: IdColumn) -> tuple[Points, Int64]:
+    def get(self, ids: IdColumn) -> tuple[VersionedPoints, Int64]:
         """The points that exist, in the order asked, and their positions in ``ids``."""
 
     def scroll(self, cursor: str | None, limit: int, condition: Filter | None = None) -> Page:
@@ -195,8 +202,13 @@ class CollectionBackend(Protocol):
         n: int,
         *,
         create_only: bool = False,
+        versions: U64Array | None = None,
     ) -> Receipt:
-        """Store points, replacing those that exist; of one id's rows the last wins; ``ids`` None numbers them."""
+        """Store points, replacing those that exist; of one id's rows the last wins; ``ids`` None numbers them.
+
+        ``versions``, here and below (n,): write all or nothing, VersionConflictError unless each point has this one, 0
+        where it must not exist; the ids differ then.
+        """
 
     def update(
         self,
@@ -205,10 +217,11 @@ class CollectionBackend(Protocol):
         payload: pa.RecordBatch | None,
         *,
         unset: Sequence[str] = (),
+        versions: U64Array | None = None,
     ) -> Receipt:
         """Change parts of points; NotFoundError when one does not exist, and nothing was changed."""
 
-    def delete(self, ids: IdColumn) -> Receipt:
+    def delete(self, ids: IdColumn, *, versions: U64Array | None = None) -> Receipt:
         """Delete points; ids that do not exist are no error."""
 
     def delete_where(self, condition: Filter) -> Receipt:
@@ -274,4 +287,5 @@ __all__ = [
     "Points",
     "Receipt",
     "Spread",
+    "VersionedPoints",
 ]

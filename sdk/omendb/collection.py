@@ -7,19 +7,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, overload
 from uuid import UUID
 
+import numpy as np
+
 from omendb.backend import NO_OPTIONS, Answer, CallOptions, CollectionBackend, Consistency
 from omendb.calls import call_options
 from omendb.records import Deleted, Page, Record, WriteResult, records_of
 from omendb.results import EmptyAnswer, SearchResults
 from omendb.session import Session
 from omendb_common import inputs
-from omendb_common.errors import InvalidArgumentError, NotFoundError
+from omendb_common.errors import InvalidArgumentError, NotFoundError, VersionConflictError
+from omendb_common.expected import checked_versions, conflict
 from omendb_common.filters import Filter, MatchAll, parse_filter
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.matrices import as_queries
 from omendb_common.schema import SCROLL_LIMIT_MAX, CollectionSchema, VectorField
 from omendb_common.writes import checked_update, checked_upsert
 
 FilterLike = Filter | Mapping[str, Any] | None
+IfVersion = int | Sequence[int | None] | None
 
 
 class Maker(Protocol):
@@ -83,6 +88,7 @@ class Collection:
         ids: Any = None,
         *,
         create_only: bool = False,
+        if_version: IfVersion = None,
         id_column: str = "id",
         vector_column: str = "vector",
         collection: str | None = None,
@@ -98,6 +104,8 @@ class Collection:
             ids: n ints, strings or UUIDs; None numbers the points automatically. A point that exists is
                 replaced; of an id named twice in the batch, the last wins.
             create_only: refuse the batch when one of the ids exists.
+            if_version: the version that each point must have (of all, or one per id), as ``get`` and ``scroll`` told
+                it; 0 or None for a point that must not exist. All points are written, or none.
 
         Returns:
             The ids, with the write's durability.
@@ -105,6 +113,7 @@ class Collection:
         Raises:
             InvalidArgumentError: input that cannot be stored; nothing was written.
             AlreadyExistsError: ``create_only`` and an id exists; nothing was written.
+            VersionConflictError: a point has another version than ``if_version``; nothing was written.
             ResourceExhaustedError: memory or disk is used up; try again after ``retry_after`` seconds.
             UnavailableError: the write could not be made durable; ``outcome`` says what became of it.
         """
@@ -115,8 +124,14 @@ class Collection:
         handle = self._reader(collection, options)
         schema = self._first_schema(vectors) if handle is None else handle.schema
         batch = checked_upsert(schema, vectors, metadata, ids)
+        versions = checked_versions(if_version, batch.ids, may_be_absent=True)
+        if versions is not None and create_only:
+            raise InvalidArgumentError("got both", field="create_only, if_version", bound="one of them")
+        if handle is None and versions is not None and batch.ids is not None and versions.any():
+            raise _nothing_there(batch.ids, versions)
         handle = self._create(schema, options) if handle is None else handle
-        return WriteResult(handle.upsert(batch.ids, batch.vectors, batch.payload, batch.n, create_only=create_only))
+        given = batch.ids, batch.vectors, batch.payload, batch.n
+        return WriteResult(handle.upsert(*given, create_only=create_only, versions=versions))
 
     def upsert(
         self,
@@ -124,12 +139,13 @@ class Collection:
         vectors: Any = None,
         metadata: Any = None,
         *,
+        if_version: IfVersion = None,
         id_column: str = "id",
         vector_column: str = "vector",
         collection: str | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
-        """Store points under the given ids, replacing those that exist.
+        """Store points under the given ids, replacing those that exist, or that have the versions ``if_version``.
 
         ``ids`` may be a whole table or frame instead, as for :meth:`add_batch`; it must have an id column.
         """
@@ -144,7 +160,7 @@ class Collection:
             raise InvalidArgumentError(
                 "ids are missing", field="ids", bound="one id per vector", mend="or use add_batch"
             )
-        return self.add_batch(vectors, metadata, ids, collection=collection, timeout=timeout)
+        return self.add_batch(vectors, metadata, ids, if_version=if_version, collection=collection, timeout=timeout)
 
     def update(
         self,
@@ -153,6 +169,7 @@ class Collection:
         metadata: Any = None,
         *,
         unset: Iterable[str] = (),
+        if_version: IfVersion = None,
         collection: str | None = None,
         timeout: float | None = None,
     ) -> WriteResult:
@@ -163,27 +180,37 @@ class Collection:
 
         Raises:
             NotFoundError: a point does not exist; nothing was changed.
+            VersionConflictError: a point has another version than ``if_version``, or is gone; nothing was changed.
         """
         self._session.check_writable()
         handle = self._reader(collection, call_options(timeout))
         batch = checked_update(None if handle is None else handle.schema, ids, vectors, metadata, unset)
+        versions = checked_versions(if_version, batch.ids, may_be_absent=False)
+        if handle is None and versions is not None:
+            raise _nothing_there(batch.ids, versions)
         if handle is None:
             raise NotFoundError("no such points", field="ids", bound="ids of stored points", mend="use upsert")
-        return WriteResult(handle.update(batch.ids, batch.vectors, batch.payload, unset=batch.unset))
+        return WriteResult(handle.update(batch.ids, batch.vectors, batch.payload, unset=batch.unset, versions=versions))
 
     def delete(
         self,
         ids: Any = None,
         *,
         filters: FilterLike = None,
+        if_version: IfVersion = None,
         collection: str | None = None,
         timeout: float | None = None,
     ) -> Deleted:
-        """Delete points by id or by filter; returns how many there were."""
+        """Delete points by id or by filter; returns how many there were.
+
+        Raises:
+            VersionConflictError: a point has another version than ``if_version``, or is gone; nothing was deleted.
+        """
         self._session.check_writable()
         if (ids is None) == (filters is None):
             raise InvalidArgumentError("got both or none", field="ids, filters", bound="exactly one of them")
         column = None if ids is None else inputs.as_ids(ids)
+        versions = checked_versions(if_version, column, may_be_absent=False)
         tree = parse_filter(filters)
         if isinstance(tree, MatchAll):
             raise InvalidArgumentError(
@@ -193,10 +220,12 @@ class Collection:
                 mend="use drop_collection",
             )
         handle = self._reader(collection, call_options(timeout))
+        if handle is None and column is not None and versions is not None and len(column):
+            raise _nothing_there(column, versions)
         if handle is None or (column is not None and not len(column)):
             return Deleted(0)
         if column is not None:
-            return Deleted.of(handle.delete(column))
+            return Deleted.of(handle.delete(column, versions=versions))
         return Deleted.of(handle.delete_where(MatchAll() if tree is None else tree))
 
     # -- searching
@@ -499,6 +528,12 @@ class Collection:
         return NotFoundError("the collection was dropped", field=self._name, bound="a collection that exists")
 
 
+def _nothing_there(ids: IdColumn, versions: U64Array) -> VersionConflictError:
+    """The refusal where not even the collection exists."""
+    rows = np.flatnonzero(versions)
+    return conflict(ids, rows, np.zeros(len(rows), np.uint64))
+
+
 def _from_table(table: Any, metadata: Any, ids: Any, id_column: str, vector_column: str) -> tuple[Any, Any, Any]:
     """(vectors, metadata, ids) of a table; what is in the table may not be passed a second time."""
     if metadata is not None or ids is not None:
@@ -520,4 +555,4 @@ def _results(
     return [SearchResults(answer, query, schema, field, include) for query in range(len(answer.counts))]
 
 
-__all__ = ["Collection", "FilterLike", "Maker"]
+__all__ = ["Collection", "FilterLike", "IfVersion", "Maker"]

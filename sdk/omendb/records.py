@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy.typing as npt
 
-from omendb.backend import Points, Receipt
+from omendb.backend import Receipt, VersionedPoints
 from omendb_common.ids import IdColumn, PointId
 from omendb_common.schema import CollectionSchema
 
@@ -20,15 +20,20 @@ class Record:
 
     Attributes:
         id: its id, an int or a str.
+        version: which of its versions this is: another one after each write. For ``if_version``, and to be compared
+            for equality; nothing else may be read from it.
         metadata: its payload as a dict; None when it was not asked for.
         vector: its vector in the collection's element type; None when it was not asked for.
         vectors: the same by field name, for collections with several.
     """
 
-    __slots__ = ("id", "metadata", "vectors")
+    __slots__ = ("id", "metadata", "vectors", "version")
 
-    def __init__(self, id: PointId, metadata: dict[str, Any] | None, vectors: dict[str, Vector] | None) -> None:
+    def __init__(
+        self, id: PointId, metadata: dict[str, Any] | None, vectors: dict[str, Vector] | None, version: int
+    ) -> None:
         self.id = id
+        self.version = version
         self.metadata = metadata
         self.vectors = vectors
 
@@ -118,16 +123,16 @@ class Deleted(int):
         return deleted
 
 
-def records_of(points: Points, schema: CollectionSchema, include: frozenset[str]) -> list[Record]:
+def records_of(points: VersionedPoints, schema: CollectionSchema, include: frozenset[str]) -> list[Record]:
     """Points as a list of records with the parts that ``include`` names."""
-    ids = points.ids().to_list()
+    ids, versions = points.ids().to_list(), points.stamps().tolist()
     metadata: Iterable[dict[str, Any] | None] = points.payload() if "metadata" in include else repeat(None, len(ids))
     if "vector" not in include:
-        return [Record(i, m, None) for i, m in zip(ids, metadata, strict=True)]
+        return [Record(i, m, None, v) for i, m, v in zip(ids, metadata, versions, strict=True)]
     matrices = {field.name: points.vectors(field.name, schema) for field in schema.vectors}
     return [
-        Record(i, m, {name: matrix[row] for name, matrix in matrices.items()})
-        for row, (i, m) in enumerate(zip(ids, metadata, strict=True))
+        Record(i, m, {name: matrix[row] for name, matrix in matrices.items()}, v)
+        for row, (i, m, v) in enumerate(zip(ids, metadata, versions, strict=True))
     ]
 
 

@@ -14,7 +14,8 @@ State = tuple[int, int] | None
 class PointOfTwo:
     """``("write", value or None)`` replaces both parts, ``("extra", value)`` changes the second of a point that exists.
 
-    ``("read",)`` answers what there is; ``("swap", state, value)`` writes where there is just that, and says whether.
+    ``("read",)`` answers what there is, ``("exists",)`` whether there is anything; ``("swap", state, value or None)``
+    writes where there is just that, and says whether.
     """
 
     def initial(self, key: Hashable) -> State:
@@ -25,10 +26,13 @@ class PointOfTwo:
         """See ``Specification``."""
         if call[0] == "read":
             return state, state
+        if call[0] == "exists":
+            return state, state is not None
         if call[0] == "write":
             return (None if call[1] is None else (call[1], 0)), None
         if call[0] == "swap":
-            return ((call[2], 0), True) if state == call[1] else (state, False)
+            written = None if call[2] is None else (call[2], 0)
+            return (written, True) if state == call[1] else (state, False)
         return (None if state is None else (state[0], call[1])), None
 
     def agrees(self, expected: Any, result: Any) -> bool:
@@ -62,10 +66,12 @@ def field_by_field(history: Iterable[Operation]) -> Iterator[Operation]:
     """
     for operation in history:
         kind, result = operation.call[0], operation.result
+        if kind == "exists":
+            continue  # of both parts together, too
         value, extra = (operation.key, "value"), (operation.key, "extra")
         if kind == "swap":
             if result is False:
-                continue
+                continue  # what it says is about both parts together
             kind, operation = "write", replace(operation, call=("write", operation.call[2]))
             operation = operation if operation.is_open else replace(operation, result=None)
         if kind == "extra":

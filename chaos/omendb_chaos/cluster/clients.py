@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -18,22 +19,31 @@ from omendb_chaos.cluster.network import Network, within
 from omendb_chaos.cluster.processes import Process
 from omendb_chaos.cluster.routers import RouterCall
 from omendb_common.deadline import Deadline
-from omendb_common.errors import AlreadyExistsError, NotFoundError, OmenDBError
+from omendb_common.errors import AlreadyExistsError, NotFoundError, OmenDBError, VersionConflictError
 from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows, rows_from_columns
 from omendb_router.face_calls import Question, Seen, Written
 
 NAME = "points"
 _KINDS = ("write",) * 6 + ("delete",) * 2 + ("extra",) * 2 + ("read",) * 7 + ("search",) * 2 + ("own search",)
-_ON_CONDITION = ("create",) * 6 + ("delete",) * 3
+_ON_CONDITION = ("create",) * 4 + ("swap",) * 5 + ("swap out",) * 2 + ("delete",) * 3
+_SWAPS = frozenset({"create", "swap", "swap out"})
+_DELETIONS = frozenset({"delete", "swap out"})
 _AGAIN = 0.4
+
+
+class Version(NamedTuple):
+    """A point as a majority showed it: the values of its two parts, None where there was no point, and its version."""
+
+    state: tuple[int, int] | None
+    stamp: int
 
 
 @dataclass(slots=True)
 class Load:
     """What clients do: ``operations`` in all, on ``ids``, with ``think_s`` between two calls of one client.
 
-    ``conditions``: some of the writes are of points that must not be there yet.
+    ``conditions``: some of the writes are of points that must not be there yet, or be as the client saw them last.
     """
 
     ids: Sequence[int]
@@ -66,6 +76,7 @@ class Client:
     session: bytes = b""
     _own: Operation | None = None
     _value: int = 0
+    _seen: dict[int, Version] = field(default_factory=dict)
 
     async def run(self) -> None:
         """Call until the load is done."""
@@ -98,33 +109,37 @@ class Client:
         """A write of whatever kind; sent again under its stamp if its outcome is unknown."""
         self._value += 1
         value = self.number * 10_000 + self._value
+        seen = self._seen.get(point_id, Version(None, 0))
+        if kind in _SWAPS and seen.state is None:
+            kind = "create"  # nothing was seen that could be demanded
         call: tuple[Any, ...] = ("write", None if kind == "delete" else value)
         if kind == "extra":
             call = "extra", value
-        elif kind == "create":
-            call = "swap", None, value
+        elif kind in _SWAPS:
+            state = None if kind == "create" else seen.state
+            call = "swap", state, None if kind in _DELETIONS else value
         operation = Operation(self._name, point_id, call, UNKNOWN, self._now())
-        error = await self._write(kind, point_id, value, None, operation)
+        demand = _demand(kind, seen)
+        error = await self._write(kind, point_id, value, demand, operation)
         stamp = getattr(error, "stamp", None)
         if error is not None and stamp and self.rng.random() < _AGAIN:
-            await self._write(kind, point_id, value, stamp, operation)
+            await self._write(kind, point_id, value, {**demand, "retry_stamp": stamp}, operation)
 
     async def _write(
-        self, kind: str, point_id: int, value: int, stamp: int | None, operation: Operation
+        self, kind: str, point_id: int, value: int, demand: dict[str, Any], operation: Operation
     ) -> OmenDBError | None:
         """Send it, and put what is known of it into the history; the error if its outcome is unknown."""
-        history = self.judge.history
-        ids, echo = IdColumn.of([point_id]), {"retry_stamp": stamp}
+        history, stamp = self.judge.history, demand.get("retry_stamp")
         try:
-            if kind == "delete":
-                written = await self.ask("delete", NAME, ids, **echo)
-            elif kind == "extra":
-                written = await self.ask("update", NAME, ids, None, columns_from_rows([{"u": value}]), **echo)
-            else:
-                payload, echo = columns_from_rows([{"v": value}]), {**echo, "create_only": kind == "create"}
-                written = await self.ask("upsert", NAME, ids, {"": _vector(value)}, payload, 1, **echo)
+            written = await self._send(kind, point_id, value, demand)
         except AlreadyExistsError:
-            self._refused(value, stamp, operation)
+            self._refused(kind, value, stamp, replace(operation, result=False, ended=self._now()))
+            return None
+        except VersionConflictError as error:
+            # The same content may have another version by now: what was refused tells nothing but what was found.
+            there = Operation(self._name, point_id, ("exists",), bool(error.found[point_id]), operation.began)
+            self._seen.pop(point_id, None)
+            self._refused(kind, value, stamp, replace(there, ended=self._now()), operation)
             return None
         except NotFoundError:
             # An update: nothing was changed, and as many replicas as a read asks did not have the point.
@@ -137,6 +152,18 @@ class Client:
             return self._failed(kind, value, stamp, operation, error)
         self._acknowledged(kind, point_id, stamp, operation, written)
         return None
+
+    async def _send(self, kind: str, point_id: int, value: int, demand: dict[str, Any]) -> Written:
+        ids = IdColumn.of([point_id])
+        if kind in _DELETIONS:
+            return cast(Written, await self.ask("delete", NAME, ids, **demand))
+        if kind == "extra":
+            return cast(Written, await self.ask("update", NAME, ids, None, columns_from_rows([{"u": value}]), **demand))
+        if kind == "swap" and value % 2:
+            payload = columns_from_rows([{"v": value, "u": 0}])
+            return cast(Written, await self.ask("update", NAME, ids, {"": _vector(value)}, payload, **demand))
+        payload = columns_from_rows([{"v": value}])
+        return cast(Written, await self.ask("upsert", NAME, ids, {"": _vector(value)}, payload, 1, **demand))
 
     def _failed(
         self, kind: str, value: int, stamp: int | None, operation: Operation, error: OmenDBError
@@ -151,13 +178,20 @@ class Client:
         self.judge.history.append(operation)
         return error
 
-    def _refused(self, value: int, stamp: int | None, operation: Operation) -> None:
-        """A point was there that must not be: nothing was written, whatever an earlier attempt was told."""
-        self._told("create", "refused" if stamp is None else "refused again")
+    def _refused(
+        self, kind: str, value: int, stamp: int | None, told: Operation, first: Operation | None = None
+    ) -> None:
+        """A point was not as demanded: nothing was written, whatever an earlier attempt was told.
+
+        Args:
+            told: what the refusal says, for the history.
+            first: the write as it stands in the history, when that is another operation.
+        """
+        self._told(kind, "refused" if stamp is None else "refused again")
         if stamp is not None:
-            self.judge.history.remove(operation)
+            self.judge.history.remove(replace(first or told, result=UNKNOWN, ended=math.inf))
         self.judge.never.add(value)
-        self.judge.history.append(replace(operation, result=False, ended=self._now()))
+        self.judge.history.append(told)
 
     def _acknowledged(
         self, kind: str, point_id: int, stamp: int | None, operation: Operation, written: Written
@@ -168,14 +202,14 @@ class Client:
         if stamp is not None:
             self.judge.history.remove(operation)
         self.session = written.session or self.session
-        done = replace(operation, result=True if kind == "create" else None, ended=self._now())
+        done = replace(operation, result=True if kind in _SWAPS else None, ended=self._now())
         self.judge.history.append(done)
         # A token names the shards of its own write: only that one is promised to be seen with it.
         whole = kind in ("write", "delete") and point_id in self.judge.whole
         self._own = done if whole and written.session else None
         if kind != "extra":
             # An update of a point that was deleted meanwhile is done with: no replica need have its stamp.
-            told = Acknowledged(point_id, written.stamp, self.write_quorum, deletion=kind == "delete")
+            told = Acknowledged(point_id, written.stamp, self.write_quorum, deletion=kind in _DELETIONS)
             self.judge.acknowledged.append(told)
 
     # -- reads
@@ -194,6 +228,7 @@ class Client:
         if value is not None and int(found.vectors[""][0, 0]) != value[0]:
             self.judge.violated(f"V3: {point_id} has the vector of another version: {found.vectors[''][0]}, {value}")
         self.judge.history.append(replace(operation, result=value, ended=self._now()))
+        self._seen[point_id] = Version(value, int(found.versions[0]) if value is not None else 0)
         self._told("read", "done")
         return True
 
@@ -235,8 +270,15 @@ class Client:
         return self.clock.mono_s()
 
 
+def _demand(kind: str, seen: Version) -> dict[str, Any]:
+    """What a write demands of its point."""
+    if kind == "create":
+        return {"create_only": True}
+    return {"versions": np.array([seen.stamp], np.uint64)} if kind in _SWAPS else {}
+
+
 def _vector(number: int) -> Any:
     return np.array([[number, 0.0]], np.float32)
 
 
-__all__ = ["NAME", "Client", "Load"]
+__all__ = ["NAME", "Client", "Load", "Version"]

@@ -54,7 +54,7 @@ def swarm(
 
     Args:
         mix: what strikes; drawn from the seed when None, ``without`` some faults.
-        conditions: whether some writes are of points that must not be there yet.
+        conditions: whether some writes are of points that must not be there yet, or be as they were seen.
     """
 
     async def story(world: World) -> None:

@@ -18,9 +18,10 @@ from omendb_chaos.sim.memory_record import Record
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import AlreadyExistsError, OmenDBError
+from omendb_common.expected import conflict
 from omendb_common.filters import Filter
 from omendb_common.hlc import HybridLogicalClock, stamp_wall_ms
-from omendb_common.ids import IdColumn, PointId
+from omendb_common.ids import IdColumn, PointId, U64Array
 from omendb_common.metadata import TopologySource
 from omendb_common.overlays import Overlays
 from omendb_common.payload import columns_from_rows, rows_from_columns
@@ -143,6 +144,10 @@ class MemoryNode:
         if call.create_only and existed:
             taken = AlreadyExistsError(f"{existed} ids exist already", field="ids")
             return Applied(Verdict.REFUSED, self._hlc.tick(), error=taken)
+        if call.versions is not None:
+            refusal = self._unlike(replica, call, call.versions)
+            if refusal is not None:
+                return refusal
         if call.claim:
             return self._claimed(replica, call)
         superseded: list[int] = []
@@ -181,6 +186,21 @@ class MemoryNode:
             np.array(missing, np.int64),
             barred=np.array(barred, np.int64),
         )
+
+    def _unlike(self, replica: MemoryReplica, call: Apply, versions: U64Array) -> Applied | None:
+        """The refusal of a write whose points have other versions, or something newer than its stamp."""
+        records = [replica.records.get(point_id, Record()) for point_id in call.batch.ids.to_list()]
+        held = np.array([record.newest for record in records], np.uint64)
+        if bool((held == np.uint64(call.stamp)).all()):
+            return None
+        found = np.where([record.live for record in records], held, np.uint64(0))
+        other = np.flatnonzero(found != versions)
+        if len(other):
+            return Applied(Verdict.REFUSED, self._hlc.tick(), error=conflict(call.batch.ids, other, found[other]))
+        if bool((held < np.uint64(call.stamp)).all()):
+            return None
+        rows = np.arange(len(held))
+        return Applied(Verdict.OK, self._hlc.tick(), superseded=rows, newer=np.full(len(held), held.max(), np.uint64))
 
     def _claimed(self, replica: MemoryReplica, call: Apply) -> Applied:
         """Claims on the points of the batch, or waivers of them."""

@@ -110,6 +110,9 @@ def _apply_out(call: calls.Apply, pack: Packer) -> pb.ApplyCall:
     )
     if call.claim:
         pack.ids(message.claimed, call.batch.ids)
+    elif call.versions is not None:
+        pack.column(message.versions, call.versions, U64)
+        pack.batch(message.conditional, call.batch, call.body)
     else:
         pack.batch(message.batch, call.batch, call.body)
     return message
@@ -120,8 +123,10 @@ def _apply_in(message: pb.ApplyCall, blobs: Unpacker) -> calls.Apply:
     if claim:
         marked = WriteBatch(Op.DELETE, blobs.ids(message.claimed))
         return calls.Apply(_shard_in(message.shard), message.stamp, marked, None, message.create_only, claim)
-    batch, body = blobs.batch(message.batch)
-    return calls.Apply(_shard_in(message.shard), message.stamp, batch, (body,), message.create_only)
+    conditional = message.HasField("versions")
+    batch, body = blobs.batch(message.conditional if conditional else message.batch)
+    wanted = blobs.column(message.versions, U64, "versions", batch.rows) if conditional else None
+    return calls.Apply(_shard_in(message.shard), message.stamp, batch, (body,), message.create_only, versions=wanted)
 
 
 def _search_out(call: calls.Search, pack: Packer) -> pb.SearchCall:

@@ -7,12 +7,14 @@ newer one sent it, comes back as the class that stands for its code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 
 from omendb_common import errors
 from omendb_common.errors import OmenDBError
+from omendb_common.expected import SHOWN_MAX
 from omendb_proto.v1 import common_pb2
 
 TRAILING_KEY = "omendb-error-bin"
@@ -33,6 +35,7 @@ _EXTRAS: Mapping[str, Any] = {
     "pid": None,
     "path": "",
     "offset": None,
+    "found": MappingProxyType({}),
 }
 _COUNT_MAX = (1 << 32) - 1
 _UNSIGNED_MAX = (1 << 64) - 1
@@ -74,6 +77,8 @@ def _extras_of_class(cls: type[OmenDBError]) -> tuple[str, ...]:
         carried.append("pid")
     if issubclass(cls, errors.CorruptionError):
         carried += ["path", "offset"]
+    if issubclass(cls, errors.VersionConflictError):
+        carried.append("found")
     return tuple(carried)
 
 
@@ -85,6 +90,8 @@ def _make(class_name: str, code: str, message: str, values: Mapping[str, Any]) -
     for name in _extras_of_class(cls):
         value = values.get(name)
         setattr(error, name, _EXTRAS[name] if value is None else value)
+    if isinstance(error, errors.VersionConflictError):
+        error.found = dict(error.found)
     return error
 
 
@@ -108,6 +115,8 @@ def to_proto(error: OmenDBError) -> common_pb2.Error:
             continue
         if name == "retry_after":
             message.retry_after_s = float(value)
+        elif name == "found":
+            message.found.extend(_point_version(point_id, version) for point_id, version in _shown(value))
         elif name in _INTEGERS:
             low, high = _INTEGERS[name]
             setattr(message, name, min(max(int(value), low), high))
@@ -124,7 +133,19 @@ def from_proto(message: common_pb2.Error) -> OmenDBError:
         values["retry_after"] = _wait(message.retry_after_s)
     if message.HasField("outcome"):
         values["outcome"] = "none" if message.outcome == "none" else "unknown"
+    values["found"] = {one.number if one.HasField("number") else one.text: one.version for one in message.found}
     return _make(message.class_name, message.code, message.message, values)
+
+
+def _shown(found: Mapping[int | str, int]) -> list[tuple[int | str, int]]:
+    """So many points of a conflict as fit."""
+    return list(found.items())[:SHOWN_MAX]
+
+
+def _point_version(point_id: int | str, version: int) -> common_pb2.PointVersion:
+    if isinstance(point_id, int):
+        return common_pb2.PointVersion(version=version, number=point_id)
+    return common_pb2.PointVersion(version=version, text=_cut(point_id))
 
 
 def _wait(seconds: float) -> float:
@@ -154,6 +175,8 @@ def to_json(error: OmenDBError) -> dict[str, Any]:
             told[name] = _cut(value) if isinstance(value, str) else value
     if "stamp" in told:
         told["stamp"] = str(told["stamp"])
+    if "found" in told:
+        told["found"] = [{"id": i, "version": str(version)} for i, version in _shown(told["found"])]
     return {"error": told}
 
 
@@ -175,7 +198,18 @@ def from_json(body: Any, http_status: int = 500) -> OmenDBError:
         values["retry_after"] = _wait(float(told["retry_after"]))
     if told.get("outcome") in ("none", "unknown"):
         values["outcome"] = told["outcome"]
+    values["found"] = _found_in(told.get("found"))
     return _make(str(told.get("class", "")), str(told.get("code", "")), told["message"], values)
+
+
+def _found_in(listed: Any) -> dict[int | str, int]:
+    """The points of a conflict, of what a body lists whatever it is."""
+    found: dict[int | str, int] = {}
+    for one in listed[:SHOWN_MAX] if isinstance(listed, list) else ():
+        point_id, version = (one.get("id"), _integer(one.get("version"))) if isinstance(one, Mapping) else (None, None)
+        if isinstance(point_id, (int, str)) and not isinstance(point_id, bool) and version is not None:
+            found[point_id] = version
+    return found
 
 
 def _integer(value: Any) -> int | None:

@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Error(_message.Message):
-    __slots__ = ("class_name", "code", "message", "field", "bound", "mend", "outcome", "retry_after_s", "acked", "required", "stamp", "pid", "path", "offset")
+    __slots__ = ("class_name", "code", "message", "field", "bound", "mend", "outcome", "retry_after_s", "acked", "required", "stamp", "pid", "path", "offset", "found")
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
@@ -22,6 +22,7 @@ class Error(_message.Message):
     PID_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     OFFSET_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
     class_name: str
     code: str
     message: str
@@ -36,7 +37,18 @@ class Error(_message.Message):
     pid: int
     path: str
     offset: int
-    def __init__(self, class_name: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., bound: _Optional[str] = ..., mend: _Optional[str] = ..., outcome: _Optional[str] = ..., retry_after_s: _Optional[float] = ..., acked: _Optional[int] = ..., required: _Optional[int] = ..., stamp: _Optional[int] = ..., pid: _Optional[int] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+    found: _containers.RepeatedCompositeFieldContainer[PointVersion]
+    def __init__(self, class_name: _Optional[str] = ..., code: _Optional[str] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., bound: _Optional[str] = ..., mend: _Optional[str] = ..., outcome: _Optional[str] = ..., retry_after_s: _Optional[float] = ..., acked: _Optional[int] = ..., required: _Optional[int] = ..., stamp: _Optional[int] = ..., pid: _Optional[int] = ..., path: _Optional[str] = ..., offset: _Optional[int] = ..., found: _Optional[_Iterable[_Union[PointVersion, _Mapping]]] = ...) -> None: ...
+
+class PointVersion(_message.Message):
+    __slots__ = ("number", "text", "version")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    text: str
+    version: int
+    def __init__(self, number: _Optional[int] = ..., text: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class Ids(_message.Message):
     __slots__ = ("packed", "arrow", "strings")

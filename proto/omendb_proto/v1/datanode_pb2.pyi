@@ -90,20 +90,24 @@ class Verdict(_message.Message):
     def __init__(self, verdict: _Optional[int] = ..., hlc: _Optional[int] = ..., error: _Optional[_Union[_common_pb2.Error, _Mapping]] = ...) -> None: ...
 
 class ApplyCall(_message.Message):
-    __slots__ = ("shard", "stamp", "create_only", "batch", "claim", "claimed")
+    __slots__ = ("shard", "stamp", "create_only", "batch", "claim", "claimed", "versions", "conditional")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     STAMP_FIELD_NUMBER: _ClassVar[int]
     CREATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
     CLAIM_FIELD_NUMBER: _ClassVar[int]
     CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONAL_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     stamp: int
     create_only: bool
     batch: Blob
     claim: int
     claimed: IdBlob
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., stamp: _Optional[int] = ..., create_only: _Optional[bool] = ..., batch: _Optional[_Union[Blob, _Mapping]] = ..., claim: _Optional[int] = ..., claimed: _Optional[_Union[IdBlob, _Mapping]] = ...) -> None: ...
+    versions: Blob
+    conditional: Blob
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., stamp: _Optional[int] = ..., create_only: _Optional[bool] = ..., batch: _Optional[_Union[Blob, _Mapping]] = ..., claim: _Optional[int] = ..., claimed: _Optional[_Union[IdBlob, _Mapping]] = ..., versions: _Optional[_Union[Blob, _Mapping]] = ..., conditional: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class AppliedAnswer(_message.Message):
     __slots__ = ("verdict", "lsn", "durability", "existed", "superseded", "newer", "missing", "partial", "barred", "open_rows", "open_stamps")

@@ -164,49 +164,63 @@ class GetCollectionRequest(_message.Message):
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
+class IfVersions(_message.Message):
+    __slots__ = ("collection", "versions")
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    collection: str
+    versions: bytes
+    def __init__(self, collection: _Optional[str] = ..., versions: _Optional[bytes] = ...) -> None: ...
+
 class UpsertRequest(_message.Message):
-    __slots__ = ("collection", "ids", "vectors", "payload", "create_only", "retry_stamp")
+    __slots__ = ("collection", "ids", "vectors", "payload", "create_only", "retry_stamp", "if_versions")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     CREATE_ONLY_FIELD_NUMBER: _ClassVar[int]
     RETRY_STAMP_FIELD_NUMBER: _ClassVar[int]
+    IF_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     vectors: _containers.RepeatedCompositeFieldContainer[_common_pb2.Vectors]
     payload: _common_pb2.Columns
     create_only: bool
     retry_stamp: int
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., create_only: _Optional[bool] = ..., retry_stamp: _Optional[int] = ...) -> None: ...
+    if_versions: IfVersions
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., create_only: _Optional[bool] = ..., retry_stamp: _Optional[int] = ..., if_versions: _Optional[_Union[IfVersions, _Mapping]] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
-    __slots__ = ("collection", "ids", "vectors", "payload", "unset", "retry_stamp")
+    __slots__ = ("collection", "ids", "vectors", "payload", "unset", "retry_stamp", "if_versions")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     UNSET_FIELD_NUMBER: _ClassVar[int]
     RETRY_STAMP_FIELD_NUMBER: _ClassVar[int]
+    IF_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     vectors: _containers.RepeatedCompositeFieldContainer[_common_pb2.Vectors]
     payload: _common_pb2.Columns
     unset: _containers.RepeatedScalarFieldContainer[str]
     retry_stamp: int
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., unset: _Optional[_Iterable[str]] = ..., retry_stamp: _Optional[int] = ...) -> None: ...
+    if_versions: IfVersions
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., unset: _Optional[_Iterable[str]] = ..., retry_stamp: _Optional[int] = ..., if_versions: _Optional[_Union[IfVersions, _Mapping]] = ...) -> None: ...
 
 class DeleteRequest(_message.Message):
-    __slots__ = ("collection", "ids", "filter", "retry_stamp")
+    __slots__ = ("collection", "ids", "filter", "retry_stamp", "if_versions")
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     IDS_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     RETRY_STAMP_FIELD_NUMBER: _ClassVar[int]
+    IF_VERSIONS_FIELD_NUMBER: _ClassVar[int]
     collection: str
     ids: _common_pb2.Ids
     filter: str
     retry_stamp: int
-    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., filter: _Optional[str] = ..., retry_stamp: _Optional[int] = ...) -> None: ...
+    if_versions: IfVersions
+    def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., filter: _Optional[str] = ..., retry_stamp: _Optional[int] = ..., if_versions: _Optional[_Union[IfVersions, _Mapping]] = ...) -> None: ...
 
 class WriteReply(_message.Message):
     __slots__ = ("ids", "count", "stamp", "lsn", "durability", "session")
@@ -293,16 +307,18 @@ class GetRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., session: _Optional[bytes] = ...) -> None: ...
 
 class GetReply(_message.Message):
-    __slots__ = ("ids", "positions", "payload", "vectors")
+    __slots__ = ("ids", "positions", "payload", "vectors", "versions")
     IDS_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     ids: _common_pb2.Ids
     positions: bytes
     payload: _common_pb2.Columns
     vectors: _containers.RepeatedCompositeFieldContainer[_common_pb2.Vectors]
-    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., positions: _Optional[bytes] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ...) -> None: ...
+    versions: bytes
+    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., positions: _Optional[bytes] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ..., versions: _Optional[bytes] = ...) -> None: ...
 
 class ScrollRequest(_message.Message):
     __slots__ = ("collection", "cursor", "limit", "filter", "with_payload", "with_vectors", "consistency", "session")
@@ -325,16 +341,18 @@ class ScrollRequest(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ..., filter: _Optional[str] = ..., with_payload: _Optional[bool] = ..., with_vectors: _Optional[bool] = ..., consistency: _Optional[_Union[Consistency, str]] = ..., session: _Optional[bytes] = ...) -> None: ...
 
 class ScrollReply(_message.Message):
-    __slots__ = ("ids", "payload", "vectors", "cursor")
+    __slots__ = ("ids", "payload", "vectors", "cursor", "versions")
     IDS_FIELD_NUMBER: _ClassVar[int]
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
     ids: _common_pb2.Ids
     payload: _common_pb2.Columns
     vectors: _containers.RepeatedCompositeFieldContainer[_common_pb2.Vectors]
     cursor: str
-    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ..., cursor: _Optional[str] = ...) -> None: ...
+    versions: bytes
+    def __init__(self, ids: _Optional[_Union[_common_pb2.Ids, _Mapping]] = ..., payload: _Optional[_Union[_common_pb2.Columns, _Mapping]] = ..., vectors: _Optional[_Iterable[_Union[_common_pb2.Vectors, _Mapping]]] = ..., cursor: _Optional[str] = ..., versions: _Optional[bytes] = ...) -> None: ...
 
 class CountRequest(_message.Message):
     __slots__ = ("collection", "filter", "consistency", "session")

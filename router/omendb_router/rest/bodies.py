@@ -70,6 +70,13 @@ Stamp = Annotated[
         description="the version of a write, an unsigned 64-bit integer as text",
     ),
 ]
+IfVersion = Annotated[
+    Stamp | list[Stamp | None],
+    Meta(
+        description="write all points or none, and only if each has this version (of all, or one for each id); "
+        '"0" or null: only if there is no such point'
+    ),
+]
 Session = Annotated[str, Meta(description="hand it to a read that must see this write", pattern="^[ -~]*$")]
 Consistency = Annotated[
     Literal["one", "session", "verified", "quorum", "majority"],
@@ -201,6 +208,7 @@ class Upsert(Request):
     metadata: dict[str, list[Any]] | list[Metadata | None] | None = None
     points: Annotated[list[RowIn], _told(minItems=1)] | None = None
     create_only: bool = False
+    if_version: IfVersion | None = None
     retry_stamp: Stamp | None = None
 
 
@@ -211,6 +219,7 @@ class Update(Request):
     vectors: list[Vector] | dict[str, list[Vector]] | None = None
     metadata: dict[str, list[Any]] | list[Metadata | None] | None = None
     unset: list[str] = []
+    if_version: IfVersion | None = None
     retry_stamp: Stamp | None = None
 
 
@@ -219,6 +228,7 @@ class Delete(Request):
 
     ids: list[Id] | None = None
     filters: Filters | None = None
+    if_version: IfVersion | None = None
     retry_stamp: Stamp | None = None
 
 
@@ -312,9 +322,10 @@ class GetBody(Request):
 
 
 class PointBody(Reply, omit_defaults=True):
-    """A stored point; ``vectors`` by field where the collection has several."""
+    """A stored point; ``vectors`` by field where there are several. ``version``: another one after each write."""
 
     id: Id
+    version: Stamp
     metadata: Metadata | None = None
     vector: list[float] | None = None
     vectors: dict[str, list[float]] | None = None
@@ -394,6 +405,13 @@ class Info(Reply):
     body_bytes_max: int
 
 
+class FoundVersion(Reply):
+    """The version that a point has; 0: there is no such point."""
+
+    id: Id
+    version: Stamp
+
+
 class ErrorInfo(Reply, rename={"class_": "class"}, omit_defaults=True):
     """An error: its class, what is wrong, which bound was broken, and how to mend it.
 
@@ -414,6 +432,7 @@ class ErrorInfo(Reply, rename={"class_": "class"}, omit_defaults=True):
     pid: int | None = None
     path: str | None = None
     offset: int | None = None
+    found: list[FoundVersion] | None = None
 
 
 class ErrorBody(Reply):
@@ -436,6 +455,7 @@ __all__ = [
     "Done",
     "ErrorBody",
     "ErrorInfo",
+    "FoundVersion",
     "GetAnswer",
     "GetBody",
     "Health",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import rows_from_columns, split_name
 from omendb_common.plain_arrow import arrow_of_numpy, arrow_of_texts
 from omendb_common.records import payload_to_ipc
@@ -22,12 +22,13 @@ FlatVectors = Mapping[str, npt.NDArray[Any]]
 
 
 def point_bodies(
-    ids: IdColumn, payload: pa.RecordBatch | None, vectors: FlatVectors, include: frozenset[str]
+    ids: IdColumn, versions: U64Array, payload: pa.RecordBatch | None, vectors: FlatVectors, include: frozenset[str]
 ) -> list[PointBody]:
     """One body per point; ``payload`` and ``vectors`` are read when ``include`` names them."""
     n = len(ids)
     metadata: Sequence[dict[str, Any] | None] = _metadata(payload, n) if "metadata" in include else [None] * n
-    bodies = [PointBody(id=i, metadata=m) for i, m in zip(ids.to_list(), metadata, strict=True)]
+    columns = zip(ids.to_list(), versions.tolist(), metadata, strict=True)
+    bodies = [PointBody(id=i, version=str(v), metadata=m) for i, v, m in columns]
     if "vector" in include:
         unnamed = vectors.get("")
         if unnamed is not None:

@@ -167,7 +167,7 @@ async def _found(call: Call, ids: Any, include: frozenset[str], seen: Seen) -> l
         seen=seen,
         deadline=call.deadline,
     )
-    bodies = point_bodies(found.ids, found.payload, found.vectors, include)
+    bodies = point_bodies(found.ids, found.versions, found.payload, found.vectors, include)
     return list(zip(found.positions.tolist(), bodies, strict=True))
 
 
@@ -201,7 +201,8 @@ async def scroll(call: Call) -> ScrollAnswer:
         seen=_seen(asked),
         deadline=call.deadline,
     )
-    return ScrollAnswer(points=point_bodies(page.ids, page.payload, page.vectors, include), cursor=page.cursor)
+    points = point_bodies(page.ids, page.versions, page.payload, page.vectors, include)
+    return ScrollAnswer(points=points, cursor=page.cursor)
 
 
 async def count(call: Call) -> CountAnswer:

@@ -7,6 +7,7 @@ from typing import Any
 
 from omendb_common import inputs
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.expected import checked_versions
 from omendb_common.hlc import STAMP_MAX
 from omendb_common.schema import CollectionSchema, check_collection_name
 from omendb_common.wire.arrow_ipc import batch_from_ipc
@@ -47,6 +48,7 @@ async def upsert(call: Call) -> WriteBody:
         ids, vectors, metadata = _from_json(schema, call.body)
         create_only = call.body.create_only
     batch = checked_upsert(schema, vectors, metadata, ids)
+    wanted = _versions(call.body.if_version) if call.media == "application/json" else None
     written = await call.router.upsert(
         collection,
         batch.ids,
@@ -55,6 +57,7 @@ async def upsert(call: Call) -> WriteBody:
         batch.n,
         create_only=create_only,
         retry_stamp=_stamp(stamp),
+        versions=checked_versions(wanted, batch.ids, may_be_absent=True),
         deadline=call.deadline,
     )
     return _told(written)
@@ -125,6 +128,7 @@ async def update(call: Call) -> WriteBody:
             batch.payload,
             unset=batch.unset,
             retry_stamp=_stamp(asked.retry_stamp),
+            versions=checked_versions(_versions(asked.if_version), batch.ids, may_be_absent=False),
             deadline=call.deadline,
         )
     )
@@ -139,8 +143,11 @@ async def delete(call: Call) -> DeleteBody:
     stamp, deadline = _stamp(asked.retry_stamp), call.deadline
     if asked.ids is not None:
         ids = inputs.as_ids(asked.ids)
-        done = await call.router.delete(collection, ids, retry_stamp=stamp, deadline=deadline)
+        versions = checked_versions(_versions(asked.if_version), ids, may_be_absent=False)
+        done = await call.router.delete(collection, ids, retry_stamp=stamp, versions=versions, deadline=deadline)
     else:
+        if asked.if_version is not None:
+            raise InvalidArgumentError("got filters", field="if_version", bound="versions of points that ids name")
         condition = delete_condition(asked.filters)
         assert condition is not None
         done = await call.router.delete_where(collection, condition, retry_stamp=stamp, deadline=deadline)
@@ -160,6 +167,13 @@ def _stamp(text: str | None) -> int | None:
     if not 0 < stamp <= STAMP_MAX:
         raise InvalidArgumentError(f"got {text}", field="retry_stamp", bound="the stamp of an earlier try")
     return stamp
+
+
+def _versions(given: str | list[str | None] | None) -> int | list[int | None] | None:
+    """Versions as numbers."""
+    if given is None or isinstance(given, str):
+        return None if given is None else int(given)
+    return [None if one is None else int(one) for one in given]
 
 
 def _told(written: Written) -> WriteBody:

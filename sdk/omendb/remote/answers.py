@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from omendb.backend import Float32, Int64
 from omendb_common.errors import InvalidArgumentError
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.payload import rows_from_columns
 from omendb_common.schema import CollectionSchema
 from omendb_common.wire import convert
@@ -31,8 +31,10 @@ class RemotePoints:
         payload: pa.RecordBatch | None,
         vectors: Mapping[str, npt.NDArray[Any]],
         fetch: FetchVectors,
+        versions: U64Array | None = None,
     ) -> None:
         self._ids = ids
+        self._versions = versions
         self._payload = payload
         self._vectors = vectors
         self._fetch = fetch
@@ -44,6 +46,14 @@ class RemotePoints:
     def ids(self) -> IdColumn:
         """Their ids."""
         return self._ids
+
+    def stamps(self) -> U64Array:
+        """The version of each; 0 from a server of a release that told none."""
+        if self._versions is None or not len(self._versions):
+            return np.zeros(len(self), np.uint64)
+        if len(self._versions) != len(self):
+            raise _malformed("versions and ids disagree")
+        return self._versions
 
     def payload(self) -> list[dict[str, Any]]:
         """The payload of each."""
@@ -140,13 +150,20 @@ class RemoteReceipt:
 
 
 def points_of(
-    ids: common_pb2.Ids, payload: common_pb2.Columns, vectors: Sequence[common_pb2.Vectors], fetch: FetchVectors
+    ids: common_pb2.Ids,
+    payload: common_pb2.Columns,
+    vectors: Sequence[common_pb2.Vectors],
+    fetch: FetchVectors,
+    versions: bytes = b"",
 ) -> RemotePoints:
     """The points of a reply."""
     column = convert.ids_from_proto(ids)
     n = len(column)
     matrices = {message.field: convert.vectors_from_proto(message, rows=n) for message in vectors}
-    return RemotePoints(column, convert.columns_from_proto(payload, rows=n), matrices, fetch)
+    if len(versions) % 8:
+        raise _malformed(f"{len(versions)} bytes of versions")
+    told = np.frombuffer(versions, "<u8").astype(np.uint64)
+    return RemotePoints(column, convert.columns_from_proto(payload, rows=n), matrices, fetch, told)
 
 
 def joined_points(parts: Sequence[RemotePoints], fetch: FetchVectors) -> RemotePoints:
@@ -189,6 +206,7 @@ def _joined(parts: Sequence[RemotePoints], fetch: FetchVectors) -> RemotePoints:
         None,
         {field: np.concatenate([p._vectors[field] for p in parts]) for field in parts[0]._vectors},
         fetch,
+        np.concatenate([part.stamps() for part in parts]),
     )
     if any(part._payload is not None for part in parts):
         joined._rows = [row for part in parts for row in part.payload()]

@@ -32,7 +32,7 @@ from omendb_common.errors import (
     UnavailableError,
 )
 from omendb_common.filters import Filter
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorField
 from omendb_common.wire import convert
 from omendb_proto.v1 import router_pb2 as pb
@@ -144,7 +144,7 @@ class RemoteCollection:
             )
             reply = self._call("Get", request)
             positions = np.frombuffer(reply.positions, "<u4").astype(np.int64) + part[0]
-            return points_of(reply.ids, reply.payload, reply.vectors, self._fetch), positions
+            return points_of(reply.ids, reply.payload, reply.vectors, self._fetch, reply.versions), positions
 
         found = list(self._link.sender.each(send, parts))
         points = joined_points([points for points, _ in found], self._fetch)
@@ -165,7 +165,7 @@ class RemoteCollection:
                 **self._seen(),
             )
             reply = self._call("Scroll", request)
-            page = points_of(reply.ids, reply.payload, reply.vectors, self._fetch)
+            page = points_of(reply.ids, reply.payload, reply.vectors, self._fetch, reply.versions)
             pages.append(page)
             cursor, left = reply.cursor or None, left - len(page)
             if cursor is None or left <= 0:
@@ -205,27 +205,23 @@ class RemoteCollection:
         n: int,
         *,
         create_only: bool = False,
+        versions: U64Array | None = None,
     ) -> RemoteReceipt:
         """Store points. A batch beyond one message is sent in parts, of which each is whole or not there."""
         rows = Rows(ids, vectors, payload, n)
         size = row_bytes(vectors, payload, n)
-        bound = self._link.message_bytes_max if create_only else self._link.part_bytes
-        parts = spans(n, size, bound)
+        whole = create_only or versions is not None
+        if whole:
+            self._check_one_message(size * n, "vectors", " with create_only" if create_only else " with if_version")
+        parts = [(0, n)] if whole else spans(n, size, self._link.part_bytes)
         if len(parts) > 1:
-            if create_only:
-                raise InvalidArgumentError(
-                    f"a batch of about {size * n:.0f} bytes with create_only",
-                    field="vectors",
-                    bound=f"one message of at most {bound} bytes",
-                    mend="send less at a time",
-                )
             rows = last_of_each(rows)
-            parts = spans(rows.n, size, bound)
+            parts = spans(rows.n, size, self._link.part_bytes)
 
         def send(part: tuple[int, int]) -> pb.WriteReply:
             some = rows if len(parts) == 1 else cut(rows, *part)
             request = pb.UpsertRequest(
-                collection=self._known.name,
+                **self._named(versions),
                 ids=None if some.ids is None else convert.ids_to_proto(some.ids),
                 vectors=[convert.vectors_to_proto(matrix, name) for name, matrix in some.vectors.items()],
                 payload=convert.columns_to_proto(some.payload),
@@ -242,12 +238,13 @@ class RemoteCollection:
         payload: pa.RecordBatch | None,
         *,
         unset: Sequence[str] = (),
+        versions: U64Array | None = None,
     ) -> RemoteReceipt:
         """Change parts of points, in one message: all of them exist, or nothing is changed."""
         n = len(ids)
         self._check_one_message(row_bytes(vectors or {}, payload, n) * n, "vectors, metadata")
         request = pb.UpdateRequest(
-            collection=self._known.name,
+            **self._named(versions),
             ids=convert.ids_to_proto(ids),
             vectors=[convert.vectors_to_proto(matrix, name) for name, matrix in (vectors or {}).items()],
             payload=convert.columns_to_proto(payload),
@@ -255,8 +252,12 @@ class RemoteCollection:
         )
         return joined_receipts([self._write("Update", request)], ids)
 
-    def delete(self, ids: IdColumn) -> RemoteReceipt:
-        """Delete points."""
+    def delete(self, ids: IdColumn, *, versions: U64Array | None = None) -> RemoteReceipt:
+        """Delete points; those of a conditional call in one message."""
+        if versions is not None:
+            self._check_one_message(32.0 * len(ids), "ids", " with if_version")
+            request = pb.DeleteRequest(**self._named(versions), ids=convert.ids_to_proto(ids))
+            return joined_receipts([self._write("Delete", request)], ids)
         rows = last_of_each(Rows(ids, {}, None, len(ids)))
         assert rows.ids is not None, "a delete names its ids"
         different = rows.ids
@@ -294,9 +295,16 @@ class RemoteCollection:
                     error.outcome, error.stamp = "unknown", None
             raise
 
+    def _named(self, versions: U64Array | None) -> dict[str, Any]:
+        """The collection, and the versions that a conditional write demands."""
+        if versions is None:
+            return {"collection": self._known.name}
+        data = versions.astype("<u8", copy=False).tobytes()
+        return {"if_versions": pb.IfVersions(collection=self._known.name, versions=data)}
+
     def _write(self, method: str, request: Any, *, restampable: bool = True) -> pb.WriteReply:
         reply = self._call(method, request, Kind.WRITE, restampable=restampable)
-        self._link.sessions.note(request.collection, reply.session)
+        self._link.sessions.note(self._known.name, reply.session)
         return cast(pb.WriteReply, reply)
 
     def _call(
@@ -328,11 +336,11 @@ class RemoteCollection:
             )
         return points.vectors(field, self._known.schema)
 
-    def _check_one_message(self, size: float, field: str) -> None:
+    def _check_one_message(self, size: float, field: str, why: str = "") -> None:
         bound = self._link.message_bytes_max
         if size > bound:
             raise InvalidArgumentError(
-                f"a batch of about {size:.0f} bytes",
+                f"a batch of about {size:.0f} bytes{why}",
                 field=field,
                 bound=f"one message of at most {bound} bytes",
                 mend="send less at a time",

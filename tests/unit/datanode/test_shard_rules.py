@@ -21,6 +21,7 @@ from omendb_common.errors import (
     ReplicaFailedError,
     ResourceExhaustedError,
     UnavailableError,
+    VersionConflictError,
 )
 from omendb_common.filters import FilterOp
 from omendb_common.ids import IdColumn
@@ -205,6 +206,35 @@ def test_create_only(tmp_path: Path) -> None:
     with node_in(tmp_path) as node:
         asyncio.run(story(node))
         assert sorted(ids_of(node.replica)) == [1, 2]
+
+
+def test_versions_are_demanded_in_one_step_with_the_write(tmp_path: Path) -> None:
+    async def story(node: Node) -> None:
+        t = [node.clock.stamp(counter=c) for c in range(9)]
+
+        async def apply(batch: WriteBatch, stamp: int, *versions: int) -> Applied:
+            return await node.apply(batch, stamp, versions=np.array(versions, np.uint64))
+
+        assert rows(await apply(upsert([1, 2]), t[2], 0, 0)) == ([], [], [])
+        assert rows(await apply(upsert([1, 2]), t[2], 0, 0)) == ([], [], []), "sent again"
+        assert rows(await apply(update([1], [{"a": 1}]), t[3], t[2])) == ([], [], [])
+        refused = await apply(upsert([1, 2]), t[5], t[2], t[2])
+        assert refused.verdict is Verdict.REFUSED and isinstance(refused.error, VersionConflictError)
+        assert refused.error.found == {1: t[3]}
+        # A slow clock: both rows must be stamped again together, or one could be written without the other.
+        assert rows(await apply(upsert([1, 2]), t[2] + 1, t[3], t[2])) == ([0, 1], [t[3], t[3]], [])
+        assert rows(await apply(delete([1, 2]), t[6], t[3], t[2])) == ([], [], [])
+        assert rows(await apply(delete([1, 2]), t[6], t[3], t[2])) == ([], [], []), "sent again"
+        assert rows(await apply(upsert([1]), t[5], 0)) == ([0], [t[6]], []), "below the deletion"
+        gone = await apply(upsert([1]), t[7], t[3])
+        assert isinstance(gone.error, VersionConflictError) and gone.error.found == {1: 0}
+        for wrong in (np.zeros(2, np.uint64), np.zeros(0, np.uint64)):
+            bad = await node.apply(upsert([9]), t[8], versions=wrong)
+            assert isinstance(bad.error, InvalidArgumentError)
+
+    with node_in(tmp_path) as node:
+        asyncio.run(story(node))
+        assert ids_of(node.replica) == []
 
 
 def test_a_body_is_logged_as_it_came(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from omendb_common.deadline import Deadline
 from omendb_common.errors import NotFoundError
 from omendb_common.filters import Filter
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.metadata import NewCollection
 from omendb_common.payload import columns_from_rows
 from omendb_common.ring import RING
@@ -101,11 +101,13 @@ class FolderRouter:
         *,
         create_only: bool = False,
         retry_stamp: int | None = None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         self._begin(deadline)
         self.retry_stamp = retry_stamp
-        return _written(self._replica(collection).upsert(ids, vectors, payload, n, create_only=create_only))
+        replica = self._replica(collection)
+        return _written(replica.upsert(ids, vectors, payload, n, create_only=create_only, versions=versions))
 
     async def update(
         self,
@@ -116,18 +118,25 @@ class FolderRouter:
         *,
         unset: Sequence[str] = (),
         retry_stamp: int | None = None,
+        versions: U64Array | None = None,
         deadline: Deadline,
     ) -> Written:
         self._begin(deadline)
-        return _written(self._replica(collection).update(ids, vectors, payload, unset=unset))
+        return _written(self._replica(collection).update(ids, vectors, payload, unset=unset, versions=versions))
 
     async def delete(
-        self, collection: str, ids: IdColumn, *, retry_stamp: int | None = None, deadline: Deadline
+        self,
+        collection: str,
+        ids: IdColumn,
+        *,
+        retry_stamp: int | None = None,
+        versions: U64Array | None = None,
+        deadline: Deadline,
     ) -> Written:
         self._begin(deadline)
         if not len(ids):
             return Written(ids, 0, 0, 0, "fsync")
-        return _written(self._replica(collection).delete(ids))
+        return _written(self._replica(collection).delete(ids, versions=versions))
 
     async def delete_where(
         self, collection: str, condition: Filter, *, retry_stamp: int | None = None, deadline: Deadline
@@ -170,7 +179,8 @@ class FolderRouter:
         self.seen = seen
         replica = self._replica(collection)
         picked, positions = replica.get(ids)
-        return Found(picked.ids(), positions, _payload(picked, payload), _vectors(picked, replica.schema, vectors))
+        content = _payload(picked, payload), _vectors(picked, replica.schema, vectors)
+        return Found(picked.ids(), positions, *content, picked.stamps())
 
     async def scroll(
         self,
@@ -189,9 +199,8 @@ class FolderRouter:
         replica = self._replica(collection)
         page = replica.scroll(cursor, limit, condition)
         picked = page.picked
-        return PointPage(
-            picked.ids(), page.cursor, _payload(picked, payload), _vectors(picked, replica.schema, vectors)
-        )
+        content = _payload(picked, payload), _vectors(picked, replica.schema, vectors)
+        return PointPage(picked.ids(), page.cursor, *content, picked.stamps())
 
     async def count(self, collection: str, condition: Filter | None, *, seen: Seen, deadline: Deadline) -> int:
         self._begin(deadline)

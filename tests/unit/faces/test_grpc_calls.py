@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from omendb_common.errors import (
     NotFoundError,
     OmenDBError,
     UnavailableError,
+    VersionConflictError,
 )
 from omendb_common.ids import IdColumn
 from omendb_common.payload import columns_from_rows, rows_from_columns
+from omendb_common.schema import check_collection_name
 from omendb_common.wire import convert
 from omendb_proto.v1 import common_pb2
 from omendb_proto.v1 import router_pb2 as pb
@@ -36,10 +39,10 @@ def created(name: str = "c", dimension: int = 2, **more: Any) -> pb.CreateCollec
     return pb.CreateCollectionRequest(collection=pb.CollectionSpec(name=name, vectors=vectors, **more))
 
 
-def upsert(rows: Any, ids: Any = None, metadata: Any = None, **more: Any) -> pb.UpsertRequest:
+def upsert(rows: Any, ids: Any = None, metadata: Any = None, collection: str = "c", **more: Any) -> pb.UpsertRequest:
     matrix = np.array(rows, np.float32)
     return pb.UpsertRequest(
-        collection="c",
+        collection=collection,
         vectors=[convert.vectors_to_proto(matrix)],
         ids=None if ids is None else convert.ids_to_proto(IdColumn.of(ids)),
         payload=None if metadata is None else convert.columns_to_proto(columns_from_rows(metadata)),
@@ -141,6 +144,47 @@ def test_writes(faces: Faces) -> None:
     two = convert.ids_to_proto(IdColumn.of([0, 55]))
     assert faces.grpc("Delete", pb.DeleteRequest(collection="c", ids=two)).count == 1
     assert faces.grpc("Count", pb.CountRequest(collection="c")).count == 1
+
+
+def test_a_write_may_demand_versions(faces: Faces) -> None:
+    faces.grpc("CreateCollection", created())
+    faces.grpc("Upsert", upsert([[5, 5]], ["a"], [{"x": 1}]))
+    ids = convert.ids_to_proto(IdColumn.of(["a"]))
+
+    def seen() -> pb.IfVersions:
+        got = faces.grpc("Get", pb.GetRequest(collection="c", ids=ids))
+        page = faces.grpc("Scroll", pb.ScrollRequest(collection="c", limit=9))
+        assert len(got.versions) == 8 and got.versions == page.versions
+        return pb.IfVersions(collection="c", versions=got.versions)
+
+    writes: list[tuple[str, Callable[[], Any]]] = [
+        ("Upsert", lambda: upsert([[6, 6]], ["a"], collection="", if_versions=seen())),
+        ("Update", lambda: pb.UpdateRequest(ids=ids, unset=["x"], if_versions=seen())),
+        ("Delete", lambda: pb.DeleteRequest(ids=ids, if_versions=seen())),
+    ]
+    for method, make in writes:
+        request = make()
+        assert faces.grpc(method, request).count == 1
+        with pytest.raises(VersionConflictError) as refused:
+            faces.grpc(method, request)
+        assert list(refused.value.found) == ["a"]
+    for collection, versions, says in (
+        ("", b"x", "8 per point"),
+        ("", b"", "one for each"),
+        ("c", bytes(8), "got two"),
+    ):
+        demanded = pb.IfVersions(collection="c", versions=versions)
+        with pytest.raises(InvalidArgumentError, match=says):
+            faces.grpc("Upsert", upsert([[6, 6]], ["a"], collection=collection, if_versions=demanded))
+    with pytest.raises(InvalidArgumentError, match="got a filter"):
+        faces.grpc("Delete", pb.DeleteRequest(filter='{"x": 1}', if_versions=pb.IfVersions(collection="c")))
+
+
+def test_a_release_that_knows_no_versions_refuses_to_write() -> None:
+    """It looks for the collection where a conditional write has none: nothing is done that nobody asked for."""
+    request = upsert([[6, 6]], ["a"], collection="", if_versions=pb.IfVersions(collection="c", versions=bytes(8)))
+    with pytest.raises(InvalidArgumentError):
+        check_collection_name(request.collection)
 
 
 _TWO = convert.vectors_to_proto(np.zeros((1, 2), np.float32))

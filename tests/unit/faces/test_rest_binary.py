@@ -55,6 +55,7 @@ def test_an_arrow_stream_brings_ids_vectors_and_metadata(faces: Faces) -> None:
     stored = faces.rest("POST", "/collections/c/points", content=stream(points()), headers=ARROW)
     assert stored.json()["ids"] == ["a", "b", "c"]
     point = faces.rest("GET", "/collections/c/points/b?include=vector,metadata").json()
+    assert int(point.pop("version")) > 0
     assert point == {"id": "b", "metadata": {"size": 2}, "vector": [2.0, 3.0]}
     again = faces.rest("POST", "/collections/c/points?create_only=true", content=stream(points()), headers=ARROW)
     refused(again, 409, "AlreadyExistsError", "ids")

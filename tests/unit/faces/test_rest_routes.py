@@ -101,6 +101,12 @@ def test_create_says_what_is_wrong(faces: Faces) -> None:
 # -- writes
 
 
+def without_versions(points: list[dict[str, Any] | None]) -> list[dict[str, Any] | None]:
+    """Points that were read, of which each told its version."""
+    assert all(point is None or int(point.pop("version")) > 0 for point in points)
+    return points
+
+
 def test_points_come_in_columns_or_in_rows(faces: Faces) -> None:
     faces.make()
     columns = faces.rest("POST", "/collections/c/points", {"vectors": [[1, 2], [3, 4]], "metadata": [{"a": 1}, None]})
@@ -109,7 +115,7 @@ def test_points_come_in_columns_or_in_rows(faces: Faces) -> None:
     rows = {"points": [{"id": "x", "vector": [5, 6], "metadata": {"a": {"b": [1, 2]}}}, {"id": 9, "vector": [7, 8]}]}
     assert faces.rest("POST", "/collections/c/points", rows).json()["ids"] == ["x", 9]
     got = faces.rest("POST", "/collections/c/points/get", {"ids": [0, "x", 9], "include": ["metadata", "vector"]})
-    assert got.json()["points"] == [
+    assert without_versions(got.json()["points"]) == [
         {"id": 0, "metadata": {"a": 1}, "vector": [1.0, 2.0]},
         {"id": "x", "metadata": {"a": {"b": [1, 2]}}, "vector": [5.0, 6.0]},
         {"id": 9, "metadata": {}, "vector": [7.0, 8.0]},
@@ -124,7 +130,7 @@ def test_named_vectors_go_in_and_out_by_name(faces: Faces) -> None:
     row = {"points": [{"id": 2, "vectors": {"title": [4.0], "body": [5.0, 6.0]}}]}
     assert faces.rest("POST", "/collections/n/points", row).status_code == 200
     got = faces.rest("GET", "/collections/n/points/2?include=vector").json()
-    assert got == {"id": 2, "vectors": {"title": [4.0], "body": [5.0, 6.0]}}
+    assert without_versions([got]) == [{"id": 2, "vectors": {"title": [4.0], "body": [5.0, 6.0]}}]
     found = faces.rest(
         "POST", "/collections/n/search", {"vector": [5, 6], "k": 1, "field": "body", "include": ["vector"]}
     )
@@ -175,11 +181,43 @@ def test_create_only_refuses_ids_that_exist(faces: Faces) -> None:
     refused(faces.rest("POST", "/collections/c/points", body), 409, "AlreadyExistsError", "ids")
 
 
+def test_a_write_may_demand_versions(faces: Faces) -> None:
+    filled(faces)
+    version = faces.rest("GET", "/collections/c/points/1").json()["version"]
+    upsert = {"ids": [1], "vectors": [[9, 9]], "if_version": version}
+    assert faces.rest("POST", "/collections/c/points", upsert).json()["written"] == 1
+    answer = faces.rest("POST", "/collections/c/points", upsert)
+    refused(answer, 412, "VersionConflictError", "if_version")
+    now = faces.rest("POST", "/collections/c/points/get", {"ids": [1]}).json()["points"][0]["version"]
+    told = answer.json()["error"]
+    assert (told["code"], told["outcome"], told["found"]) == (
+        *("FAILED_PRECONDITION", "none"),
+        [{"id": 1, "version": now}],
+    )
+    update = {"ids": [1], "metadata": [{"size": 7}], "if_version": [now]}
+    assert faces.rest("PATCH", "/collections/c/points", update).json()["written"] == 1
+    refused(faces.rest("PATCH", "/collections/c/points", update), 412, "VersionConflictError")
+    delete = {"ids": [1], "if_version": faces.rest("POST", "/collections/c/scroll", {"limit": 9}).json()}
+    delete["if_version"] = next(p["version"] for p in delete["if_version"]["points"] if p["id"] == 1)
+    assert faces.rest("POST", "/collections/c/points/delete", delete).json()["deleted"] == 1
+    refused(faces.rest("POST", "/collections/c/points/delete", delete), 412, "VersionConflictError")
+    for absent in ("0", ["0"], [None]):
+        again = {"ids": [f"new {absent}"], "vectors": [[9, 9]], "if_version": absent}
+        assert faces.rest("POST", "/collections/c/points", again).json()["written"] == 1
+        refused(faces.rest("POST", "/collections/c/points", again), 412, "VersionConflictError")
+    for bad in ("x", "99999999999999999999", ["1", "2"], "-1", 5):
+        body = {"ids": [2], "vectors": [[9, 9]], "if_version": bad}
+        refused(faces.rest("POST", "/collections/c/points", body), 400, "InvalidArgumentError")
+    filters = {"filters": {"size": 1}, "if_version": version}
+    refused(faces.rest("POST", "/collections/c/points/delete", filters), 400, "InvalidArgumentError", "if_version")
+
+
 def test_updates_change_parts(faces: Faces) -> None:
     filled(faces)
     answer = faces.rest("PATCH", "/collections/c/points", {"ids": [1], "metadata": [{"size": 7}], "unset": ["color"]})
     assert answer.json()["written"] == 1
-    assert faces.rest("GET", "/collections/c/points/1").json() == {"id": 1, "metadata": {"size": 7}}
+    now = faces.rest("GET", "/collections/c/points/1").json()
+    assert (now["id"], now["metadata"]) == (1, {"size": 7})
     refused(faces.rest("PATCH", "/collections/c/points", {"ids": [77], "metadata": [{"a": 1}]}), 404, "NotFoundError")
     refused(faces.rest("PATCH", "/collections/c/points", {"ids": [1]}), 400, "InvalidArgumentError")
     refused(faces.rest("PATCH", "/collections/c/points", {"ids": []}), 400, "InvalidArgumentError", "ids")
@@ -274,9 +312,9 @@ def test_reads_say_what_they_must_see(faces: Faces) -> None:
 def test_points_are_read_by_id(faces: Faces) -> None:
     filled(faces)
     got = faces.rest("POST", "/collections/c/points/get", {"ids": ["three", 5, 1], "include": []}).json()
-    assert got == {"points": [{"id": "three"}, None, {"id": 1}]}
+    assert without_versions(got["points"]) == [{"id": "three"}, None, {"id": 1}]
     assert faces.rest("GET", "/collections/c/points/three").json()["id"] == "three"
-    assert faces.rest("GET", "/collections/c/points/1?as=integer&include=").json() == {"id": 1}
+    assert set(faces.rest("GET", "/collections/c/points/1?as=integer&include=").json()) == {"id", "version"}
     refused(faces.rest("GET", "/collections/c/points/1?as=string"), 404, "NotFoundError", "id")
     refused(faces.rest("GET", "/collections/c/points/x?as=integer"), 400, "InvalidArgumentError", "id")
     refused(faces.rest("GET", "/collections/c/points/x?as=float"), 400, "InvalidArgumentError", "as")

@@ -17,7 +17,7 @@ from tests.unit.faces.conftest import Faces
 
 FOLDER = Path(__file__).parent / "transcripts"
 # What differs from run to run.
-CHANGING = {"uuid", "stamp", "session", "latency_ms"}
+CHANGING = {"uuid", "stamp", "version", "session", "latency_ms"}
 
 
 def shown(value: Any) -> Any:

@@ -6,7 +6,7 @@ Exact, slow and simple: points live in a dict, a search compares with all of the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ import pyarrow as pa
 from omendb.backend import CallOptions, CollectionBackend, Spread
 from omendb.results import NoWork
 from omendb_common.errors import AlreadyExistsError, NotFoundError
+from omendb_common.expected import conflict
 from omendb_common.filters import Compare, Filter
-from omendb_common.ids import IdColumn, PointId
+from omendb_common.ids import IdColumn, PointId, U64Array
 from omendb_common.payload import rows_from_columns
 from omendb_common.schema import CollectionSchema, Metric
 
@@ -35,6 +36,7 @@ class MemoryReceipt:
 class Point:
     vectors: dict[str, npt.NDArray[Any]]
     payload: dict[str, Any]
+    version: int
 
 
 class MemoryPoints:
@@ -50,6 +52,9 @@ class MemoryPoints:
 
     def payload(self) -> list[dict[str, Any]]:
         return [dict(point.payload) for point in self._points]
+
+    def stamps(self) -> U64Array:
+        return np.array([point.version for point in self._points], np.uint64)
 
     def vectors(self, field: str, schema: CollectionSchema) -> npt.NDArray[Any]:
         spec = schema.vector(field)
@@ -96,6 +101,7 @@ class MemoryCollection:
         n: int,
         *,
         create_only: bool = False,
+        versions: U64Array | None = None,
     ) -> MemoryReceipt:
         for name, matrix in vectors.items():
             field = self.schema.vector(name)
@@ -105,9 +111,10 @@ class MemoryCollection:
         listed = ids.to_list()
         if create_only and any(i in self.points for i in listed):
             raise AlreadyExistsError("ids exist", field="ids")
+        self._check(ids, versions)
         rows = [{} for _ in range(n)] if payload is None else rows_from_columns(payload)
         for row, point_id in enumerate(listed):
-            self.points[point_id] = Point({f: m[row].copy() for f, m in vectors.items()}, rows[row])
+            self.points[point_id] = Point({f: m[row].copy() for f, m in vectors.items()}, rows[row], self._lsn + 1)
         return self._receipt(ids, len(set(listed)))
 
     def update(
@@ -117,18 +124,29 @@ class MemoryCollection:
         payload: pa.RecordBatch | None,
         *,
         unset: Sequence[str] = (),
+        versions: U64Array | None = None,
     ) -> MemoryReceipt:
         listed = ids.to_list()
+        self._check(ids, versions)
         if any(i not in self.points for i in listed):
             raise NotFoundError("ids do not exist", field="ids")
         rows = [{} for _ in listed] if payload is None else rows_from_columns(payload)
         for row, point_id in enumerate(listed):
-            point = self.points[point_id]
+            point = self.points[point_id] = replace(self.points[point_id], version=self._lsn + 1)
             point.vectors |= {f: m[row].copy() for f, m in (vectors or {}).items()}
             point.payload = {k: v for k, v in (point.payload | rows[row]).items() if k not in unset}
         return self._receipt(ids, len(set(listed)))
 
-    def delete(self, ids: IdColumn) -> MemoryReceipt:
+    def _check(self, ids: IdColumn, versions: U64Array | None) -> None:
+        if versions is None:
+            return
+        found = np.array([self.points[i].version if i in self.points else 0 for i in ids.to_list()], np.uint64)
+        other = np.flatnonzero(found != versions)
+        if len(other):
+            raise conflict(ids, other, found[other])
+
+    def delete(self, ids: IdColumn, *, versions: U64Array | None = None) -> MemoryReceipt:
+        self._check(ids, versions)
         return self._receipt(ids, sum(self.points.pop(i, None) is not None for i in ids.to_list()))
 
     def delete_where(self, condition: Filter) -> MemoryReceipt:

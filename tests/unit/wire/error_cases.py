@@ -7,7 +7,7 @@ from omendb_common.errors import OmenDBError
 
 ATTRIBUTES = (
     *("message", "field", "bound", "mend", "outcome", "retry_after", "acked", "required", "stamp"),
-    *("pid", "path", "offset"),
+    *("pid", "path", "offset", "found"),
 )
 
 
@@ -35,6 +35,8 @@ def full(cls: type[OmenDBError]) -> OmenDBError:
         return cls("full", retry_after=2.5, **texts)
     if issubclass(cls, (errors.UnavailableError, errors.DeadlineExceededError)):
         return cls("away", **texts, **write)  # type: ignore[arg-type]
+    if issubclass(cls, errors.VersionConflictError):
+        return cls("another version", found={(1 << 64) - 1: (1 << 64) - 2, "ä": 0, 3: 4}, **texts)
     return cls("wrong — 'ä'", **texts)
 
 

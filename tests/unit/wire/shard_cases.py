@@ -79,7 +79,8 @@ def any_call(draw: st.DrawFn) -> Any:
     if kind == "apply":
         claim = draw(st.sampled_from(calls.Claim))
         batch = WriteBatch(Op.DELETE, draw(_ids(draw(COUNTS)))) if claim else draw(batches())
-        return calls.Apply(shard, draw(U64), batch, None, flags[0], claim)
+        versions = np.arange(batch.rows, dtype=np.uint64) if flags[1] and not claim else None
+        return calls.Apply(shard, draw(U64), batch, None, flags[0], claim, versions)
     if kind == "search":
         queries = _column(draw(st.integers(1, 400)) * 4, draw(DTYPES), 1).reshape(-1, 4)
         real = st.none() | st.floats(0, 1)

@@ -50,7 +50,7 @@ def test_answers_survive(case: tuple[int, Any]) -> None:
 
 
 CARRIED = {
-    calls.Apply: "shard stamp batch body create_only claim",
+    calls.Apply: "shard stamp batch body create_only claim versions",
     calls.Search: "shard queries k field condition exact ef recall_target score_threshold payload vectors unproven",
     calls.Shared: "openings positions names",
     calls.Lookup: "shard ids records payload vectors brief",
