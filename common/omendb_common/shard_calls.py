@@ -432,7 +432,8 @@ class Maintain:
     """Work or a question about one replica as a whole.
 
     ``verify``: compare it with the other replicas of the shard now; ``repair``: and bring all together (P12).
-    ``scrub``: read every byte of its segments from the disk now; one that is damaged answers nothing more.
+    ``scrub``: read every byte of its segments from the disk now, ``bytes_per_s`` (0: at the node's own rate); one that
+    is damaged answers nothing more.
     ``note_repaired``: all were found equal ``through`` a stamp, which the replica is to remember (P13).
     ``note_agreed``: those of ``openings`` gave one root ``through`` a stamp at ``positions`` of their logs, which holds
     while they are open (P23).
@@ -443,6 +444,7 @@ class Maintain:
     through: int = 0
     openings: tuple[int, ...] = ()
     positions: tuple[int, ...] = ()
+    bytes_per_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -153,6 +153,11 @@ def show_repairs(metrics: Metrics, repairer: Repairer, scrubber: Scrubber, agree
     )
     metrics.tally("omendb_scrubs", "Replicas read again, every byte", "", lambda: {"": scrubber.scrubs})
     metrics.tally("omendb_scrubbed_bytes", "Bytes read again", "", lambda: {"": scrubber.bytes_read})
+    metrics.gauge(
+        "omendb_scrub_age_seconds",
+        "How long ago the replica was read again, or opened, for which that is the longest",
+        scrubber.oldest_s,
+    )
     metrics.tally("omendb_scrubs_damaged", "Replicas found damaged at rest", "", lambda: {"": scrubber.damaged})
     metrics.tally(
         "omendb_hash_tree_mismatch",

@@ -132,7 +132,7 @@ class DataNodeProcess:
             admit=self._check_lag,
             care=lambda shard, repair: self.repairer.on_request(shard, repair),
             damaged=lambda shard: self.scrubber.suspect(shard),
-            scrub=lambda shard, deadline: self.scrubber.on_request(shard, deadline),
+            scrub=lambda shard, deadline, rate: self.scrubber.on_request(shard, deadline, rate),
         )
         self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)

@@ -108,7 +108,7 @@ class ShardRules:
         admit: asked before every call; raises ResourceExhaustedError when the node is behind.
         care: compares the replica of a shard with all others, and with True brings them together; what it found.
         damaged: told of a shard when a call met damage there.
-        scrub: reads all files of the replica of a shard now; what is damaged.
+        scrub: reads all files of the replica of a shard now, so many bytes a second (0: its own rate); what is damaged.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class ShardRules:
         admit: Callable[[], None] = lambda: None,
         care: Callable[[ShardRef, bool], Awaitable[Any]] | None = None,
         damaged: Callable[[ShardRef], None] = lambda _: None,
-        scrub: Callable[[ShardRef, Deadline], Awaitable[Any]] | None = None,
+        scrub: Callable[[ShardRef, Deadline, int], Awaitable[Any]] | None = None,
     ) -> None:
         self._admit = admit
         self._care = care or _alone
@@ -250,7 +250,7 @@ class ShardRules:
             if call.task in ("verify", "repair"):
                 return Maintained(Verdict.OK, await self._care(call.shard, call.task == "repair"))
             if call.task == "scrub":
-                return Maintained(Verdict.OK, await self._scrub(call.shard, deadline))
+                return Maintained(Verdict.OK, await self._scrub(call.shard, deadline, call.bytes_per_s))
             if call.task == "note_agreed":
                 agreed, found = hosted.replica.agreements, (call.openings, call.positions)
                 noted = await self._threads.compare(lambda: agreed.note(call.through, *found), deadline)
@@ -509,7 +509,7 @@ async def _alone(shard: ShardRef, repair: bool) -> Any:
     return {"through": 0, "equal": True, "members": {}}
 
 
-async def _unread(shard: ShardRef, deadline: Deadline) -> Any:
+async def _unread(shard: ShardRef, deadline: Deadline, bytes_per_s: int) -> Any:
     raise UnavailableError("nothing here reads files again", field=f"{shard.collection_uuid}.{shard.shard_id}")
 
 

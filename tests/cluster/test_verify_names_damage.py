@@ -28,6 +28,8 @@ def test_verify_names_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, me
         points.flush()
         status, told = _verify(fleet)
         assert status == 0 and told["equal"] and told["shards"][0]["damage"] == {}, told
+        status, told = _run(fleet, "scrub", "--bytes-per-s", str(1 << 30))
+        assert (status, told["sound"], told["replicas"], told["unread"]) == (0, True, 3, []) and told["bytes"] > 0, told
         damaged = _turn_a_bit(fleet.folder / "d2")
         status, told = _verify(fleet)
         ((node, (found,)),) = told["shards"][0]["damage"].items()
@@ -40,7 +42,27 @@ def test_verify_names_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, me
 
 
 def _verify(fleet: Fleet) -> tuple[int, dict[str, Any]]:
-    told = CliRunner().invoke(app, ["cluster", "verify", NAME, "--dir", str(fleet.folder), "--json"])
+    return _run(fleet, "verify", NAME)
+
+
+def test_scrub_names_damage_and_has_it_mended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMENDB_REPAIR_SETTLE_S", "0")
+    with fleet_of(tmp_path / "fleet", 3) as fleet, fleet.client(timeout=10) as client:
+        points = client.create_collection(NAME, DIMENSION, replication=3, write_quorum=3, shards=1)
+        points.upsert(list(range(_POINTS)), vectors(1, _POINTS), [{"value": i} for i in range(_POINTS)])
+        points.flush()
+        damaged = _turn_a_bit(fleet.folder / "d2")
+        status, told = _run(fleet, "scrub", NAME)
+        (found,) = told["findings"]
+        assert (status, told["sound"], found["node"], found["path"]) == (1, False, "d2", str(damaged)), told
+        assert found["collection"] == NAME and found["shard"] == 0 and found["offset"] is not None
+        wait_rest(fleet, {"d1", "d2", "d3"}, lambda _: _session_of(fleet, "d2") > 0)
+        status, told = _run(fleet, "scrub", NAME)
+        assert status == 0 and told["sound"] and told["replicas"] == 3, told
+
+
+def _run(fleet: Fleet, *command: str) -> tuple[int, dict[str, Any]]:
+    told = CliRunner().invoke(app, ["cluster", *command, "--dir", str(fleet.folder), "--json"])
     return told.exit_code, json.loads(told.stdout)
 
 

@@ -244,13 +244,12 @@ def _select_in(message: pb.SelectCall, blobs: Unpacker) -> calls.Select:
 
 
 def _maintain_out(call: calls.Maintain, pack: Packer) -> pb.MaintainCall:
-    return pb.MaintainCall(
-        shard=_shard_out(call.shard),
-        task=call.task,
-        through=call.through,
-        openings=call.openings,
-        positions=call.positions,
+    told = pb.MaintainCall(
+        shard=_shard_out(call.shard), task=call.task, through=call.through, bytes_per_s=call.bytes_per_s
     )
+    told.openings.extend(call.openings)
+    told.positions.extend(call.positions)
+    return told
 
 
 def _maintain_in(message: pb.MaintainCall, blobs: Unpacker) -> calls.Maintain:
@@ -265,6 +264,7 @@ def _maintain_in(message: pb.MaintainCall, blobs: Unpacker) -> calls.Maintain:
         message.through,
         tuple(message.openings),
         tuple(message.positions),
+        message.bytes_per_s,
     )
 
 

@@ -66,8 +66,10 @@ class Scrubber:
         self._step = step
         self._condemn = condemn
         self._lose = lose
-        self._pace = Pace(clock, settings, pressed, bytes_per_s=settings.scrub_bytes_per_s)
+        self._pressed = pressed
+        self._pace = self._paced(settings.scrub_bytes_per_s)
         self._due_s: dict[Replica, float] = {}
+        self._read_at_s: dict[Replica, float] = {}
         self._suspects: set[Replica] = set()
         self._told_s: dict[ReplicaKey, float] = {}
         self._wake = asyncio.Event()
@@ -94,8 +96,11 @@ class Scrubber:
                 self._suspects.add(opened.hosted.replica)
                 self._wake.set()
 
-    async def on_request(self, shard: ShardRef, deadline: Deadline) -> dict[str, Any]:
+    async def on_request(self, shard: ShardRef, deadline: Deadline, bytes_per_s: int = 0) -> dict[str, Any]:
         """Read the replica of a shard now, one request after the other so that together they keep to the rate.
+
+        Args:
+            bytes_per_s: the rate; 0: that of the settings.
 
         Returns: ``bytes`` that were read, and what is damaged: ``damage``, with ``path``, ``offset``, ``problem``.
 
@@ -106,16 +111,26 @@ class Scrubber:
         """
         try:
             async with asyncio.timeout(deadline.left_s), self._asked:
-                return await self._on_request(shard, deadline)
+                pace = self._paced(bytes_per_s) if bytes_per_s else self._pace
+                return await self._on_request(shard, deadline, pace)
         except TimeoutError:
             raise DeadlineExceededError(
                 "the deadline passed while files were read", field="timeout", mend="allow more time"
             ) from None
 
-    async def _on_request(self, shard: ShardRef, deadline: Deadline) -> dict[str, Any]:
+    def _paced(self, bytes_per_s: int) -> Pace:
+        return Pace(self._clock, self._settings, self._pressed, bytes_per_s=bytes_per_s)
+
+    def oldest_s(self) -> float:
+        """How long ago the replica was read whole, or opened, for which that is the longest; 0 where there is none."""
+        now_s, known = self._clock.mono_s(), self._read_at_s
+        self._read_at_s = {one.hosted.replica: known.get(one.hosted.replica, now_s) for one in self._sound()}
+        return now_s - min(self._read_at_s.values(), default=now_s)
+
+    async def _on_request(self, shard: ShardRef, deadline: Deadline, pace: Pace) -> dict[str, Any]:
         for opened in self._opened():
             if opened.key.shard == (shard.collection_uuid, shard.shard_id):
-                size, problems = await self._read(opened, self._pace, deadline)
+                size, problems = await self._read(opened, pace, deadline)
                 damage = [{"path": p.path, "offset": p.offset, "problem": str(p)} for p in problems]
                 return {"bytes": size, "damage": damage}
         raise UnavailableError("no replica of the shard is open here", field="shard", mend="look at the newest map")
@@ -178,6 +193,7 @@ class Scrubber:
             raise
         problems = scrub.found
         self.scrubs += 1
+        self._read_at_s[opened.hosted.replica] = self._clock.mono_s()
         if problems:
             self.damaged += 1
             for problem in problems[1:]:

@@ -350,18 +350,20 @@ class SelectedAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., count: _Optional[int] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ...) -> None: ...
 
 class MaintainCall(_message.Message):
-    __slots__ = ("shard", "task", "through", "openings", "positions")
+    __slots__ = ("shard", "task", "through", "openings", "positions", "bytes_per_s")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     THROUGH_FIELD_NUMBER: _ClassVar[int]
     OPENINGS_FIELD_NUMBER: _ClassVar[int]
     POSITIONS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     task: str
     through: int
     openings: _containers.RepeatedScalarFieldContainer[int]
     positions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., task: _Optional[str] = ..., through: _Optional[int] = ..., openings: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ...) -> None: ...
+    bytes_per_s: int
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., task: _Optional[str] = ..., through: _Optional[int] = ..., openings: _Optional[_Iterable[int]] = ..., positions: _Optional[_Iterable[int]] = ..., bytes_per_s: _Optional[int] = ...) -> None: ...
 
 class MaintainedAnswer(_message.Message):
     __slots__ = ("verdict", "value")

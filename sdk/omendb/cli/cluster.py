@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from omendb.cli import catalog, moves, replicas
+from omendb.cli import catalog, moves, replicas, scrub
 from omendb.cli.moves import show_moves
 from omendb.cli.processes import missing_package
 from omendb.cli.terminal import AsJson, Url, err, fail, out, print_json, reported, table
@@ -24,6 +24,7 @@ app = typer.Typer(
 
 app.command("verify")(replicas.verify)
 app.command("repair")(replicas.repair)
+app.command("scrub")(scrub.cluster_scrub)
 app.command("drain")(moves.drain)
 app.command("moves")(moves.moves)
 app.command("move")(moves.move)

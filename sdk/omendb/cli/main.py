@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 import omendb
-from omendb.cli import cluster, collections, config, demo, export, imports, processes, search, stats, verify
+from omendb.cli import cluster, collections, config, demo, export, imports, processes, scrub, search, stats, verify
 
 app = typer.Typer(
     name="omendb",
@@ -39,6 +39,7 @@ app.command("search")(search.search)
 app.command("stats")(stats.stats)
 app.command("check")(verify.check)
 app.command("repair")(verify.repair)
+app.command("scrub")(scrub.scrub)
 app.add_typer(collections.app, name="collections")
 app.add_typer(cluster.app, name="cluster")
 for process in (processes.serve, processes.coordinator, processes.router, processes.datanode):

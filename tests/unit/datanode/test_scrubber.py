@@ -19,6 +19,7 @@ from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.node_folder import ReplicaKey
+from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.scrubber import Scrubber
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.replica import Replica
@@ -159,6 +160,31 @@ def test_whoever_asks_is_told_which_file_is_damaged_and_where(tmp_path: Path) ->
         await keeper.look()
         assert told.lost == [(ReplicaKey(U1, 0), 3)]
         await hosted.stop()
+
+    asyncio.run(story())
+
+
+def test_whoever_asks_may_say_how_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"))))
+        await hosted.start()
+        sealed(hosted, U1)
+        keeper = scrubber(hosted, Told())
+        rates: list[float] = []
+
+        async def spend(self: Pace, size: int) -> None:
+            rates.append(self._bytes_per_s)
+
+        monkeypatch.setattr(Pace, "spend", spend)
+        rules = ShardRules(hosted, CLOCK, EngineThreads(), scrub=keeper.on_request)
+        for asked, rate in ((0, QUICK.scrub_bytes_per_s), (4096, 4096)):
+            rates.clear()
+            assert keeper.oldest_s() >= 0.0
+            call = Maintain(ref(U1, 3), "scrub", bytes_per_s=asked)
+            answer = await rules.maintain(call, Deadline.after(CLOCK, 20))
+            assert answer.verdict is Verdict.OK and set(rates) == {rate}, answer
+        await hosted.stop()
+        assert keeper.oldest_s() == 0.0, "nothing is open"
 
     asyncio.run(story())
 

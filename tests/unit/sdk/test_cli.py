@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import omendb
-from omendb.cli import processes
+from omendb.cli import processes, scrub
 from omendb.cli.config import ALL_GROUPS
 from omendb.cli.main import app
 from omendb_common.settings import fields_of
@@ -191,6 +191,42 @@ def damage(folder: Path) -> Path:
     content[len(content) // 2] ^= 0xFF
     file.write_bytes(content)
     return file
+
+
+def test_scrub_names_what_rotted_beside_a_writer(stored: Path) -> None:
+    with omendb.open(stored) as db:
+        db.flush()
+        said = ok_json("scrub", stored)
+        assert said["sound"] and said["findings"] == [] and said["bytes"] > VECTORS.nbytes
+        assert "sound" in ok("scrub", stored, "--bytes-per-s", 1 << 30)
+        file = damage(stored)
+        result = run("scrub", stored, "--json")
+        (found,) = json.loads(result.stdout)["findings"]
+        assert (result.exit_code, found["collection"], found["path"]) == (1, "default", str(file))
+        assert found["offset"] is not None and "checksum" in found["problem"]
+        result = run("scrub", stored)
+        assert (
+            result.exit_code == 1 and str(file.name) in result.stdout.replace("\n", "") and "1 faults" in result.stdout
+        )
+    for given, code, says in (
+        (["scrub", str(stored), "--bytes-per-s", "0"], 2, "bytes-per-s"),
+        (["scrub", "http://localhost:8480"], 2, "cluster scrub"),
+        (["scrub", str(stored / "nothing")], 3, ""),
+    ):
+        refused = run(*given)
+        assert refused.exit_code == code and says in refused.output, refused.output
+
+
+def test_scrub_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = [100.0], list[float]()
+    monkeypatch.setattr("omendb.cli.scrub.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("omendb.cli.scrub.time.sleep", slept.append)
+    pace = scrub._Pace(1000)
+    for count in (500, 1500, 0):
+        pace.spend(count)
+    now[0] = 110.0
+    pace.spend(1000)
+    assert slept == [0.5, 2.0, 2.0, 0.0]
 
 
 def test_check_finds_damage_and_repair_saves_the_rest(stored: Path) -> None:

@@ -111,7 +111,7 @@ def any_call(draw: st.DrawFn) -> Any:
     openings = tuple(draw(st.lists(U64, max_size=3)))
     positions = tuple(number % 99 for number in openings)
     task: calls.Task = draw(st.sampled_from(["flush", "stats", "note_agreed"]))
-    return calls.Maintain(shard, task, draw(U64), openings, positions)
+    return calls.Maintain(shard, task, draw(U64), openings, positions, draw(U64))
 
 
 @st.composite

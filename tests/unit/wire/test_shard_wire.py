@@ -58,7 +58,7 @@ CARRIED = {
     calls.Repair: "shard records gc_floor tied",
     calls.Scroll: "shard cursor limit condition payload vectors",
     calls.Select: "shard condition count_only",
-    calls.Maintain: "shard task through openings positions",
+    calls.Maintain: "shard task through openings positions bytes_per_s",
     calls.Sums: "shard through gc_floor depth nodes fresh agree",
     calls.Entries: "shard gc_floor depth nodes limit cursor",
     calls.Applied: (
