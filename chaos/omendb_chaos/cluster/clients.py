@@ -30,6 +30,7 @@ _ON_CONDITION = ("create",) * 4 + ("swap",) * 5 + ("swap out",) * 2 + ("delete",
 _SWAPS = frozenset({"create", "swap", "swap out"})
 _DELETIONS = frozenset({"delete", "swap out"})
 _AGAIN = 0.4
+_FRESH = 0.7
 
 
 class Version(NamedTuple):
@@ -100,6 +101,10 @@ class Client:
                 await self.search(Seen("majority"))
             case "own search":
                 await self.search(Seen(None, self.session))
+            case "swap" | "swap out":
+                if self.rng.random() < _FRESH:  # else what was seen some time ago is demanded, mostly in vain
+                    await self.read(point_id)
+                await self.change(kind, point_id)
             case _:
                 await self.change(kind, point_id)
 

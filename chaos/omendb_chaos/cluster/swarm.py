@@ -6,7 +6,7 @@ import asyncio
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -49,12 +49,14 @@ def swarm(
     without: Iterable[str] = (),
     options: Options | None = None,
     conditions: bool = False,
+    ids: Sequence[int] = IDS,
 ) -> Run:
     """Run one seed: a load under faults, then good weather, then the judgement.
 
     Args:
         mix: what strikes; drawn from the seed when None, ``without`` some faults.
         conditions: whether some writes are of points that must not be there yet, or be as they were seen.
+        ids: of the points; few make many calls of one.
     """
 
     async def story(world: World) -> None:
@@ -62,7 +64,7 @@ def swarm(
         drawn = mix or drawn_mix(rng, [*world.nodes, *world.routers], pace_s=think_s, without=frozenset(without))
         if RESIZED in drawn.often:
             world.promised = 1  # of how many replicas, changes from run to run
-        await world.begin(Load(IDS, operations, think_s, conditions=conditions))
+        await world.begin(Load(ids, operations, think_s, conditions=conditions))
         nemesis = asyncio.get_running_loop().create_task(Nemesis(world, drawn, rng).run())
         async with asyncio.timeout(LIMIT_S):
             await world.drive()

@@ -28,6 +28,7 @@ from omendb_common.topology import Move, Shard
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.shard_rules import ShardRules
+from omendb_engine.claimed import Claims
 from omendb_engine.hash_tree import _SegmentSums
 from omendb_engine.wal.writer import WalWriter
 from omendb_router.asked import Asked
@@ -220,6 +221,11 @@ def _unsynced_log() -> AbstractContextManager[None]:
     return replaced(WalWriter, "_datasync", lambda self, file: None)
 
 
+def _claims_without_effect() -> AbstractContextManager[None]:
+    """A claim is granted and noted, and keeps no older write out."""
+    return replaced(Claims, "barring", lambda self, ids, stamps: np.zeros(len(ids), np.uint64))
+
+
 def _leaked_place() -> AbstractContextManager[None]:
     """A call that is cancelled goes on counting as under way."""
     original = Fanout.call
@@ -278,6 +284,29 @@ def _struck(
     return probe
 
 
+def _contended(count: int = 30) -> Probe:
+    """Runs of R13 in which many clients want one point at once, and some messages take long: no other faults."""
+    link = Link(delay_s=(0.0002, 0.03), late=0.15, late_s=0.15)
+    size = Size(shards=1, clients=6, routers=3)
+
+    def probe(seed: int) -> bool:
+        runs = (
+            swarm(
+                f"R13/{seed}/{number}",
+                100,
+                size=size,
+                think_s=0.005,
+                mix=Mix({}, 1.5, link, {"r1": 0.0}),
+                conditions=True,
+                ids=(1,),
+            )
+            for number in range(count)
+        )
+        return any(run.violations for run in runs)
+
+    return probe
+
+
 REPLICATION_MUTANTS: Collection[Mutant] = (
     Mutant("acknowledged before a quorum has it", "R10", _ack_before_quorum, _struck("isolation", "deafness")),
     Mutant("superseded counts as written", "R13", _superseded_counts, _struck("isolation", skew_ms=-1500.0)),
@@ -302,6 +331,7 @@ REPLICATION_MUTANTS: Collection[Mutant] = (
     Mutant("a cancelled call keeps its place", "R27", _leaked_place, _numbered("R27", 12)),
     Mutant("stamps of the future are taken", "R12", _no_clock_check, _struck("clock set")),
     Mutant("the majority is one", "R13", _majority_is_one, _struck("isolation")),
+    Mutant("a claim keeps no older write out", "R13", _claims_without_effect, _contended()),
     Mutant("a replica is made anew from one survivor", "R19", _single_survivor, _rough_moves("no order")),
     Mutant("a stale hash tree is trusted", "R17", _stale_tree, _runs("R17", 12)),
     Mutant("session tokens are not looked at", "R13", _no_session, _struck(calls=300, link=Link(loss=0.2))),
