@@ -64,7 +64,11 @@ class RepairSettings:
         high=3600.0,
     )
     check_s: float = setting(
-        86_400.0, "how often what is remembered of a hash tree is held against all records", low=1.0, high=1e9
+        86_400.0,
+        "how often what is remembered and stored of a hash tree is held against all records; the first time after a "
+        "start anywhere within that",
+        low=1.0,
+        high=1e9,
     )
     scrub_s: float = setting(
         86_400.0,
@@ -92,7 +96,11 @@ class RepairSettings:
     batch_rows: int = setting(1000, "records sent at a time", low=1, high=100_000)
     batch_bytes: int = setting(4 * MIB, "bytes of records sent at a time, about", low=1024, high=256 * MIB)
     call_timeout_s: float = setting(
-        60.0, "time for one question: the first one after a start reads all vectors", low=0.1, high=3600.0
+        60.0,
+        "time for one question: where segments of an earlier release have no digests, the first one after a start "
+        "reads all their vectors",
+        low=0.1,
+        high=3600.0,
     )
 
     def __post_init__(self) -> None:

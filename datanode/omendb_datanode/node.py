@@ -58,6 +58,7 @@ from omendb_datanode.replicate.scrubber import Scrubber
 from omendb_datanode.replicate.splits import Splits
 from omendb_datanode.shard_rules import ShardRules
 from omendb_datanode.write_queue import WriteLimits
+from omendb_engine.hash_tree import TreeCheck
 from omendb_engine.lock import WriterLock
 from omendb_engine.replica import Replica
 from omendb_engine.statistics import folder_bytes
@@ -149,6 +150,7 @@ class DataNodeProcess:
         self.agreeing = Agreeing(
             *(options.node_id, self.rules, self._peers, self.hosting.opened),
             *(self._client, self._clock, options.repair),
+            missing=lambda opened: self.repairer.missing(opened),
         )
         self.arrivals = Arrivals(
             *(options.node_id, self.rules, self._peers.of, self.hosting.opened, self._client),
@@ -190,10 +192,10 @@ class DataNodeProcess:
         """Whether there is more urgent work than bringing replicas together."""
         return self.lag.shed() or self._threads.reads > self._options.settings.reads_max // 2
 
-    async def _check_tree(self, replica: Replica, gc_floor: int) -> bool:
+    async def _check_tree(self, replica: Replica) -> TreeCheck:
         through = settled_stamp(self._clock, self._options.repair.settle_s)
         deadline = Deadline.after(self._clock, _CHECK_S)
-        return await self._threads.compare(lambda: replica.hash_trees.check(through, gc_floor), deadline)
+        return await self._threads.compare(lambda: replica.hash_trees.check(through), deadline)
 
     async def _lose_replica(self, key: ReplicaKey, shard: Shard) -> None:
         deadline = Deadline.after(self._clock, _ASK_S)

@@ -22,6 +22,7 @@ from omendb_common.schema import CollectionSchema
 from omendb_engine.buffer_memory import BufferMemory, BufferPool
 from omendb_engine.overrides import FieldStamps, StampLog
 from omendb_engine.payload.columns import ColumnStore, GrowingColumns
+from omendb_engine.row_digests import RowDigests
 from omendb_engine.segment.deletes import Deletes
 from omendb_engine.tombstones import Tombstones
 from omendb_engine.vectors import Prepared, VectorColumns, vector_row_bytes
@@ -69,6 +70,7 @@ class GrowingBuffer:
         self.vectors: VectorColumns = memory.vectors
         self.kills: dict[int, list[npt.NDArray[np.int64]]] = {}
         self.tombstones = Tombstones()
+        self.digests = RowDigests()
         self.dead_at_freeze = Deletes.none(0)
         self.reserved_bytes = capacity * row_bytes(schema)
         self.memory = memory

@@ -5,9 +5,10 @@ of which the top bits are alike in all ids of a shard. A node's value is the num
 their 128-bit hashes, two halves of 64 bits modulo 2^64 each. A sum does not depend on the order, and unlike an
 exclusive-or it shows a record that is counted twice.
 
-Writes pay nothing for it. A segment is summed up when first asked for, after which only the rows that died since are
-taken off; a growing buffer keeps the hashes of the rows it was asked for. What is younger than the moment asked for
-takes no part, nor do deletions at or below the floor, since replicas forget those when it suits them.
+Writes pay nothing for it. A growing buffer keeps the hashes of the rows it was asked for; its seal stores them beside
+the rows, and merges pass them on, so that no vector is read for a tree, not after a restart either. A segment is summed
+up when first asked for, after which only the rows that died since are taken off. What is younger than the moment asked
+for takes no part, nor do deletions at or below the floor, since replicas forget those when it suits them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,20 @@ from omendb_common.schema import CollectionSchema
 from omendb_common.shard_calls import TREE_DEPTH_MAX, State
 from omendb_engine.parts import BufferPart, SegmentPart, Snapshot
 from omendb_engine.points import base_stamps
-from omendb_engine.query.digests import deleted_digests, part_digests, widened
+from omendb_engine.query.digests import (
+    buffer_digests,
+    deleted_digests,
+    known_digests,
+    part_digests,
+    widened,
+    wrong_digests,
+)
 
 I64Array = npt.NDArray[np.int64]
 
 LEAVES = 1 << TREE_DEPTH_MAX
 _LEAF_SHIFT = np.uint64(64 - TREE_DEPTH_MAX)
+_IDS_TOLD = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +133,29 @@ class Entries:
     after: tuple[int, int] | None
 
 
+@dataclass(frozen=True, slots=True)
+class TreeCheck:
+    """What a check of a hash tree found: leaves that were not as the records are, and some of the ids to blame.
+
+    ``ids``: of rows whose stored digest is not that of what they hold; none where only sums in memory were wrong.
+    """
+
+    leaves: int = 0
+    ids: tuple[int | str, ...] = ()
+
+
 class HashTrees:
     """The hash trees of one replica. Thread-safe; one is made at a time.
 
     Args:
         snapshot: the newest state of the replica.
+        by_content: read every record, and believe no digest that was stored.
     """
 
-    def __init__(self, snapshot: Callable[[], Snapshot], schema: CollectionSchema) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], schema: CollectionSchema, *, by_content: bool = False) -> None:
         self._snapshot = snapshot
         self._schema = schema
+        self._by_content = by_content
         self._lock = threading.Lock()
         self._segments: dict[int, _SegmentSums] = {}
         self._buffers: dict[int, _BufferHashes] = {}
@@ -143,13 +165,7 @@ class HashTrees:
         with self._lock:
             # Taken under the lock: dead rows may only become more from one tree to the next.
             snapshot = self._snapshot()
-            leaves = Sums.zeros(LEAVES)
-            self._forget(snapshot)
-            for part in snapshot.parts:
-                if isinstance(part, SegmentPart):
-                    self._segment(part).put(part, through, leaves)
-                else:
-                    self._buffer(part).put(part, through, leaves)
+            leaves = self._rows(snapshot, through)
         tombs = _tombstones(snapshot, gc_floor)
         settled = tombs.take(np.flatnonzero(tombs.stamps <= np.uint64(through)))
         leaves.add(_leaf(settled.lo), *widened(deleted_digests(settled.stamps), settled.hi, settled.lo))
@@ -157,21 +173,50 @@ class HashTrees:
 
     def scanned(self, through: int, gc_floor: int) -> HashTree:
         """The same from scratch: every record is read. What :meth:`tree` remembers must give no other."""
-        return HashTrees(self._snapshot, self._schema).tree(through, gc_floor)
+        return HashTrees(self._snapshot, self._schema, by_content=True).tree(through, gc_floor)
 
-    def check(self, through: int, gc_floor: int) -> bool:
-        """Whether what is remembered agrees with the records; if not it is forgotten.
+    def check(self, through: int) -> TreeCheck:
+        """Hold what is remembered, and stored, against the records; what is wrong is not believed any more.
 
-        ``through`` must lie before everything that is still being written.
+        Deletions take no part: nothing is remembered of them. Both sides are of one snapshot, so that writes meanwhile
+        make no difference, and others may have trees made while every record is read.
         """
-        if self.tree(through, gc_floor).leaves == self.scanned(through, gc_floor).leaves:
-            return True
-        # A record may have been replaced between the two.
-        if self.tree(through, gc_floor).leaves == self.scanned(through, gc_floor).leaves:
-            return True
+        with self._lock:
+            snapshot = self._snapshot()
+            remembered = self._rows(snapshot, through)
+        scan = HashTrees(lambda: snapshot, self._schema, by_content=True)
+        leaves = int(np.count_nonzero(remembered.differing(scan._rows(snapshot, through))))
+        if not leaves:
+            return TreeCheck()
+        # Of what is there by now: meanwhile a merge may have passed on what is wrong.
+        ids = self._distrust(self._snapshot())
         with self._lock:
             self._segments, self._buffers = {}, {}
-        return False
+        return TreeCheck(leaves, tuple(ids[:_IDS_TOLD]))
+
+    def _distrust(self, snapshot: Snapshot) -> list[int | str]:
+        """Have digests that are wrong made of the records from now on; the ids of their rows, some of each segment."""
+        ids: list[int | str] = []
+        for part in snapshot.parts:
+            if isinstance(part, BufferPart):
+                part.buffer.digests.forget()
+                continue
+            wrong = wrong_digests(part, self._schema)
+            if len(wrong):
+                part.segment.distrust_digests()
+                ids += part.ids_at(wrong[:_IDS_TOLD]).to_list()
+        return ids
+
+    def _rows(self, snapshot: Snapshot, through: int) -> Sums:
+        """The leaves of live rows; for one thread at a time."""
+        leaves = Sums.zeros(LEAVES)
+        self._forget(snapshot)
+        for part in snapshot.parts:
+            if isinstance(part, SegmentPart):
+                self._segment(part).put(part, through, leaves)
+            else:
+                self._buffer(part).put(part, through, leaves)
+        return leaves
 
     def entries(
         self, nodes: npt.NDArray[np.int64], depth: int, gc_floor: int, after: tuple[int, int] | None, limit: int
@@ -191,13 +236,13 @@ class HashTrees:
     def _segment(self, part: SegmentPart) -> _SegmentSums:
         known = self._segments.get(part.segment.uid)
         if known is None:
-            known = self._segments[part.segment.uid] = _SegmentSums(part, self._schema)
+            known = self._segments[part.segment.uid] = _SegmentSums(part, self._schema, self._by_content)
         return known
 
     def _buffer(self, part: BufferPart) -> _BufferHashes:
         known = self._buffers.get(part.part_id)
         if known is None:
-            known = self._buffers[part.part_id] = _BufferHashes(self._schema)
+            known = self._buffers[part.part_id] = _BufferHashes(self._schema, self._by_content)
         return known
 
 
@@ -207,8 +252,9 @@ class _SegmentSums:
     Only leaves that have records are kept: 28 bytes for each.
     """
 
-    def __init__(self, part: SegmentPart, schema: CollectionSchema) -> None:
+    def __init__(self, part: SegmentPart, schema: CollectionSchema, by_content: bool) -> None:
         self._schema = schema
+        self._digests = part_digests if by_content else known_digests
         self._dead = part.dead
         leaf, first, second = self._hashes(part, np.flatnonzero(part.dead.alive()))
         order = np.argsort(leaf, kind="stable")
@@ -240,14 +286,15 @@ class _SegmentSums:
 
     def _hashes(self, part: SegmentPart, rows: I64Array) -> tuple[I64Array, U64Array, U64Array]:
         hi, lo = part.segment.hi[rows], part.segment.lo[rows]
-        return _leaf(lo), *widened(part_digests(part, rows, self._schema), hi, lo)
+        return _leaf(lo), *widened(self._digests(part, rows, self._schema), hi, lo)
 
 
 class _BufferHashes:
     """The hashes of a growing buffer's rows as far as they were asked for; rows never change."""
 
-    def __init__(self, schema: CollectionSchema) -> None:
+    def __init__(self, schema: CollectionSchema, by_content: bool) -> None:
         self._schema = schema
+        self._by_content = by_content
         self._first = np.empty(0, np.uint64)
         self._second = np.empty(0, np.uint64)
 
@@ -256,7 +303,12 @@ class _BufferHashes:
         known = len(self._first)
         hi, lo = part.keys()
         if part.n > known:
-            digests = part_digests(part, np.arange(known, part.n), self._schema)
+            rows = np.arange(known, part.n)
+            digests = (
+                part_digests(part, rows, self._schema)
+                if self._by_content
+                else buffer_digests(part, self._schema)[known:]
+            )
             first, second = widened(digests, hi[known:], lo[known:])
             self._first = np.concatenate([self._first, first])
             self._second = np.concatenate([self._second, second])
@@ -354,7 +406,7 @@ def _columns(
         mine = found[order[at] - start]
         places.append(at)
         ids.append(part.ids_at(mine))
-        columns = part.stamps_at(mine), base_stamps(part, mine), part_digests(part, mine, schema)
+        columns = part.stamps_at(mine), base_stamps(part, mine), known_digests(part, mine, schema)
         for column, values in zip(numbers, columns, strict=True):
             column.append(values)
     live = sum(len(at) for at in places)
@@ -379,4 +431,4 @@ def check_depth(depth: int) -> None:
         raise InvalidArgumentError(f"got {depth}", field="depth", bound=f"0..{TREE_DEPTH_MAX}")
 
 
-__all__ = ["LEAVES", "Entries", "HashTree", "HashTrees", "Sums", "check_depth"]
+__all__ = ["LEAVES", "Entries", "HashTree", "HashTrees", "Sums", "TreeCheck", "check_depth"]

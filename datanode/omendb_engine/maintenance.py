@@ -355,7 +355,8 @@ class Maintenance:
         return inputs
 
     def _merge(self, inputs: list[tuple[SegmentPart, Deletes]]) -> None:
-        build = build_from_segments(self._schema, inputs, tombstones_above=self._gc_floor)
+        keep = self._replica.keep_tombstones
+        build = build_from_segments(self._schema, inputs, tombstones_above=self._gc_floor, digests=keep)
         segment_id, written = self._write(build)
         try:
             if written is not None and any(p.index is not None for p, _ in inputs):

@@ -18,7 +18,8 @@ from omendb_common.plain_arrow import arrow_of_numpy
 from omendb_common.schema import CollectionSchema, Float32Array
 from omendb_engine.growing import GrowingBuffer
 from omendb_engine.overrides import FieldStamps
-from omendb_engine.parts import SegmentPart, take_payload
+from omendb_engine.parts import BufferPart, SegmentPart, take_payload
+from omendb_engine.query.digests import buffer_digests, known_digests
 from omendb_engine.segment.deletes import Deletes
 from omendb_engine.segment.reader import Segment
 from omendb_engine.segment.writer import Overrides, SegmentData, Tombstones
@@ -37,7 +38,8 @@ class Build:
 def build_from_buffer(buffer: GrowingBuffer, *, tombstones_above: int | None) -> Build:
     """The live rows of a frozen buffer. Rows superseded inside the buffer are folded away.
 
-    ``tombstones_above``: deletions with greater stamps are kept, too; None keeps none.
+    ``tombstones_above``: deletions with greater stamps are kept, too, and the rows' digests with them: both are for
+    other replicas. None keeps none of it.
     """
     n = buffer.n
     dead = buffer.dead_at_freeze
@@ -60,17 +62,25 @@ def build_from_buffer(buffer: GrowingBuffer, *, tombstones_above: int | None) ->
         payload=payload,
         n=len(rows),
         tombstones=None if tombstones_above is None else _tombstones([buffer.tombstones.columns()], tombstones_above),
+        digests=None
+        if tombstones_above is None
+        else buffer_digests(BufferPart(buffer, n, dead), buffer.schema)[select],
         overrides=_overrides(buffer.overrides().remap(rows)),
     )
     return Build(data, {buffer.part_id: _row_map(n, rows, 0)})
 
 
 def build_from_segments(
-    schema: CollectionSchema, inputs: Sequence[tuple[SegmentPart, Deletes]], *, tombstones_above: int = 0
+    schema: CollectionSchema,
+    inputs: Sequence[tuple[SegmentPart, Deletes]],
+    *,
+    tombstones_above: int = 0,
+    digests: bool = False,
 ) -> Build:
     """The rows of several segments that are live in the given delete sets, one after the other.
 
     ``tombstones_above``: of the deletions that the segments remember, those with greater stamps are kept.
+    ``digests``: keep those of the rows for other replicas, too.
     """
     kept = [np.flatnonzero(~dead.mask()) if dead.count else np.arange(part.n) for part, dead in inputs]
     starts = np.cumsum([0, *(len(rows) for rows in kept)])
@@ -103,6 +113,7 @@ def build_from_segments(
         n=int(starts[-1]),
         tombstones=_tombstones([segment.tombstones() for segment in segments], tombstones_above),
         overrides=_overrides(overrides),
+        digests=_digests(schema, parts, kept) if digests else None,
     )
     maps = {p.part_id: _row_map(p.n, rows, int(at)) for p, rows, at in zip(parts, kept, starts[:-1], strict=True)}
     return Build(data, maps)
@@ -112,6 +123,11 @@ def _row_map(n: int, rows: npt.NDArray[np.int64], first: int) -> I32Array:
     out = np.full(n, -1, np.int32)
     out[rows] = np.arange(first, first + len(rows), dtype=np.int32)
     return out
+
+
+def _digests(schema: CollectionSchema, parts: Sequence[SegmentPart], kept: Sequence[npt.NDArray[np.int64]]) -> U64Array:
+    found = [known_digests(part, rows, schema) for part, rows in zip(parts, kept, strict=True)]
+    return np.concatenate(found)
 
 
 def _norms(segment: Segment, field: str) -> Float32Array:

@@ -44,6 +44,7 @@ from omendb_datanode.replicate.peers import Peers
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.rounds import Rounds
 from omendb_datanode.shard_rules import ShardRules
+from omendb_engine.hash_tree import TreeCheck
 from omendb_engine.replica import Replica
 
 FOLDER = "node"
@@ -66,7 +67,7 @@ REPAIR = RepairSettings(settle_s=3.0, interval_s=20.0, retry_s=1.0, check_s=30.0
 """Replicas are compared every few seconds instead of minutes: runs are short."""
 
 
-AGREE = RepairSettings(agree_s=0.3, agree_lag_s=0.1, call_timeout_s=1.0)
+AGREE = RepairSettings(settle_s=3.0, agree_s=0.3, agree_lag_s=0.1, call_timeout_s=1.0)
 """Replicas are asked whether they agree several times a second, so that most searches at a quorum meet an agreement."""
 
 
@@ -194,9 +195,11 @@ class SimDataNode:
         follower.beat(member, self.hosting.problems)
         await self.hosting.start()
         peers = Peers(lambda member: self.peer(member.node_id), _leave_open)
-        Agreeing(*(self.name, rules, peers, self.hosting.opened, follower, self.clock, world.agree)).start()
+        missing = _unheard
         if world.repair is not None:
-            self._look_after(follower, self.hosting, rules, peers, world.repair)
+            missing = self._look_after(follower, self.hosting, rules, peers, world.repair).missing
+        agreeing = self.name, rules, peers, self.hosting.opened, follower, self.clock, world.agree
+        Agreeing(*agreeing, missing=missing).start()
         self.ready = True
         for work in world.background:
             process.spawn(work(self))
@@ -204,15 +207,15 @@ class SimDataNode:
 
     def _look_after(
         self, follower: Follower, hosting: Hosting, rules: ShardRules, peers: Peers, settings: RepairSettings
-    ) -> None:
+    ) -> Repairer:
         """Bring replicas together and fill those that join, as the process does; they end with it."""
         pace = Pace(self.clock, settings)
 
-        async def check(replica: Replica, gc_floor: int) -> bool:
-            through = settled_stamp(self.clock, settings.settle_s)
-            if not replica.hash_trees.check(through, gc_floor):
-                self.world.died(self, "its hash tree does not agree with its records")
-            return True
+        async def check(replica: Replica) -> TreeCheck:
+            found = replica.hash_trees.check(settled_stamp(self.clock, settings.settle_s))
+            if found.leaves:
+                self.world.died(self, f"its hash tree does not agree with its records: {found}")
+            return found
 
         async def report(shards: Sequence[RepairedShard]) -> None:
             await follower.note_repaired(self.name, shards, Deadline.after(self.clock, 2.0))
@@ -229,6 +232,7 @@ class SimDataNode:
         )
         repairer.start()
         Arrivals(*(self.name, rules, peers.of, hosting.opened, follower, advance, self.clock, settings, pace)).start()
+        return repairer
 
     async def _make_round(self, shard: ShardRef, repair: bool) -> Any:
         if self.repairer is None:
@@ -305,6 +309,10 @@ class SimDataNode:
         if known is None:
             known = self._peers[node_id] = RemoteNode(self.world.network, self.process, node_id)
         return known
+
+
+def _unheard(opened: OpenShard) -> None:
+    """Nobody brings replicas together here."""
 
 
 async def _leave_open(node: DataNode) -> None:

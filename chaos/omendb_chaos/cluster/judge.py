@@ -219,7 +219,7 @@ class Judge:
         """V9: what is remembered of a hash tree is what the records give."""
         for node in nodes:
             for replica in [] if node.hosting is None else node.hosting.replicas():
-                if not replica.hash_trees.check(STAMP_MAX, replica.maintenance.gc_floor):
+                if replica.hash_trees.check(STAMP_MAX).leaves:
                     self.violated(f"V9: {node.name} has another hash tree than its records give")
 
     def check_replay(self, nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> None:

@@ -4,6 +4,10 @@ Nothing is repaired here and nothing written down. Of a shard's nodes the first 
 their hash tree through a stamp of a moment ago; those that give the same one are told so. Two that agree are enough for
 each other. Whatever else happens, what was once agreed on stays true while they are open: a round that finds the roots
 to differ, or that never ends, costs nothing but the time.
+
+Where roots differ they are asked for through an older stamp, too, as soon as anything that was not agreed on is so old
+that it should have arrived everywhere: a replica that missed a write while it was up is known of a moment after that,
+by whomever the write was sent and whether he still lives. Whoever brings replicas together is told.
 """
 
 from __future__ import annotations
@@ -46,13 +50,20 @@ A = TypeVar("A")
 
 @dataclass(slots=True)
 class _Known:
-    """What is known of one replica's rounds. ``lsn``: what it had applied when all agreed last, through ``through``."""
+    """What is known of one replica's rounds. ``lsn``: what it had applied when all agreed last, through ``through``.
+
+    ``places``: what the others had applied when all agreed last, as they told it, ``asked``: a stamp of that moment.
+    ``agreed``: the newest stamp that all ever agreed on.
+    """
 
     replica: Replica
     due_s: float
     lag_s: float
     lsn: int = -1
     through: int = 0
+    places: frozenset[tuple[int, int]] = frozenset()
+    asked: int = 0
+    agreed: int = 0
 
 
 class Agreeing:
@@ -61,6 +72,7 @@ class Agreeing:
     Args:
         here: the rules of this node.
         opened: the open replicas of this node, with their maps.
+        missing: told of a replica here when some replica of its shard lacks what it should have by now.
     """
 
     def __init__(
@@ -72,6 +84,7 @@ class Agreeing:
         source: TopologySource,
         clock: Clock,
         settings: RepairSettings,
+        missing: Callable[[OpenShard], None] = lambda _: None,
     ) -> None:
         self._node_id = node_id
         self._here = here
@@ -80,6 +93,7 @@ class Agreeing:
         self._source = source
         self._clock = clock
         self._settings = settings
+        self._missing = missing
         self._known: dict[ReplicaKey, _Known] = {}
         self._work: Unending | None = None
         self.counts: Counter[str] = Counter()
@@ -149,29 +163,53 @@ class Agreeing:
         through = known.through if lsn == known.lsn else settled_stamp(self._clock, known.lag_s)
         floor = replica.maintenance.gc_floor
         call = Sums(opened.ref, through, floor, 0, np.zeros(1, np.int64), fresh=True, agree=True)
-        here = await self._in_time(self._here.sums, call)
-        if here.verdict is not Verdict.OK:
-            raise here.error or OmenDBError(here.verdict.name)
-        others = await self._others(opened)
-        told = await asyncio.gather(*(self._asked(node, call) for node in others))
-        same = [(node, root) for node, root in zip(others, told, strict=True) if root is not None and _same(root, here)]
-        if any(root is not None and not _same(root, here) for root in told):
+        asked = settled_stamp(self._clock, 0.0)
+        here, told = await self._roots(opened, call)
+        same = [(node, root) for node, root in told if root is not None and _same(root, here)]
+        if any(root is not None and not _same(root, here) for _, root in told):
             self._differ(known)
+            await self._look_back(opened, known)
         if not same:
             return False
         roots = [here, *(root for _, root in same)]
         found = tuple(root.opening for root in roots), tuple(root.lsn for root in roots)
         note = Maintain(opened.ref, "note_agreed", through, *found)
         await asyncio.gather(*(self._noted(node, note) for node in (self._here, *(node for node, _ in same))))
-        if len(same) < len(others):
+        if len(same) < len(told):
             known.lsn = -1
             return False
         self.counts["agreed"] += 1
         known.lag_s = max(known.lag_s / 2, self._settings.agree_lag_s)
         # Only what was there before the tree was made, and is older than the stamp, is all in it.
         quiet = replica.snapshot().lsn == lsn and replica.newest_stamp <= through
+        # Nor may others have what this one has not: what they had when they were asked before is older than the stamp.
+        places = frozenset((root.opening, root.lsn) for _, root in same)
+        quiet = quiet and places == known.places and (through == known.through or through >= known.asked)
         known.lsn, known.through = (lsn if quiet else -1), through
+        known.places, known.asked, known.agreed = places, asked, max(known.agreed, through)
         return True
+
+    async def _roots(self, opened: OpenShard, call: Sums) -> tuple[Summed, list[tuple[DataNode, Summed | None]]]:
+        """The root here and those of others; None for one that gives none."""
+        here = await self._in_time(self._here.sums, call)
+        if here.verdict is not Verdict.OK:
+            raise here.error or OmenDBError(here.verdict.name)
+        others = await self._others(opened)
+        told = await asyncio.gather(*(self._asked(node, call) for node in others))
+        return here, list(zip(others, told, strict=True))
+
+    async def _look_back(self, opened: OpenShard, known: _Known) -> None:
+        """Whether roots differ in what has settled, too; asked once something that was not agreed on has."""
+        through = settled_stamp(self._clock, self._settings.settle_s)
+        if through <= known.agreed:
+            return
+        floor = opened.hosted.replica.maintenance.gc_floor
+        here, told = await self._roots(opened, Sums(opened.ref, through, floor, 0, np.zeros(1, np.int64), fresh=True))
+        if any(root is not None and _lacks(root, here) for _, root in told):
+            self.counts["missing"] += 1
+            self._missing(opened)
+        elif all(root is not None and _same(root, here) for _, root in told):
+            known.agreed = through
 
     def _differ(self, known: _Known) -> None:
         """Some write is missing somewhere, or took longer: it may have arrived when the stamp lies further back."""
@@ -213,6 +251,11 @@ def _same(one: Summed, other: Summed) -> bool:
         and one.gc_floor == other.gc_floor
         and (one.counts[0], one.first[0], one.second[0]) == (other.counts[0], other.first[0], other.second[0])
     )
+
+
+def _lacks(one: Summed, other: Summed) -> bool:
+    """Whether two that stand at one floor gave different roots."""
+    return one.gc_floor == other.gc_floor and len(one.counts) == len(other.counts) == 1 and not _same(one, other)
 
 
 __all__ = ["IDLE_TIMES", "WORK_TIMES", "Agreeing"]

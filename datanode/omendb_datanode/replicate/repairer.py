@@ -1,15 +1,20 @@
 """When which shard of this node gets its round: in turn, and at once where something may be missing.
 
 Of a shard's nodes the first one that is up does it, so that no pair is compared by both; any other one steps in when
-nothing was proven for twice the interval. A shard is looked at at once when a replica of it was opened with data, or a
-node of it came back; and again when the newest writes have settled. A node that opened one asks the first to do it:
-two rounds at a time would send every record that is missing twice. When that cannot be had, it makes one itself.
+nothing was proven for twice the interval. A replica that was opened with data is looked at at once by its own node, its
+peers' youngest writes included, for it missed those too. One whose node is back without that is looked at by the node
+that looks after the shard, a few seconds later: two rounds at a time would send every record that is missing twice.
+Both are looked at again when the newest writes have settled; a node that opened one asks the first to do that, and
+does it itself where that cannot be had. Where roots differ that should be alike by now
+(:mod:`omendb_datanode.replicate.agreeing`), a round is made at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +30,7 @@ from omendb_datanode.config import RepairSettings
 from omendb_datanode.hosting import OpenShard
 from omendb_datanode.node_folder import ReplicaKey
 from omendb_datanode.replicate.rounds import Round, Rounds
+from omendb_engine.hash_tree import TreeCheck
 from omendb_engine.replica import Replica
 
 _log = logging.getLogger(__name__)
@@ -35,13 +41,19 @@ _SETTLED_S = 1.0
 _FAILS_MAX = 10
 _ASKS_MAX = 2
 """A node that looks after a shard is asked so often for a round before another one makes it."""
+_OWN_ROUND_S = 5.0
+"""A node that was started again makes its round by itself: whoever looks after the shard leaves it so long for that."""
+_HURRIES_MAX = 2
 
 
 @dataclass(slots=True)
 class Care:
     """What is known of one replica's rounds, all times monotonic; ``leaves`` differed at the last comparison.
 
-    ``wanted_s``: when rounds are to be made whoever's turn it is. ``asking``: another node is making one for this;
+    ``wanted_s``: when rounds are to be made whoever's turn it is. ``told_s``: when roots were last said to differ,
+    ``hurried_s``: when a round was last wanted for that, ``hurries``: how many in a row mended nothing;
+    ``looks_back``: whether the next round is one for that.
+    ``back``: opened with data, and not looked at since. ``asking``: another node is making a round for this;
     ``refused``: so often in a row that could not be had.
     """
 
@@ -50,6 +62,11 @@ class Care:
     due_s: float
     checked_s: float
     wanted_s: list[float] = field(default_factory=list)
+    told_s: float = -math.inf
+    hurried_s: float = -math.inf
+    hurries: int = 0
+    looks_back: bool = False
+    back: bool = False
     fails: int = 0
     leaves: int = 0
     asking: bool = False
@@ -62,7 +79,7 @@ class Repairer:
 
     Args:
         opened: the open replicas of this node, with their maps.
-        check: holds a replica's remembered hash tree against its records; whether they agree.
+        check: holds what is remembered and stored of a replica's hash tree against its records.
         report: tells the coordinators what was proven.
     """
 
@@ -75,7 +92,7 @@ class Repairer:
         clock: Clock,
         settings: RepairSettings,
         *,
-        check: Callable[[Replica, int], Awaitable[bool]],
+        check: Callable[[Replica], Awaitable[TreeCheck]],
         report: Callable[[Sequence[RepairedShard]], Awaitable[None]],
     ) -> None:
         self.rounds = rounds
@@ -84,6 +101,7 @@ class Repairer:
         self._source = source
         self._clock = clock
         self._settings = settings
+        self._dice = random.Random(f"{node_id} {clock.wall_ms()}")
         self._check = check
         self._report = report
         self._cares: dict[ReplicaKey, Care] = {}
@@ -116,6 +134,22 @@ class Repairer:
                 return (await self._round(opened, self._care(opened), repair=repair)).to_json()
         raise UnavailableError("the replica is not open", field="shard")
 
+    def missing(self, opened: OpenShard) -> None:
+        """Some replica of a shard seems to lack what it should have: a round now, unless one just did not help.
+
+        Where old points are written again all the time, roots differ because one replica is a moment behind another.
+        """
+        care, now_s = self._care(opened), self._clock.mono_s()
+        if now_s > care.told_s + self._settings.retry_s:
+            care.hurries = 0
+        care.told_s = now_s
+        if care.turn.locked() or now_s < care.hurried_s + self._settings.retry_s * 2**care.hurries:
+            return
+        care.hurried_s, care.hurries = now_s, min(care.hurries + 1, _HURRIES_MAX)
+        care.looks_back = True
+        care.wanted_s.append(now_s)
+        self._wake.set()
+
     def proven(self, shard: RepairedShard) -> None:
         """All replicas of a shard were found equal and have noted it: the coordinators are to hear of it."""
         self._proven[ReplicaKey(shard.collection_uuid, shard.shard_id)] = shard
@@ -145,13 +179,14 @@ class Repairer:
             return
         for opened in self._opened():
             if came & set(opened.shard.nodes("active", "behind", "leaving")) and self._leads(opened):
-                self._want(self._care(opened))
+                self._want(self._care(opened), after_s=_OWN_ROUND_S)
                 self._wake.set()
 
-    def _want(self, care: Care) -> None:
-        """A round now, and one as soon as what was written until now has settled."""
+    def _want(self, care: Care, after_s: float = 0.0) -> None:
+        """A round now, or soon, and one as soon as what was written until now has settled."""
         now_s = self._clock.mono_s()
-        care.wanted_s = [now_s, now_s + self._settings.settle_s + _SETTLED_S]
+        settled_s = self._settings.settle_s + _SETTLED_S
+        care.wanted_s = [now_s + min(after_s, settled_s), now_s + settled_s]
 
     def _leads(self, opened: OpenShard) -> bool:
         """Whether this node is the one that looks after the shard."""
@@ -168,8 +203,11 @@ class Repairer:
         if care is None or care.replica is not replica:
             now_s = self._clock.mono_s()
             # An empty one has missed nothing that anybody has.
-            care = self._cares[opened.key] = Care(replica, now_s, now_s, now_s)
+            # Anywhere in the interval: a node that is restarted more often than that would never check a tree.
+            checked_s = now_s - self._settings.check_s * self._dice.random()
+            care = self._cares[opened.key] = Care(replica, now_s, now_s, checked_s)
             if replica.snapshot().lsn:
+                care.back = True
                 self._want(care)
         return care
 
@@ -212,8 +250,8 @@ class Repairer:
                 continue
             opened, care = found
             try:
-                if not await self._asked(opened, care):
-                    await self._round(opened, care)
+                if care.back or care.looks_back or not await self._asked(opened, care):
+                    await self._round(opened, care, young=care.back)
             except OmenDBError as error:
                 _log.info("round of %s: %s", opened.key.name, error)
 
@@ -242,17 +280,25 @@ class Repairer:
             asking.cancel()
         return not asking.cancelled() and asking.result()
 
-    async def _round(self, opened: OpenShard, care: Care, *, repair: bool = True) -> Round:
+    async def _round(self, opened: OpenShard, care: Care, *, repair: bool = True, young: bool = False) -> Round:
         async with care.turn:
             good = False
+            looks_back, care.looks_back = care.looks_back, False
             care.wanted_s = [at_s for at_s in care.wanted_s if at_s > self._clock.mono_s()]
             try:
                 await self._check_tree(opened, care)
-                done = await self.rounds.make(opened, repair=repair)
-                care.leaves = done.together.leaves
+                done = await self.rounds.make(opened, repair=repair, young=young)
+                if young:
+                    care.back = False
+                else:
+                    care.leaves = done.together.leaves
                 good = done.equal
                 care.refused = 0
+                if looks_back and any(one.young for one in done.together.last.values()):
+                    # What is newer hides what it replaces: roots differ before it has settled.
+                    care.wanted_s.append(self._clock.mono_s() + self._settings.settle_s + _SETTLED_S)
                 if done.together.pulled or done.together.pushed:
+                    care.hurries = 0
                     what = opened.key.name, done.together.pulled, done.together.pushed, done.equal
                     _log.info("round of %s: %d records pulled, %d pushed, equal: %s", *what)
                 return done
@@ -272,9 +318,15 @@ class Repairer:
         if now_s - care.checked_s < self._settings.check_s:
             return
         care.checked_s = now_s
-        if not await self._check(care.replica, opened.hosted.replica.maintenance.gc_floor):
+        found = await self._check(care.replica)
+        if found.leaves:
             self.rounds.counts.mismatches += 1
-            _log.error("%s: the hash tree did not agree with the records, and is made anew", opened.key.name)
+            what = opened.key.name, found.leaves, list(found.ids)
+            _log.error(
+                "%s: %d leaves of the hash tree did not agree with the records, and are made anew from them; "
+                "wrong digests were stored for %s",
+                *what,
+            )
 
     # -- reports
 

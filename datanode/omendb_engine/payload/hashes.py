@@ -23,6 +23,9 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 _S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 # Longer text is hashed one value at a time: side by side, all would take the room of the longest.
 _SHORT_BYTES = 256
+# Vectors are hashed so many bytes at a time: what is in between stays in the processor's cache (measured: three times
+# as fast as eight mebibytes at a time).
+_PIECE_BYTES = 256 << 10
 
 
 def mix(values: U64Array) -> U64Array:
@@ -49,6 +52,14 @@ def payload_hashes(payload: pa.RecordBatch, n: int) -> U64Array:
 
 def vector_hashes(vectors: npt.NDArray[Any]) -> U64Array:
     """A hash of each vector (n, d), by its bytes."""
+    out = np.empty(len(vectors), np.uint64)
+    step = max(1, _PIECE_BYTES // max(1, vectors[:1].nbytes))
+    for start in range(0, len(vectors), step):
+        out[start : start + step] = _piece_hashes(vectors[start : start + step])
+    return out
+
+
+def _piece_hashes(vectors: npt.NDArray[Any]) -> U64Array:
     raw = np.ascontiguousarray(vectors).view(np.uint8).reshape(len(vectors), -1)
     padding = -raw.shape[1] % 8
     if padding:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from omendb_common.ids import U64Array
 from omendb_common.schema import CollectionSchema, VectorField
 from omendb_engine.overrides import BASE, FieldStamps
-from omendb_engine.parts import AnyPart, take_payload
+from omendb_engine.parts import AnyPart, BufferPart, SegmentPart, take_payload
 from omendb_engine.payload.hashes import mix, name_hash, payload_hashes, vector_hashes
 from omendb_engine.points import base_stamps
 from omendb_engine.vectors import restore
@@ -43,6 +43,8 @@ def live_digests(
 
     Vectors of a ``cosine`` field of float32 are left out: they are kept divided by their lengths, and what comes
     back differs in the last bit from replica to replica. Their stamps speak for them.
+
+    Segments store what this gives: whoever changes it raises :data:`omendb_engine.segment.layout.DIGEST_FORM`.
     """
     content = mix(base)
     for name in dict.fromkeys(fields.fields.tolist()):
@@ -57,12 +59,34 @@ def live_digests(
 
 
 def part_digests(part: AnyPart, rows: I64Array, schema: CollectionSchema) -> U64Array:
-    """Of the points at ``rows`` of one part, whether dead or not; what is read at a time is bounded."""
+    """Of the points at ``rows`` of one part, whether dead or not, by what they hold; read in pieces of bounded size."""
     out = np.empty(len(rows), np.uint64)
     step = max(64, _PIECE_BYTES // max(1, sum(spec.row_bytes for spec in schema.vectors)))
     for start in range(0, len(rows), step):
         out[start : start + step] = _piece(part, rows[start : start + step], schema)
     return out
+
+
+def known_digests(part: AnyPart, rows: I64Array, schema: CollectionSchema) -> U64Array:
+    """The same; where a segment has them stored, or they were made while its rows were in a buffer, nothing is read."""
+    if isinstance(part, BufferPart):
+        return buffer_digests(part, schema)[rows]
+    stored = part.segment.digests()
+    return part_digests(part, rows, schema) if stored is None else stored[rows]
+
+
+def buffer_digests(part: BufferPart, schema: CollectionSchema) -> U64Array:
+    """Of all rows of a buffer that a reader sees."""
+    return part.buffer.digests.upto(part.n, lambda rows: part_digests(part, rows, schema))
+
+
+def wrong_digests(part: SegmentPart, schema: CollectionSchema) -> I64Array:
+    """The live rows whose stored digest is not that of what they hold; every one is read."""
+    stored = part.segment.digests()
+    if stored is None:
+        return np.empty(0, np.int64)
+    rows = np.flatnonzero(part.dead.alive())
+    return np.asarray(rows[stored[rows] != part_digests(part, rows, schema)], np.int64)
 
 
 def _piece(part: AnyPart, rows: I64Array, schema: CollectionSchema) -> U64Array:
@@ -84,4 +108,12 @@ def _compared(spec: VectorField) -> bool:
     return spec.metric != "cosine" or spec.dtype != "float32"
 
 
-__all__ = ["deleted_digests", "live_digests", "part_digests", "widened"]
+__all__ = [
+    "buffer_digests",
+    "deleted_digests",
+    "known_digests",
+    "live_digests",
+    "part_digests",
+    "widened",
+    "wrong_digests",
+]

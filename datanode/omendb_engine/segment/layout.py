@@ -25,6 +25,8 @@ from omendb_common.errors import CorruptionError, FormatVersionError
 SEGMENT_FORMAT = 1
 INDEX_FORMAT = 1
 REPLICA_FORMAT = 1
+DIGEST_FORM = 1
+"""What a row's digest is made of (:mod:`omendb_engine.query.digests`): digests of another form are not believed."""
 BLOCK_BYTES = 65_536
 
 SEGMENTS = "segments"
@@ -36,6 +38,7 @@ VECTORS = "vectors.arrow"
 METADATA = "metadata.parquet"
 TOMBSTONES = "tombstones.arrow"
 OVERRIDES = "overrides.arrow"
+DIGESTS = "digests.arrow"
 STATS = "stats"
 BLOOM = "stats/bloom.bin"
 MINMAX = "stats/minmax.json"
@@ -212,6 +215,8 @@ __all__ = [
     "BLOOM",
     "CURRENT",
     "DELETES",
+    "DIGESTS",
+    "DIGEST_FORM",
     "INDEX_DOCUMENT",
     "INDEX_FORMAT",
     "KEYS",

@@ -174,6 +174,10 @@ class Segment:
         self._stats: _Lazy[SegmentStatistics] = _Lazy()
         self._tombstones: _Lazy[Keys] = _Lazy()
         self._overrides: _Lazy[Overrides] = _Lazy()
+        self._digest_form = int(body.get("digest_form", 0))
+        # Shared with what ``with_index`` makes of this one.
+        self._wrong_digests = threading.Event()
+        self._digests: _Lazy[U64Array] = _Lazy()
         self._document: _Lazy[IndexDocument] = _Lazy()
         self._index_files: _Lazy[Files] = _Lazy()
         self._indexes: dict[str, _Lazy[HnswIndex]] = {name: _Lazy() for name in self._fields}
@@ -351,6 +355,28 @@ class Segment:
         if len(rows) and (int(rows.min()) < 0 or int(rows.max()) >= self.n):
             raise CorruptionError("a row outside the segment", path=path, bound=f"0..{self.n - 1}")
         return FieldStamps(rows, fields, stamps).by_row()
+
+    # Digests
+
+    def digests(self) -> U64Array | None:
+        """Of the rows' records, u64 (n), as they were when the segment was written: no vector is read for them.
+
+        None where there are none, they are of another form than this release's, or they were found to be wrong.
+        """
+        if self._digest_form != layout.DIGEST_FORM or self._wrong_digests.is_set():
+            return None
+        return self._digests.get(self._read_digests)
+
+    def distrust_digests(self) -> None:
+        """Believe the stored digests no more, for as long as the segment is open."""
+        self._wrong_digests.set()
+
+    def _read_digests(self) -> U64Array:
+        path = self._files.path(layout.DIGESTS)
+        digests = numpy_of_arrow(decode_batch_file(self._view(layout.DIGESTS), path).column("digest"))
+        if len(digests) != self.n:
+            raise CorruptionError(f"{len(digests)} digests", path=path, bound=f"{self.n} rows")
+        return np.asarray(digests, np.uint64)
 
     # Index
 

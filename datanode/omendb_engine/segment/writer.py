@@ -54,6 +54,7 @@ class SegmentData:
     vectors: by field name, (n, d) in the field's dtype; float32 cosine is normalised already.
     norms: by field name, original lengths (n) float32, for every cosine field.
     payload: n rows of payload columns, or None when no point has any.
+    digests: u64, of the rows' records (:mod:`omendb_engine.query.digests`), or None where nobody compares replicas.
     """
 
     ids: IdColumn
@@ -66,6 +67,7 @@ class SegmentData:
     n: int
     tombstones: Tombstones | None = None
     overrides: Overrides | None = None
+    digests: U64Array | None = None
 
 
 @dataclass(slots=True)
@@ -120,6 +122,8 @@ def _check(data: SegmentData, schema: CollectionSchema) -> None:
     lengths = {"ids": len(data.ids), "hi": len(data.hi), "lo": len(data.lo), "stamps": len(data.stamps)}
     if data.payload is not None:
         lengths["payload"] = data.payload.num_rows
+    if data.digests is not None:
+        lengths["digests"] = len(data.digests)
     wrong = {name: n for name, n in lengths.items() if n != data.n}
     if wrong:
         raise ValueError(f"columns of {wrong} rows in a segment of {data.n}")
@@ -143,6 +147,8 @@ def _write_files(files: _Files, segment_id: int, data: SegmentData, schema: Coll
         _put_tombstones(files, data.tombstones)
     if data.overrides is not None and len(data.overrides):
         _put_overrides(files, data.overrides)
+    if data.digests is not None:
+        _put_digests(files, data.digests)
     low, high = (int(data.stamps.min()), int(data.stamps.max())) if data.n else (0, 0)
     body = {
         "kind": KIND,
@@ -155,6 +161,7 @@ def _write_files(files: _Files, segment_id: int, data: SegmentData, schema: Coll
         "int_id_max": data.ids.int_max(),
         "payload_bytes": 0 if data.payload is None else int(data.payload.nbytes),
         "files": files.entries,
+        **({} if data.digests is None else {"digest_form": layout.DIGEST_FORM}),
     }
     document, digest = layout.seal(body)
     files.disk.write_file(f"{files.folder}/{layout.MANIFEST}", [document])
@@ -200,6 +207,11 @@ def _put_overrides(files: _Files, overrides: Overrides) -> None:
         arrow_of_numpy(np.asarray(overrides.stamps, np.uint64)),
     ]
     files.put(layout.OVERRIDES, encode_batch_file(pa.RecordBatch.from_arrays(columns, names=["row", "field", "stamp"])))
+
+
+def _put_digests(files: _Files, digests: U64Array) -> None:
+    column = arrow_of_numpy(np.asarray(digests, np.uint64))
+    files.put(layout.DIGESTS, encode_batch_file(pa.RecordBatch.from_arrays([column], names=["digest"])))
 
 
 __all__ = ["Overrides", "SegmentData", "Tombstones", "write_segment"]

@@ -30,6 +30,7 @@ from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.peers import Peers
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.rounds import Rounds
+from omendb_engine.hash_tree import TreeCheck
 from omendb_engine.replica import Replica
 from tests.unit.datanode.datanode_cases import EPOCH, Node
 from tests.unit.datanode.exchange_cases import QUICK, nodes_in
@@ -114,8 +115,8 @@ class Group:
     ) -> Repairer:
         """The repairer of a node."""
 
-        async def check(replica: Replica, floor: int) -> bool:
-            return replica.hash_trees.check(1 << 60, floor)
+        async def check(replica: Replica) -> TreeCheck:
+            return replica.hash_trees.check(1 << 60)
 
         rounds = self.rounds(node_id)
         made = Repairer(

@@ -15,13 +15,14 @@ import pytest
 from omendb_chaos.sim.faulty_node import FaultyNode, Weather
 from omendb_common.filters import FilterOp as F
 from omendb_common.ids import IdColumn
+from omendb_common.metadata import RepairedShard
 from omendb_common.shard_calls import Search, ShardHits, Verdict, short_names
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.replicate.agreeing import Agreeing, _Known
 from omendb_datanode.replicate.peers import Peers
 from omendb_engine import agreement
-from tests.unit.datanode.datanode_cases import Node, delete, open_one, update, upsert
-from tests.unit.datanode.exchange_cases import write
+from tests.unit.datanode.datanode_cases import Node, TurnedClock, delete, open_one, update, upsert
+from tests.unit.datanode.exchange_cases import dump, write
 from tests.unit.datanode.round_cases import Group, group_in
 from tests.unit.engine.engine_cases import settings_of
 
@@ -33,11 +34,25 @@ async def _leave_open(_: Any) -> None:
     """Nothing to end."""
 
 
-def agreeing(group: Group, node_id: str = "d1", settings: RepairSettings = SETTINGS) -> tuple[Agreeing, _Known]:
+class Hands(TurnedClock):
+    """Monotonic time, too, as the test says."""
+
+    def mono_s(self) -> float:
+        """Seconds."""
+        return self.ms / 1000
+
+
+async def silent(shards: Sequence[RepairedShard]) -> None:
+    """Nobody wants to know."""
+
+
+def agreeing(
+    group: Group, node_id: str = "d1", settings: RepairSettings = SETTINGS, **more: Any
+) -> tuple[Agreeing, _Known]:
     """The rounds of a node, and what it knows before the first."""
     node = group.node(node_id)
     peers = Peers(lambda member: group.doors.get(member.node_id, group.node(member.node_id).rules), _leave_open)
-    made = Agreeing(node_id, node.rules, peers, lambda: [group.opened(node_id)], group, node.clock, settings)
+    made = Agreeing(node_id, node.rules, peers, lambda: [group.opened(node_id)], group, node.clock, settings, **more)
     return made, _Known(node.replica, 0.0, 0.0)
 
 
@@ -275,6 +290,8 @@ def test_who_looks_after_a_shard_and_how_often(tmp_path: Path) -> None:
             made, other = agreeing(group)[0], agreeing(group, "d2")[0]
             ((opened, known),) = made._due()
             assert not other._due()
+            # The first time nobody knows whether others got anything since the stamp.
+            assert await made.make(opened, known) and known.lsn == -1
             assert await made.make(opened, known) and known.lsn == opened.hosted.replica.snapshot().lsn
             known.due_s = group.nodes[0].clock.mono_s() + 1000
             assert not made._due()
@@ -291,6 +308,60 @@ def test_who_looks_after_a_shard_and_how_often(tmp_path: Path) -> None:
             assert not made._due() and other._due()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("written", [7, 700], ids=["over another", "new"])
+def test_a_write_that_one_missed_while_it_was_up_is_mended_as_soon_as_it_has_settled(
+    tmp_path: Path, written: int
+) -> None:
+    """Whichever of the replicas it is, and though nothing else is written and nobody reads."""
+    settings = replace(SETTINGS, settle_s=30.0, interval_s=600.0)
+
+    async def scene(path: Path, misses: int) -> None:
+        with group_in(path, settings=settings) as group:
+            stamp, nodes = group.nodes[0].clock.stamp, group.nodes
+            await write(nodes, upsert(range(100)), stamp(-60_000))
+            repairer = group.repairer("d1", silent)
+            repairer._schedule(repairer._care(group.opened()), good=True)
+            repairer._cares[group.opened().key].wanted_s.clear()
+            made, known = agreeing(group, settings=settings, missing=repairer.missing)
+            for _ in range(3):
+                assert await made.make(group.opened(), known)
+            await write([node for node in nodes if node is not nodes[misses]], upsert([written]), stamp())
+
+            async def after(seconds: float) -> bool:
+                """Whether a round is wanted then."""
+                for node in nodes:
+                    node.clock.ms += int(seconds * 1000)
+                await made.make(group.opened(), known)
+                return repairer._next() is not None
+
+            assert not any([await after(1.0) for _ in range(29)]), "it may be on its way"
+            assert any([await after(1.0) for _ in range(3)])
+            found = await repairer._round(group.opened(), repairer._care(group.opened()))
+            assert found.proven and dump(nodes[0]) == dump(nodes[1]) == dump(nodes[2])
+            assert not any([await after(1.0) for _ in range(60)])
+
+    for misses in range(3):
+        asyncio.run(scene(tmp_path / str(misses), misses))
+
+
+def test_rounds_that_mend_nothing_are_hurried_more_and_more_seldom(tmp_path: Path) -> None:
+    """Where old points are written again all the time, one replica is always a moment behind another."""
+    with group_in(tmp_path, settings=replace(SETTINGS, retry_s=10.0)) as group:
+        clock = group.nodes[0].clock = Hands()
+        repairer = group.repairer("d1", silent)
+        care = repairer._care(group.opened())
+        wanted = []
+        for second in range(200):
+            repairer.missing(group.opened())
+            wanted += [second] if care.wanted_s else []
+            care.wanted_s.clear()
+            clock.ms += 1000
+        assert wanted == [0, 20, 60, 100, 140, 180]
+        clock.ms += 11_000
+        repairer.missing(group.opened())
+        assert care.hurries == 1
 
 
 def test_names_are_short_and_seldom_another_s() -> None:

@@ -164,6 +164,33 @@ def test_a_repairer_looks_at_what_was_opened_with_data_and_tells_what_it_proved(
     asyncio.run(scene())
 
 
+def test_what_was_missed_while_away_comes_at_once_and_the_proof_when_it_has_settled(tmp_path: Path) -> None:
+    """The youngest writes are what a node that comes back has missed."""
+
+    async def scene() -> None:
+        with group_in(tmp_path, settings=replace(QUICK, settle_s=30.0, interval_s=600.0)) as group:
+            stamp = group.nodes[0].clock.stamp
+            await write(group.nodes, upsert(range(50)), stamp(-60_000))
+            await write(group.nodes[:2], upsert(range(30, 70), seed=1), stamp(-100))
+            repairer = group.repairer("d3", silent)
+            care = repairer._care(group.opened("d3"))
+            repairer.start()
+            try:
+                await until(lambda: repairer.rounds.counts.rounds["equal"] > 0)
+            finally:
+                await repairer.stop()
+            assert dump(group.nodes[0]) == dump(group.nodes[2]) and repairer.rounds.counts.rows["pulled"] == 40
+            assert not group.proven and noted(group) == [0, 0, 0] and len(care.wanted_s) == 1
+            found = await repairer._round(group.opened("d3"), care)
+            assert found.proven and found.through < stamp(-29_000)
+            # What came since is left alone again: it may be on its way.
+            await write(group.nodes[:2], upsert([7], seed=2), stamp(-50))
+            await repairer._round(group.opened("d3"), care)
+            assert dump(group.nodes[0]) != dump(group.nodes[2])
+
+    asyncio.run(scene())
+
+
 async def silent(shards: Sequence[RepairedShard]) -> None:
     """Nobody wants to know."""
 

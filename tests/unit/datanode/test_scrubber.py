@@ -13,7 +13,7 @@ from omendb_common.checksum import BLOCK_BYTES, block_sums, crc32c
 from omendb_common.deadline import Deadline
 from omendb_common.disk import RealDisk
 from omendb_common.errors import CorruptionError, DatabaseClosedError, DeadlineExceededError, InvalidArgumentError
-from omendb_common.shard_calls import Maintain, Maintained, Sums, Verdict
+from omendb_common.shard_calls import Looked, Lookup, Maintain, Maintained, Summed, Sums, Verdict
 from omendb_common.topology import Shard
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
@@ -104,14 +104,15 @@ def test_what_rots_is_found_and_the_replica_answers_nothing(tmp_path: Path, name
     asyncio.run(story())
 
 
-def test_a_call_that_meets_damage_has_the_whole_replica_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["vectors", "digests"])
+def test_a_call_that_meets_damage_has_the_whole_replica_read(tmp_path: Path, file: str) -> None:
     async def story() -> None:
         hosted = hosting(tmp_path, Source(at(3, collection("a", U1, 3, ME, "d2"))))
         await hosted.start()
         sealed(hosted, U1)
         await hosted.stop()
         (folder,) = (tmp_path / "replicas").iterdir()
-        (path,) = folder.glob("segments/*/vectors*.arrow")
+        (path,) = folder.glob(f"segments/*/{file}.arrow")
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -122,11 +123,16 @@ def test_a_call_that_meets_damage_has_the_whole_replica_read(tmp_path: Path) -> 
         keeper = scrubber(again, told, replace(QUICK, scrub_s=1e6))
         await keeper.turn()
         await keeper.look()
-        assert keeper.scrubs == 0 and not told.lost, "vectors are read when they are needed"
+        assert keeper.scrubs == 0 and not told.lost, "they are read when they are needed"
         threads = EngineThreads()
         rules = ShardRules(again, CLOCK, threads, damaged=keeper.suspect)
-        call = Sums(ref(U1, 3), 1 << 60, 0, 0, np.zeros(1, np.int64), fresh=True)
-        answer = await rules.sums(call, Deadline.after(CLOCK, 20))
+        deadline = Deadline.after(CLOCK, 20)
+        answer: Summed | Looked
+        if file == "digests":
+            answer = await rules.sums(Sums(ref(U1, 3), 1 << 60, 0, 0, np.zeros(1, np.int64), fresh=True), deadline)
+        else:
+            ids = again.opened()[0].hosted.replica.snapshot().parts[0].all_ids()
+            answer = await rules.lookup(Lookup(ref(U1, 3), ids, records=True), deadline)
         assert answer.verdict is Verdict.REFUSED and isinstance(answer.error, CorruptionError)
         await keeper.look()
         assert told.lost == [(ReplicaKey(U1, 0), 3)]

@@ -43,7 +43,7 @@ def data_of(
     payload: bool = True,
     extras: bool = False,
 ) -> SegmentData:
-    """``n`` random rows for a schema; ``extras`` adds tombstones and field stamps."""
+    """``n`` random rows for a schema; ``extras`` adds tombstones, field stamps and digests."""
     rng = np.random.default_rng(seed)
     ids = IdColumn.of([f"point-{seed}-{i}" for i in range(n)] if strings else np.arange(n, dtype=np.uint64) + seed * n)
     hi, lo = ids.hashes()
@@ -61,7 +61,8 @@ def data_of(
     fields = np.array(["payload:price", ""], object)
     overrides = Overrides(np.array([0, 0], np.int32), fields, np.array([7, 8], np.uint64)) if extras else None
     stamps = rng.integers(100, 200, n).astype(np.uint64)
-    return SegmentData(ids, hi, lo, stamps, vectors, norms, batch if payload else None, n, tombstones, overrides)
+    columns = ids, hi, lo, stamps, vectors, norms, batch if payload else None, n, tombstones, overrides
+    return SegmentData(*columns, digests=rng.integers(0, 1 << 60, n).astype(np.uint64) if extras else None)
 
 
 def open_segment(folder: Path | str, ref: SegmentRef, **options: Any) -> Segment:

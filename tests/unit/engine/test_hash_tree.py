@@ -16,9 +16,14 @@ from omendb_common.payload import columns_from_rows
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import CollectionSchema, VectorField
 from omendb_common.shard_calls import State
-from omendb_engine.hash_tree import Sums
+from omendb_engine import seal
+from omendb_engine.hash_tree import Sums, TreeCheck
+from omendb_engine.parts import SegmentPart
+from omendb_engine.query import digests
 from omendb_engine.replica import Replica
 from omendb_engine.resources import Resources
+from omendb_engine.segment import layout
+from omendb_engine.segment.reader import Segment
 from omendb_engine.stamped import StampedWrite
 from tests.unit.engine.engine_cases import UnsyncedDisk, schema_of, settings_of
 
@@ -29,11 +34,14 @@ END = 1 << 40
 
 
 def opened(path: Path, rows: int = 40, schema: CollectionSchema = SCHEMA) -> Replica:
+    Replica.create(UnsyncedDisk(), str(path), schema, SystemClock())
+    return again(path, rows, schema)
+
+
+def again(path: Path, rows: int = 40, schema: CollectionSchema = SCHEMA, *, keep: bool = True) -> Replica:
     disk, settings = UnsyncedDisk(), settings_of(rows=rows)
-    Replica.create(disk, str(path), schema, SystemClock())
-    return Replica.open(
-        disk, str(path), schema.uuid, Resources(settings), settings, SystemClock(), keep_tombstones=True
-    )
+    resources = Resources(settings)
+    return Replica.open(disk, str(path), schema.uuid, resources, settings, SystemClock(), keep_tombstones=keep)
 
 
 @pytest.fixture
@@ -153,8 +161,126 @@ def test_what_is_remembered_is_checked_and_forgotten_when_it_is_wrong(pair: tupl
     one, _ = pair
     write(one, range(40), 5)
     one.flush()
-    assert one.hash_trees.check(END, 0)
+    assert one.hash_trees.check(END) == TreeCheck()
     (known,) = one.hash_trees._segments.values()
     known._sums.first[0] += np.uint64(1)
-    assert not one.hash_trees.check(END, 0)
-    assert one.hash_trees.check(END, 0)
+    assert one.hash_trees.check(END) == TreeCheck(leaves=1)
+    assert one.hash_trees.check(END) == TreeCheck()
+
+
+def test_a_check_is_not_misled_by_what_is_written_meanwhile(
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = pair
+    write(one, range(40), 5)
+    one.flush()
+    made = digests.part_digests
+
+    def and_meanwhile(*arguments: Any) -> Any:
+        write(one, range(20), one.snapshot().lsn + 50)
+        return made(*arguments)
+
+    monkeypatch.setattr("omendb_engine.hash_tree.part_digests", and_meanwhile)
+    assert one.hash_trees.check(END) == TreeCheck()
+    assert one.snapshot().lsn > 1
+
+
+def test_a_tree_after_a_restart_reads_no_vector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = opened(tmp_path / "one")
+    for stamp in range(1, 9):
+        write(one, range(stamp * 10, stamp * 10 + 25), stamp)
+        delete(one, [stamp * 10], stamp + 100)
+        if stamp == 5:
+            one.flush()
+            one.compact()
+    one.flush()
+    before = leaves(one)
+    assert sum(isinstance(part, SegmentPart) for part in one.snapshot().parts) > 1
+    one.close()
+    one = again(tmp_path / "one")
+    with monkeypatch.context() as patched:
+        patched.setattr(Segment, "vectors", None)
+        patched.setattr(Segment, "columns", None)
+        assert one.hash_trees.tree(END, 0).leaves == before
+        assert len(one.hash_trees.entries(np.arange(1), 0, 0, None, 99).ids) == one.hash_trees.tree(END, 0).count
+    assert leaves(one) == before
+    one.close()
+
+
+def test_rows_of_a_growing_buffer_are_hashed_once(
+    pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _ = pair
+    seen: list[int] = []
+    made = digests.part_digests
+
+    def counted(part: Any, rows: Any, schema: Any) -> Any:
+        seen.extend(rows)
+        return made(part, rows, schema)
+
+    monkeypatch.setattr(digests, "part_digests", counted)
+    for stamp in (1, 2):
+        write(one, range(stamp * 10, stamp * 10 + 10), stamp)
+        one.hash_trees.tree(END, 0)
+    write(one, range(30, 35), 3)
+    one.flush()
+    one.compact()
+    one.hash_trees.tree(END, 0)
+    assert sorted(seen) == list(range(25))
+
+
+def wrong_by_one(part: Any, schema: Any) -> Any:
+    found = digests.buffer_digests(part, schema).copy()
+    found[7] += np.uint64(1)
+    return found
+
+
+def test_stored_digests_that_are_wrong_are_found_named_and_not_believed(
+    tmp_path: Path, pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    for replica in pair:
+        write(replica, range(30), 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(seal, "buffer_digests", wrong_by_one)
+        one.flush()
+    one.close()
+    one = again(tmp_path / "one")
+    assert one.hash_trees.tree(END, 0).leaves != two.hash_trees.tree(END, 0).leaves
+    assert one.hash_trees.check(END) == TreeCheck(leaves=1, ids=(7,))
+    assert leaves(one) == leaves(two)
+    # What a merge makes of it is right again, and stays.
+    write(one, range(30, 60), 6)
+    one.flush()
+    one.compact()
+    one.close()
+    one = again(tmp_path / "one")
+    write(two, range(30, 60), 6)
+    assert one.hash_trees.check(END) == TreeCheck() and leaves(one) == leaves(two)
+    one.close()
+
+
+def test_segments_without_digests_or_with_those_of_another_release_are_read(
+    tmp_path: Path, pair: tuple[Replica, Replica], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = pair
+    one.close()
+    one = again(tmp_path / "one", keep=False)
+    for replica in (one, two):
+        write(replica, range(30), 5)
+        replica.flush()
+    (part,) = (part for part in one.snapshot().parts if isinstance(part, SegmentPart))
+    assert part.segment.digests() is None
+    one.close()
+    one = again(tmp_path / "one")
+    assert leaves(one) == leaves(two)
+    write(one, range(30, 60), 6)
+    write(two, range(30, 60), 6)
+    one.flush()
+    one.compact()
+    (part,) = (part for part in one.snapshot().parts if isinstance(part, SegmentPart))
+    found = part.segment.digests()
+    assert found is not None and len(found) == 60 and leaves(one) == leaves(two)
+    monkeypatch.setattr(layout, "DIGEST_FORM", layout.DIGEST_FORM + 1)
+    assert part.segment.digests() is None and leaves(one) == leaves(two)
+    one.close()

@@ -162,7 +162,7 @@ def test_files_are_durable_before_the_folder_gets_its_name(tmp_path: Path) -> No
         ("sync", root),
     ]
     written = [path for kind, path in disk.steps if kind == "write"]
-    assert len(written) == len(set(written)) == 9
+    assert len(written) == len(set(written)) == 10
     assert written[-1].endswith("/manifest.json")
     assert {k for k, _ in disk.steps[: len(written)]} == {"write"}
 
