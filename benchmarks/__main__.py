@@ -18,6 +18,7 @@ COMMANDS = {
     "fleet-ingest": "bulk ingest through a real local fleet, and where its processor time goes",
     "levels": "what a search through a fleet costs at each level of consistency, with and without writes",
     "fleet": "what a search through a fleet costs, on each face",
+    "catch-up": "how soon a data node that was killed holds what the others hold, and what that takes",
     "cluster-work": "what ingest and searches keep of their rates while replicas are mended, and while they move",
 }
 
