@@ -25,7 +25,7 @@ from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import OmenDBError
 from omendb_common.metadata import TopologySource
-from omendb_common.shard_calls import DataNode, Maintain, Summed, Sums, Verdict
+from omendb_common.shard_calls import MAX_AHEAD_MS, DataNode, Maintain, Summed, Sums, Verdict
 from omendb_common.wire.unending import Unending
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.hosting import OpenShard
@@ -52,8 +52,8 @@ A = TypeVar("A")
 class _Known:
     """What is known of one replica's rounds. ``lsn``: what it had applied when all agreed last, through ``through``.
 
-    ``places``: what the others had applied when all agreed last, as they told it, ``asked``: a stamp of that moment.
-    ``agreed``: the newest stamp that all ever agreed on.
+    ``places``: what the others had applied when all agreed last, as they told it; ``seen``: above all stamps of
+    that, when it was first told. ``agreed``: the newest stamp that all ever agreed on.
     """
 
     replica: Replica
@@ -62,7 +62,7 @@ class _Known:
     lsn: int = -1
     through: int = 0
     places: frozenset[tuple[int, int]] = frozenset()
-    asked: int = 0
+    seen: int = 0
     agreed: int = 0
 
 
@@ -163,7 +163,6 @@ class Agreeing:
         through = known.through if lsn == known.lsn else settled_stamp(self._clock, known.lag_s)
         floor = replica.maintenance.gc_floor
         call = Sums(opened.ref, through, floor, 0, np.zeros(1, np.int64), fresh=True, agree=True)
-        asked = settled_stamp(self._clock, 0.0)
         here, told = await self._roots(opened, call)
         same = [(node, root) for node, root in told if root is not None and _same(root, here)]
         if any(root is not None and not _same(root, here) for _, root in told):
@@ -182,11 +181,13 @@ class Agreeing:
         known.lag_s = max(known.lag_s / 2, self._settings.agree_lag_s)
         # Only what was there before the tree was made, and is older than the stamp, is all in it.
         quiet = replica.snapshot().lsn == lsn and replica.newest_stamp <= through
-        # Nor may others have what this one has not: what they had when they were asked before is older than the stamp.
+        # Nor may others have what this one has not: all that they have is older than the stamp.
         places = frozenset((root.opening, root.lsn) for _, root in same)
-        quiet = quiet and places == known.places and (through == known.through or through >= known.asked)
-        known.lsn, known.through = (lsn if quiet else -1), through
-        known.places, known.asked, known.agreed = places, asked, max(known.agreed, through)
+        if places != known.places:
+            # No clock is trusted further than replicas trust it that take writes.
+            known.places, known.seen = places, settled_stamp(self._clock, -MAX_AHEAD_MS / 1000)
+        quiet = quiet and through >= known.seen
+        known.lsn, known.through, known.agreed = (lsn if quiet else -1), through, max(known.agreed, through)
         return True
 
     async def _roots(self, opened: OpenShard, call: Sums) -> tuple[Summed, list[tuple[DataNode, Summed | None]]]:

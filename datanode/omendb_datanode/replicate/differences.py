@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from omendb_common.ids import IdColumn
+from omendb_common.ids import IdColumn, U64Array
 from omendb_common.shard_calls import Listed, State
 
 BoolArray = npt.NDArray[np.bool_]
@@ -28,7 +28,8 @@ class Differences:
 
     ``settled``: ids that differ and should not; ``young``: that differ and may. ``collided``: of the settled, those
     with the same stamps and other content, which only damage makes: of two that live, the one with the larger hash goes
-    in the other's place, ``pull_tied`` and ``push_tied``; a deletion wins over what lives by itself.
+    in the other's place, ``pull_tied`` and ``push_tied``; a deletion wins over what lives by itself. ``settles``: of
+    those that are too young, the stamp of the first that will not be; 0 without any.
     """
 
     pull: IdColumn
@@ -38,6 +39,7 @@ class Differences:
     collided: IdColumn
     pull_tied: IdColumn
     push_tied: IdColumn
+    settles: int = 0
 
 
 def differences(here: Listed, there: Listed, through: int) -> Differences:
@@ -49,11 +51,13 @@ def differences(here: Listed, there: Listed, through: int) -> Differences:
     pull = [only_theirs[there.stamps[only_theirs] <= moment]]
     settled = len(push[0]) + len(pull[0])
     young = len(only_mine) + len(only_theirs) - settled
+    waits = [here.stamps[only_mine], there.stamps[only_theirs]]
 
     differ = here.digests[mine] != there.digests[theirs]
     mine, theirs = mine[differ], theirs[differ]
     late = _late(here, there, mine, theirs, moment)
     young += int(np.count_nonzero(late))
+    waits.append(np.maximum(here.stamps[mine], there.stamps[theirs])[late])
     mine, theirs = mine[~late], theirs[~late]
     settled += len(mine)
     to_there, to_here = _directions(here, there, mine, theirs)
@@ -70,6 +74,7 @@ def differences(here: Listed, there: Listed, through: int) -> Differences:
         here.ids.take(mine[collided]),
         there.ids.take(theirs[tied & ~larger]),
         here.ids.take(mine[tied & larger]),
+        _first_above(np.concatenate(waits), moment),
     )
 
 
@@ -95,6 +100,11 @@ def _matched(here: IdColumn, there: IdColumn) -> tuple[I64Array, I64Array]:
     order = np.lexsort((hi, lo))
     pair = np.flatnonzero((hi[order[1:]] == hi[order[:-1]]) & (lo[order[1:]] == lo[order[:-1]]))
     return order[pair], order[pair + 1] - len(here)
+
+
+def _first_above(stamps: U64Array, moment: np.uint64) -> int:
+    young = stamps[stamps > moment]
+    return int(young.min()) if len(young) else 0
 
 
 def _missing(rows: I64Array, n: int) -> I64Array:

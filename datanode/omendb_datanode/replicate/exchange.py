@@ -84,7 +84,8 @@ class Exchanged:
     """What an exchange did and left. ``pulled``, ``pushed``: records sent, ``size`` their bytes.
 
     Of the last comparison: ``differing``, ids that should be equal through the stamp and are not; ``young``, those
-    that are too young to tell; ``leaves`` of the tree with a differing id; ``ids``, some of those that differ.
+    that are too young to tell, and ``settles``, the stamp of the first of them that will not be; ``leaves`` of the tree
+    with a differing id; ``ids``, some of those that differ.
     ``collided``: ids with the same stamps and other content, in all comparisons.
     """
 
@@ -99,6 +100,7 @@ class Exchanged:
     records: int = 0
     peer_repaired_through: int = 0
     ids: tuple[int | str, ...] = ()
+    settles: int = 0
 
     @property
     def equal(self) -> bool:
@@ -161,7 +163,7 @@ class Exchange:
         self._done = Exchanged(through)
         self.barred = IdColumn.empty()
         for _ in range(PASSES_MAX if repair else 1):
-            self._done = replace(self._done, differing=0, young=0, leaves=0, ids=())
+            self._done = replace(self._done, differing=0, young=0, leaves=0, ids=(), settles=0)
             sent = self._done.pulled + self._done.pushed
             await self._compare(through, repair)
             if self._done.equal or self._done.pulled + self._done.pushed == sent:
@@ -244,6 +246,7 @@ class Exchange:
             leaves=done.leaves + leaves,
             collided=done.collided + len(found.collided),
             ids=_some(done.ids, found),
+            settles=min(done.settles or found.settles, found.settles or done.settles),
         )
         if len(found.collided):
             some = found.collided.slice(0, 3).to_list()

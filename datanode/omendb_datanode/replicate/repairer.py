@@ -294,9 +294,11 @@ class Repairer:
                     care.leaves = done.together.leaves
                 good = done.equal
                 care.refused = 0
-                if looks_back and any(one.young for one in done.together.last.values()):
+                settles = [one.settles for one in done.together.last.values() if one.settles]
+                if looks_back and settles:
                     # What is newer hides what it replaces: roots differ before it has settled.
-                    care.wanted_s.append(self._clock.mono_s() + self._settings.settle_s + _SETTLED_S)
+                    age_s = (self._clock.wall_ms() - stamp_wall_ms(min(settles))) / 1000
+                    care.wanted_s.append(self._clock.mono_s() + self._settings.settle_s + _SETTLED_S - age_s)
                 if done.together.pulled or done.together.pushed:
                     care.hurries = 0
                     what = opened.key.name, done.together.pulled, done.together.pushed, done.equal
