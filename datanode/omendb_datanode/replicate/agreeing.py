@@ -157,6 +157,13 @@ class Agreeing:
         Raises:
             OmenDBError: the replica here could not be asked.
         """
+        differed = self.counts["differed"]
+        all_agree = await self._agree(opened, known)
+        if self.counts["differed"] > differed:
+            await self._look_back(opened, known)
+        return all_agree
+
+    async def _agree(self, opened: OpenShard, known: _Known) -> bool:
         replica = opened.hosted.replica
         lsn = replica.snapshot().lsn
         # Where nothing came since, the same stamp tells as much, and each has its tree already.
@@ -167,7 +174,6 @@ class Agreeing:
         same = [(node, root) for node, root in told if root is not None and _same(root, here)]
         if any(root is not None and not _same(root, here) for _, root in told):
             self._differ(known)
-            await self._look_back(opened, known)
         if not same:
             return False
         roots = [here, *(root for _, root in same)]
