@@ -39,7 +39,7 @@ _AT_A_TIME = 8
 # Of a hundred requests: REST, gRPC, bare connections, connections that change over to frames.
 _SHARES = (44, 44, 4, 8)
 _REQUESTS = {"small": 1_200, "full": 100_000}
-_GOOD_CODES = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "RESOURCE_EXHAUSTED")
+_GOOD_CODES = ("OK", "INVALID_ARGUMENT", "NOT_FOUND", "ALREADY_EXISTS", "FAILED_PRECONDITION", "RESOURCE_EXHAUSTED")
 # What strangers, calls without time, and those that are given up are told; none: the end of the connection.
 _ODD_CODES = ("PERMISSION_DENIED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "none")
 _ANY = Place("127.0.0.1", 0)

@@ -16,6 +16,7 @@ _ERRORS = {
     400: "malformed or wrong-shaped input; nothing was changed",
     404: "no such collection or point",
     409: "it exists already, or with a conflicting schema",
+    412: "a point has another version than `if_version` demanded; nothing was written",
     429: "memory, disk, rate or quota is used up: try again after Retry-After seconds",
     500: "damage on disk, or an internal error",
     503: "no quorum, or a node is down; `outcome` says what became of a write",
