@@ -10,6 +10,7 @@ level     brings
 2         catalogs that were restored from a copy: snapshots of format 2, commands of format 2
           (``accept_restored``), and the list of what a data node keeps of a lost catalog (REPLICAS, format 2);
           shards whose quorums change (``reshape_collection``, ``begin_resize``)
+3         two neighbouring shards become one (``begin_merge``, ``advance_merge``, ``cancel_merge``)
 ========  ==============================================================================================
 """
 
@@ -19,7 +20,7 @@ from collections.abc import Mapping
 
 from omendb_common.errors import FormatVersionError, InvalidArgumentError
 
-CURRENT = 2
+CURRENT = 3
 OLDEST = 1
 """The oldest level that this release can still speak, and live with."""
 

@@ -117,6 +117,24 @@ class Split:
     repaired_through: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Two neighbouring shards of the same nodes on their way to become one, ``into_id``; both carry the same value.
+
+    ``session`` is the revision at which it began, and the session of the joint replicas. ``ready``: the nodes whose
+    joint replica holds everything. ``repaired_through`` and ``gc_floor`` are those of the joint shard: nothing more is
+    proven of either, and no deletion forgotten, before the end; every joint replica that is ready has noted the first.
+    """
+
+    session: int
+    low_id: int
+    high_id: int
+    into_id: int
+    ready: tuple[str, ...] = ()
+    repaired_through: int = 0
+    gc_floor: int = 0
+
+
 SIZES_MAX = 256
 """Replicas of whose size a member tells with a heartbeat."""
 
@@ -138,7 +156,8 @@ class Shard:
     ``epoch`` is the revision of the shard's last change, ``fence`` that of the last one after which other replicas
     count: calls under an epoch below it are refused (P15). ``repaired_through``: all replicas were found equal up to
     this stamp (P12). ``gc_floor``: deletions at or below it may be forgotten (P13). These two leave the epoch alone.
-    ``split``: it becomes two. Other members end a split, and a shard that splits has all its replicas active.
+    ``split``: it becomes two; ``merge``: one with its neighbour. Other members end either, and a shard of which one
+    goes on has all its replicas active.
     ``copied_fence``: in a catalog that was restored from a copy, the fence that the copy knew; a replica that knows a
     newer one of the lost catalog's served other members since.
     ``quorums``: those in force as long as the collection's, which were asked for since, are not; else None.
@@ -156,6 +175,12 @@ class Shard:
     split: Split | None = None
     copied_fence: int = 0
     quorums: Quorums | None = None
+    merge: Merge | None = None
+
+    @property
+    def recut(self) -> Split | Merge | None:
+        """What gives its range to other shards, if anything does."""
+        return self.split or self.merge
 
     @property
     def old(self) -> frozenset[str]:
@@ -182,8 +207,8 @@ class Shard:
         return frozenset((r.node_id, r.session) for r in self.replicas if r.state in SERVED), self.switching
 
     def changed(self, revision: int, replicas: tuple[ReplicaPlace, ...], move: Move | None) -> Shard:
-        """The shard with other replicas as of ``revision``; its fence rises when others count, and no split goes on."""
-        later = replace(self, replicas=replicas, move=move, split=None, epoch=revision)
+        """The shard with other replicas as of ``revision``; its fence rises when others count. Nothing cuts it anew."""
+        later = replace(self, replicas=replicas, move=move, split=None, merge=None, epoch=revision)
         return later if later.voters == self.voters else replace(later, fence=revision)
 
     def nodes(self, *states: ReplicaState) -> tuple[str, ...]:
@@ -198,7 +223,8 @@ class CollectionInfo:
     ``replication`` and the quorums are those that were asked for last; a shard that is not there yet has its own.
     ``partition_key``: the payload key that routes a point; None routes by id. ``restored``: the revision at which it
     was restored from a copy of the catalog, 0 for one that was made since: replicas from before that revision are
-    there or lost, and never made.
+    there or lost, and never made. ``shards_least``: to so few shards do merges by themselves go, those that there
+    were before splits made more of them; 0 where it is not known that any did.
     """
 
     name: str
@@ -210,6 +236,7 @@ class CollectionInfo:
     partition_key: str | None = None
     revision: int = 0
     restored: int = 0
+    shards_least: int = 0
 
     @property
     def wished(self) -> Quorums:
@@ -309,7 +336,7 @@ def member_to_json(member: Member) -> dict[str, Any]:
     return _fields(member)
 
 
-def _fields(value: Member | Split) -> dict[str, Any]:
+def _fields(value: Member | Split | Merge) -> dict[str, Any]:
     return {name: getattr(value, name) for name in value.__dataclass_fields__}
 
 
@@ -357,6 +384,18 @@ def _split_from_json(value: Mapping[str, Any] | None) -> Split | None:
     return Split(session, at, low_id, high_id, tuple(map(str, value["ready"])), int(value["repaired_through"]))
 
 
+def _recut_to_json(value: Split | Merge) -> dict[str, Any]:
+    return {**_fields(value), "ready": list(value.ready)}
+
+
+def _merge_from_json(value: Mapping[str, Any] | None) -> Merge | None:
+    if value is None:
+        return None
+    session, low_id, high_id, into_id = (int(value[name]) for name in ("session", "low_id", "high_id", "into_id"))
+    floors = int(value["repaired_through"]), int(value["gc_floor"])
+    return Merge(session, low_id, high_id, into_id, tuple(map(str, value["ready"])), *floors)
+
+
 def member_from_json(value: Mapping[str, Any]) -> Member:
     """Read what :func:`member_to_json` wrote; unknown keys, of a newer release, are passed over."""
     return Member(**{name: value[name] for name in Member.__dataclass_fields__ if name in value})
@@ -378,7 +417,8 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
                 "replicas": [_replica_to_json(r) for r in s.replicas],
                 **({} if s.move is None else {"move": _move_to_json(s.move)}),
                 **({"fence": s.fence} if s.fence else {}),
-                **({} if s.split is None else {"split": {**_fields(s.split), "ready": list(s.split.ready)}}),
+                **({} if s.split is None else {"split": _recut_to_json(s.split)}),
+                **({} if s.merge is None else {"merge": _recut_to_json(s.merge)}),
                 **({"copied_fence": s.copied_fence} if s.copied_fence else {}),
                 **({} if s.quorums is None else {"quorums": _quorums_to_json(s.quorums)}),
             }
@@ -390,6 +430,7 @@ def collection_to_json(info: CollectionInfo) -> dict[str, Any]:
         "partition_key": info.partition_key,
         "revision": info.revision,
         **({"restored": info.restored} if info.restored else {}),
+        **({"shards_least": info.shards_least} if info.shards_least else {}),
     }
 
 
@@ -409,6 +450,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
             _split_from_json(s.get("split")),
             int(s.get("copied_fence", 0)),
             _quorums_from_json(s.get("quorums")),
+            _merge_from_json(s.get("merge")),
         )
         for s in value["shards"]
     )
@@ -422,6 +464,7 @@ def collection_from_json(value: Mapping[str, Any]) -> CollectionInfo:
         value["partition_key"],
         int(value["revision"]),
         int(value.get("restored", 0)),
+        int(value.get("shards_least", 0)),
     )
 
 
@@ -434,6 +477,7 @@ __all__ = [
     "Fill",
     "Member",
     "MemberState",
+    "Merge",
     "Move",
     "MoveStage",
     "ReplicaPlace",

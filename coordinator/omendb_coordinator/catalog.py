@@ -13,6 +13,7 @@ from omendb_common.topology import Topology
 from omendb_coordinator import (
     collection_changes,
     member_changes,
+    merge_changes,
     move_changes,
     repair_changes,
     resize_changes,
@@ -39,12 +40,15 @@ Operation = Callable[[CatalogState, int, Args], Change]
 
 OPERATIONS: Mapping[str, Operation] = {
     "accept_restored": restored_changes.accept_restored,
+    "advance_merge": merge_changes.advance_merge,
     "advance_move": move_changes.advance_move,
     "advance_split": split_changes.advance_split,
     "alter_collection": collection_changes.alter_collection,
+    "begin_merge": merge_changes.begin_merge,
     "begin_move": move_changes.begin_move,
     "begin_resize": resize_changes.begin_resize,
     "begin_split": split_changes.begin_split,
+    "cancel_merge": merge_changes.cancel_merge,
     "cancel_move": move_changes.cancel_move,
     "cancel_split": split_changes.cancel_split,
     "create_collection": collection_changes.create_collection,

@@ -6,7 +6,8 @@ the error that the proposer is to see, in which case nothing has changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any, cast, get_args
 
@@ -280,16 +281,37 @@ def _replicas(state: CatalogState, value: Any) -> tuple[ReplicaPlace, ...]:
 
 def with_shards(state: CatalogState, index: int, info: CollectionInfo, changed: Mapping[int, Shard]) -> CatalogState:
     """The state with some shards of a collection replaced."""
-    shards = tuple(changed.get(s.shard_id, s) for s in info.shards)
+    shards = _paired(tuple(changed.get(s.shard_id, s) for s in info.shards), index)
     return _with_collection(state, index, replace(info, shards=shards, revision=index))
 
 
-def with_halves(
-    state: CatalogState, index: int, info: CollectionInfo, shard: Shard, halves: tuple[Shard, Shard]
+def _paired(shards: tuple[Shard, ...], index: int) -> tuple[Shard, ...]:
+    """The shards, none of which merges with one that does not any more."""
+    partners = Counter(s.merge.session for s in shards if s.merge is not None)
+    return tuple(
+        replace(s, merge=None, epoch=index) if s.merge is not None and partners[s.merge.session] < 2 else s
+        for s in shards
+    )
+
+
+def with_others(
+    state: CatalogState, index: int, info: CollectionInfo, gone: Collection[int], come: Collection[Shard]
 ) -> CatalogState:
-    """The state with two shards in the place of one; the order by ``low`` stays."""
-    shards = tuple(s for known in info.shards for s in (halves if known is shard else (known,)))
+    """The state with other shards in the place of some that had the same range."""
+    stay = (s for s in info.shards if s.shard_id not in gone)
+    shards = tuple(sorted((*stay, *come), key=lambda s: s.low))
     return _with_collection(state, index, replace(info, shards=shards, revision=index))
+
+
+def next_number(info: CollectionInfo) -> int:
+    """The first of the shard numbers that nobody has or is about to have: none is given twice while it is in use.
+
+    A session of its own keeps folders apart after that.
+    """
+    used = {s.shard_id for s in info.shards}
+    used |= {s.split.high_id for s in info.shards if s.split is not None}
+    used |= {s.merge.into_id for s in info.shards if s.merge is not None}
+    return 1 + max(used)
 
 
 def _with_collection(state: CatalogState, index: int, info: CollectionInfo) -> CatalogState:
@@ -304,12 +326,13 @@ __all__ = [
     "alter_collection",
     "create_collection",
     "drop_collection",
+    "next_number",
     "place_shard",
     "rename_collection",
     "reshape_collection",
     "set_alias",
     "shard_at",
-    "with_halves",
+    "with_others",
     "with_quorums",
     "with_shards",
 ]

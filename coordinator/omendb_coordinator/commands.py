@@ -13,10 +13,17 @@ from typing import Any
 from omendb_common import errors
 from omendb_common.errors import AlreadyExistsError, FormatVersionError, InvalidArgumentError, OmenDBError
 
-COMMAND_FORMAT = 2
+COMMAND_FORMAT = 3
 """Raised when an older release could not apply a new kind of command; proposed only at that feature level."""
 
-FORMATS: Mapping[str, int] = {"accept_restored": 2, "begin_resize": 2, "reshape_collection": 2}
+FORMATS: Mapping[str, int] = {
+    "accept_restored": 2,
+    "advance_merge": 3,
+    "begin_merge": 3,
+    "begin_resize": 2,
+    "cancel_merge": 3,
+    "reshape_collection": 2,
+}
 """The format, and so the feature level, of the kinds of commands that the first release did not know."""
 
 

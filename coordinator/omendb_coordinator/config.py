@@ -86,6 +86,19 @@ class CoordinatorSettings:
         low=0,
         high=1 << 50,
     )
+    merge_share: float = setting(
+        0.25,
+        "two neighbouring shards that a split made, on the same nodes, which together have less than this share of "
+        "split_rows and split_bytes become one again; a half would split again at once; 0: none do by themselves",
+        low=0.0,
+        high=0.5,
+    )
+    merge_after_s: float = setting(
+        3600.0,
+        "for so long two shards must be that small: what is written by day and deleted by night stays apart",
+        low=0.0,
+        high=1e9,
+    )
     drain_s: float = setting(2.0, "time for calls under way to end after SIGTERM", low=0.0, high=600.0)
     raft_heartbeat_s: float = setting(0.1, "how often the leader is heard by the other members", low=0.005, high=10.0)
     raft_election_min_s: float = setting(

@@ -29,6 +29,7 @@ from omendb_common.topology import (
     CollectionInfo,
     Fill,
     Member,
+    Merge,
     Move,
     ReplicaSize,
     Shard,
@@ -42,6 +43,7 @@ from omendb_coordinator.commands import Command, ConflictError, decode_result, f
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
 from omendb_coordinator.liveness import Liveness
+from omendb_coordinator.merges import MergeLimits, Merges
 from omendb_coordinator.move_changes import check_loss
 from omendb_coordinator.moves import MoveLimits, plan_moves
 from omendb_coordinator.placement import Plan, plan
@@ -100,6 +102,10 @@ class Control:
             settings.moves_max, settings.moves_per_node_max, settings.rereplicate_s, settings.balance_difference
         )
         self._split_limits = SplitLimits(settings.split_rows, settings.split_bytes, settings.rereplicate_s)
+        # Half of what deletions are remembered for beyond a proof: that much of it stays where floors become one.
+        self._merge_margin = stamp_step(settings.gc_grace_s / 2)
+        limits = MergeLimits(self._split_limits, settings.merge_share, settings.merge_after_s, self._merge_margin)
+        self._merges = Merges(limits)
         # By node, how large its last heartbeat said its replicas are.
         self._sizes: dict[str, dict[tuple[str, int], ReplicaSize]] = {}
         # By node, what its last heartbeat told of the replicas that it fills.
@@ -260,6 +266,11 @@ class Control:
         """The target of a move has what it needs for the next stage."""
         return await self.change_collection(asking, "advance_move", args, timeout_s)
 
+    async def begin_merge(self, asking: Asking, args: Mapping[str, Any], timeout_s: float) -> CollectionInfo:
+        """Begin to put two neighbouring shards together."""
+        args = {**args, "margin": self._merge_margin}
+        return await self.change_collection(asking, "begin_merge", args, timeout_s)
+
     async def finalize_upgrade(self, asking: Asking, timeout_s: float) -> tuple[int, int]:
         """Let the cluster use what every member understands; the level, and the revision that shows it.
 
@@ -384,6 +395,12 @@ class Control:
                 for shard in info.shards
                 if shard.split is not None
             ],
+            "merges": [
+                self._merge_report(info, shard, shard.merge)
+                for info in topology.collections.values()
+                for shard in info.shards
+                if shard.merge is not None and shard.merge.low_id == shard.shard_id
+            ],
             "moves_paused": topology.moves_paused,
             "aliases": dict(topology.aliases),
             "origins": len(self._catalog.state.origins),
@@ -395,17 +412,23 @@ class Control:
 
     def _split_report(self, info: CollectionInfo, shard: Shard, split: Split) -> dict[str, Any]:
         """A shard that splits; how far the slowest of its nodes is, and what that waits for."""
-        waiting = sorted(r.node_id for r in shard.replicas if r.node_id not in split.ready)
-        told = {node: self._filled(node, info, shard, split.session) for node in waiting}
-        known = {node: _fill_report(fill) for node, fill in told.items() if fill is not None}
-        slowest = min(known.values(), key=lambda fill: float(fill["percent"]), default={})
-        held = "; ".join(f"{node}: {fill['waits_for']}" for node, fill in known.items() if fill["waits_for"])
+        into = [split.low_id, split.high_id]
+        return {"collection": info.name, "shard_id": shard.shard_id, "into": into, **self._recut(info, split, shard)}
+
+    def _merge_report(self, info: CollectionInfo, low: Shard, merge: Merge) -> dict[str, Any]:
+        """Two shards that merge; how far the slower of them is on the slowest of their nodes."""
+        named = {"collection": info.name, "shard_ids": [merge.low_id, merge.high_id], "into": merge.into_id}
+        return {**named, **self._recut(info, merge, low, info.shard(merge.high_id))}
+
+    def _recut(self, info: CollectionInfo, recut: Split | Merge, *shards: Shard) -> dict[str, Any]:
+        waiting = sorted(r.node_id for r in shards[0].replicas if r.node_id not in recut.ready)
+        told = [(node, self._filled(node, info, shard, recut.session)) for node in waiting for shard in shards]
+        known = [(node, _fill_report(fill)) for node, fill in told if fill is not None]
+        slowest = min((fill for _, fill in known), key=lambda fill: float(fill["percent"]), default={})
+        held = "; ".join(f"{node}: {fill['waits_for']}" for node, fill in known if fill["waits_for"])
         return {
-            "collection": info.name,
-            "shard_id": shard.shard_id,
-            "into": [split.low_id, split.high_id],
-            "session": split.session,
-            "ready": list(split.ready),
+            "session": recut.session,
+            "ready": list(recut.ready),
             **slowest,
             "waits_for": waiting,
             "held_up": held,
@@ -440,6 +463,7 @@ class Control:
             self._liveness.elected(self._clock.mono_s())
             self._fills.clear()
             self._sizes.clear()
+            self._merges.forget()
             self._led_term = term
         topology = self._catalog.topology
         if not topology.cluster_id:
@@ -462,7 +486,7 @@ class Control:
         await self._move()
 
     async def _move(self) -> None:
-        """Begin the moves and splits that are due, and give up those that nobody will end."""
+        """Begin the moves, splits and merges that are due, and give up those that nobody will end."""
         now_s = self._clock.mono_s()
         topology = self._catalog.topology
 
@@ -470,10 +494,16 @@ class Control:
             return self._liveness.silent_s(member, now_s)
 
         moves = plan_moves(topology, silent, self._move_limits)
-        # A move is more urgent: what a replica lacks is nowhere, and a large shard serves.
-        for step in moves + plan_splits(topology, silent, largest(self._sizes.values()), self._split_limits):
+        sizes = largest(self._sizes.values())
+        # A move is more urgent: what a replica lacks is nowhere, and a large shard serves; two small ones harm nobody.
+        steps = moves + plan_splits(topology, silent, sizes, self._split_limits)
+        steps += [s for s in self._merges.plan(topology, silent, sizes, now_s) if s.op == "cancel_merge" or not steps]
+        for step in steps:
+            args = step.args()
+            if step.op == "begin_merge":
+                args["margin"] = self._merge_margin
             try:
-                await self._own(step.op, step.args())
+                await self._own(step.op, args)
             except (ConflictError, NotFoundError, InvalidArgumentError) as problem:
                 _log.info("%s of shard %d is put off: %s", step.op, step.shard_id, problem)
             else:

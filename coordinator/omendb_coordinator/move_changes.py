@@ -36,8 +36,10 @@ def begin_move(state: CatalogState, index: int, args: Args) -> Change:
         raise InvalidArgumentError(
             f"one to {shard.move.target!r} is under way", field="move", bound="one of a shard at a time"
         )
-    if shard.split is not None:
-        raise InvalidArgumentError("the shard splits", field="shard_id", bound="a shard of which nothing is on its way")
+    if shard.recut is not None:
+        raise InvalidArgumentError(
+            "the shard splits or merges", field="shard_id", bound="a shard of which nothing is on its way"
+        )
     source, target = text(args, "source"), text(args, "target")
     member = state.topology.members.get(target)
     if member is None or member.role != "datanode":

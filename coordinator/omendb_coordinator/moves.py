@@ -24,7 +24,8 @@ from omendb_coordinator.resizes import next_quorums
 class Step:
     """A command that should be proposed.
 
-    ``begin_move`` has a source and a target, ``begin_resize`` one of them or none, and quorums; others only a shard.
+    ``begin_move`` has a source and a target, ``begin_resize`` one of them or none, and quorums, ``begin_merge`` a
+    neighbour's number and epoch; others only a shard.
     """
 
     op: str
@@ -35,10 +36,13 @@ class Step:
     target: str = ""
     why: str = ""
     quorums: Quorums | None = None
+    other: tuple[int, int] | None = None
 
     def args(self) -> dict[str, Any]:
         """The arguments of the command."""
         shard = {"uuid": self.uuid, "shard_id": self.shard_id, "epoch": self.epoch}
+        if self.other is not None:
+            return {**shard, "other_id": self.other[0], "other_epoch": self.other[1]}
         if self.op not in ("begin_move", "begin_resize"):
             return shard
         way = {**shard, "source": self.source, "target": self.target}
@@ -140,7 +144,7 @@ def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[S
     for due in (_gone, _left, _resized, _draining):
         for info, shard in _shards(topology):
             busy = fleet.occupied if due is _resized else fleet.busy
-            if shard.move is None and shard.split is None and not busy:
+            if shard.move is None and shard.recut is None and not busy:
                 step = due(fleet, info, shard, silent)
                 steps += [step] if step is not None else []
         if steps:
@@ -263,7 +267,7 @@ def _balanced(fleet: _Fleet, topology: Topology) -> Step | None:
     if after / empty.capacity > fleet.fullness(full):
         return None
     for info, shard in _shards(topology):
-        if shard.split is not None:
+        if shard.recut is not None:
             continue
         places = {r.node_id: r for r in shard.replicas}
         fits = full.node_id in places and empty.node_id not in places

@@ -49,7 +49,7 @@ def gains(shard: Shard, node_id: str, told: RepairedShard, step: int = 1) -> boo
         and node_id in shard.nodes("active")
         and len(shard.nodes("active")) == len(shard.replicas)
         and shard.move is None
-        and shard.split is None
+        and shard.recut is None
         and told.through >= shard.repaired_through + step
     )
 

@@ -66,8 +66,8 @@ def _quorums(value: Any) -> Quorums:
 
 
 def _check_free(shard: Shard, now: Quorums) -> None:
-    if shard.move is not None or shard.split is not None:
-        what = "it splits" if shard.split is not None else "one of its replicas moves"
+    if shard.move is not None or shard.recut is not None:
+        what = "it splits or merges" if shard.recut is not None else "one of its replicas moves"
         raise InvalidArgumentError(what, field="shard_id", bound="a shard of which nothing is on its way")
     if not len(shard.old) == len(shard.replicas) == now.replication:
         raise InvalidArgumentError(

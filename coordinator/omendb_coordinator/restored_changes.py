@@ -9,7 +9,7 @@ a second time:
   the lost group's does not serve until an operator accepts the copy's members.
 - **Replicas** that the copy names and a node has not were let go, moved or dropped: they are lost and not made anew
   empty; those that a node has and the copy does not name are kept.
-- **Moves and splits** that were under way are given up: the members from before hold everything.
+- **Moves, splits and merges** that were under way are given up: the members from before hold everything.
 - **Stamps**: origins whose lease was in force are nobody's until every lease of the lost group has ended, and other
   origins are leased from the other end.
 - **Automatic ids** go on beyond all that the lost group can have given out.
@@ -97,6 +97,7 @@ def _shard(shard: Shard, revision: int) -> Shard:
         replicas=places_without_move(shard),
         move=None,
         split=None,
+        merge=None,
         epoch=revision,
         fence=revision,
         copied_fence=shard.fence,

@@ -256,6 +256,18 @@ class AdminFace(_Face, rpc.CoordinatorAdminServicer):
         """Let a shard go on as one."""
         return await self._move(request.proposal, "cancel_split", _shard_args(request), context)
 
+    @_told
+    async def BeginMerge(self, request: pb.CatalogMergeRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Put two neighbouring shards together."""
+        args = {**_shard_args(request), "other_id": request.other_id, "other_epoch": request.other_epoch}
+        info = await self._control.begin_merge(_asking(request.proposal), args, self.left_s(context))
+        return self._collection(info)
+
+    @_told
+    async def CancelMerge(self, request: pb.CatalogMergeRequest, context: Any) -> pb.CatalogCollectionReply:
+        """Let two shards go on as they are."""
+        return await self._move(request.proposal, "cancel_merge", _shard_args(request), context)
+
     async def _move(
         self, proposal: pb.Proposal, op: str, args: dict[str, Any], context: Any
     ) -> pb.CatalogCollectionReply:
@@ -384,6 +396,14 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
         _check_speaks_for(context, request.node_id)
         args = {**_shard_args(request), "node_id": request.node_id}
         await self._control.change_collection(_asking(request.proposal), "advance_split", args, self.left_s(context))
+        return pb.CatalogChangeReply(revision=self._control.catalog.topology.revision)
+
+    @_told
+    async def AdvanceMerge(self, request: pb.MemberMoveRequest, context: Any) -> pb.CatalogChangeReply:
+        """The joint replica of two shards on a node is whole."""
+        _check_speaks_for(context, request.node_id)
+        args = {**_shard_args(request), "node_id": request.node_id}
+        await self._control.change_collection(_asking(request.proposal), "advance_merge", args, self.left_s(context))
         return pb.CatalogChangeReply(revision=self._control.catalog.topology.revision)
 
     @_told

@@ -17,16 +17,19 @@ from dataclasses import replace
 from omendb_common.errors import InvalidArgumentError, NotFoundError
 from omendb_common.ring import SHARDS_MAX
 from omendb_common.topology import CollectionInfo, ReplicaPlace, Shard, Split
-from omendb_coordinator.collection_changes import Args, Change, shard_at, with_halves, with_shards
+from omendb_coordinator.collection_changes import Args, Change, next_number, shard_at, with_others, with_shards
 from omendb_coordinator.commands import text, whole
 from omendb_coordinator.state import CatalogState
+
+MERGES = 3
+"""From this feature level on it is kept how many shards a collection had before splits: merges go back to that."""
 
 
 def begin_split(state: CatalogState, index: int, args: Args) -> Change:
     """Begin to cut a shard in two, ``at`` a place of the ring or in the middle; all its replicas must be active."""
     info, shard = shard_at(state, args)
-    if shard.split is not None or shard.move is not None:
-        what = "it splits already" if shard.split is not None else "one of its replicas moves"
+    if shard.recut is not None or shard.move is not None:
+        what = "it splits or merges already" if shard.recut is not None else "one of its replicas moves"
         raise InvalidArgumentError(what, field="shard_id", bound="a shard of which nothing is on its way")
     if len(shard.nodes("active")) != len(shard.replicas):
         raise InvalidArgumentError(
@@ -38,8 +41,7 @@ def begin_split(state: CatalogState, index: int, args: Args) -> Change:
     place = (shard.low + shard.high) // 2 if args.get("at") is None else whole(args, "at")
     if not shard.low < place < shard.high:
         raise InvalidArgumentError(f"got {place}", field="at", bound=f"between {shard.low} and {shard.high}")
-    # Numbers are never given twice while one of them is in use: a session of its own keeps folders apart after that.
-    free = 1 + max(*(s.shard_id for s in info.shards), *(s.high_id for s in splitting), 0)
+    free = next_number(info)
     split = Split(index, place, free, free + 1, (), shard.repaired_through)
     return _changed(state, index, info, replace(shard, split=split, epoch=index))
 
@@ -53,7 +55,10 @@ def advance_split(state: CatalogState, index: int, args: Args) -> Change:
     ready = tuple(sorted({*split.ready, node_id}))
     if set(ready) >= {r.node_id for r in shard.replicas}:
         answer = {"uuid": info.schema.uuid, "revision": index}
-        return with_halves(state, index, info, shard, _halves(shard, split, index)), answer
+        begun_with = info.shards_least or len(info.shards)
+        if state.topology.feature_level >= MERGES:
+            info = replace(info, shards_least=begun_with)
+        return with_others(state, index, info, (shard.shard_id,), _halves(shard, split, index)), answer
     if ready == split.ready:
         return state, {"uuid": info.schema.uuid, "revision": state.topology.revision}
     return _changed(state, index, info, replace(shard, split=replace(split, ready=ready)))
@@ -91,4 +96,4 @@ def _changed(state: CatalogState, index: int, info: CollectionInfo, shard: Shard
     return with_shards(state, index, info, {shard.shard_id: shard}), answer
 
 
-__all__ = ["advance_split", "begin_split", "cancel_split"]
+__all__ = ["MERGES", "advance_split", "begin_split", "cancel_split"]

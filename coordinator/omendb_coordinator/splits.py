@@ -35,7 +35,7 @@ def plan_splits(topology: Topology, silent: Silent, sizes: Sizes, limits: SplitL
         for info, shard in shards
         if (why := _hopeless(topology.members, shard, silent, limits))
     ]
-    if steps or topology.moves_paused or any(shard.split is not None for _, shard in shards):
+    if steps or topology.moves_paused or any(shard.recut is not None for _, shard in shards):
         return steps
     found = [(_excess(info, shard, sizes, limits), info, shard) for info, shard in shards]
     due = [one for one in found if one[0] > 1 and _can(topology.members, one[1], one[2])]
@@ -56,11 +56,14 @@ def largest(told: Iterable[Mapping[tuple[str, int], ReplicaSize]]) -> dict[tuple
 
 
 def _hopeless(members: Mapping[str, Member], shard: Shard, silent: Silent, limits: SplitLimits) -> str:
-    if shard.split is None:
-        return ""
+    return "" if shard.split is None else absent(members, shard, silent, limits.rereplicate_s)
+
+
+def absent(members: Mapping[str, Member], shard: Shard, silent: Silent, patience_s: float) -> str:
+    """Which node of a shard is not to be waited for any longer, in words; empty when there is none."""
     for place in shard.replicas:
         member = members.get(place.node_id)
-        if member is None or (member.state in ("down", "left") and silent(member) >= limits.rereplicate_s):
+        if member is None or (member.state in ("down", "left") and silent(member) >= patience_s):
             return f"{place.node_id} is down"
     return ""
 
@@ -77,8 +80,8 @@ def _excess(info: CollectionInfo, shard: Shard, sizes: Sizes, limits: SplitLimit
 def _can(members: Mapping[str, Member], info: CollectionInfo, shard: Shard) -> bool:
     """Whether a split may begin and every node that must do its part is there."""
     up = all(r.node_id in members and members[r.node_id].state == "up" for r in shard.replicas)
-    well = all(r.state == "active" for r in shard.replicas) and shard.move is None
+    well = all(r.state == "active" for r in shard.replicas) and shard.move is None and shard.recut is None
     return up and well and len(info.shards) < SHARDS_MAX and shard.high - shard.low > 1
 
 
-__all__ = ["Sizes", "SplitLimits", "largest", "plan_splits"]
+__all__ = ["Sizes", "SplitLimits", "absent", "largest", "plan_splits"]

@@ -24,7 +24,7 @@ class Hosted:
     """An open replica of a shard and the map it stands in.
 
     ``epoch``: the shard's newest epoch that is known here. ``fence``: calls under an older map are refused (P15); it
-    is on stable storage before it counts. ``follower``: of a shard that splits.
+    is on stable storage before it counts. ``follower``: of a shard that splits or merges.
     """
 
     replica: Replica

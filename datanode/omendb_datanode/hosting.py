@@ -32,7 +32,7 @@ from omendb_common.feature_level import CURRENT
 from omendb_common.metadata import TopologySource
 from omendb_common.shard_calls import ShardRef
 from omendb_common.topology import SERVED, CollectionInfo, Shard, Topology
-from omendb_datanode.halves import Halves, halves_of
+from omendb_datanode.halves import Halves
 from omendb_datanode.hosted import Hosted
 from omendb_datanode.node_folder import (
     HELD_FORMAT,
@@ -44,6 +44,7 @@ from omendb_datanode.node_folder import (
     replica_path,
     write_held,
 )
+from omendb_datanode.successors import Joint, Successors, successors_of
 from omendb_engine.ballast import SpaceLevel
 from omendb_engine.disk_errors import disk_error
 from omendb_engine.replica import Replica
@@ -75,13 +76,13 @@ class _Place:
     """One replica of this node: open, or why it is not; neither while it is opened for the first time.
 
     With both, it is open under an older map, since the newest could not be put in force for it.
-    ``half``: of a shard that splits. Nobody is answered by it.
+    ``waiting``: it will take the place of a shard that splits, or of two that merge. Nobody is answered by it.
     """
 
     shard: Shard
     hosted: Hosted | None = None
     error: OmenDBError | None = None
-    half: bool = False
+    waiting: bool = False
 
     @property
     def hopeless(self) -> bool:
@@ -151,6 +152,7 @@ class Hosting:
         self._revision = 0
         self._newer = asyncio.Event()
         self._in_force = asyncio.Condition()
+        self._making = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._files = ThreadPoolExecutor(2, "omendb-host")
         self._closers = ThreadPoolExecutor(2, "omendb-close")
@@ -235,7 +237,7 @@ class Hosting:
     def opened(self) -> list[OpenShard]:
         """The open replicas with the map that each stands in."""
         places = self._places.items()
-        return [OpenShard(key, p.shard, p.hosted) for key, p in places if p.hosted is not None and not p.half]
+        return [OpenShard(key, p.shard, p.hosted) for key, p in places if p.hosted is not None and not p.waiting]
 
     def ruined(self) -> list[tuple[ReplicaKey, Shard, OmenDBError]]:
         """Replicas of this node that are damaged for good, or old copies: only another one in their place helps."""
@@ -243,7 +245,7 @@ class Hosting:
         return [
             (key, p.shard, p.error)
             for key, p in places
-            if p.hosted is None and isinstance(p.error, CorruptionError) and not p.half
+            if p.hosted is None and isinstance(p.error, CorruptionError) and not p.waiting
         ]
 
     async def condemn(self, opened: OpenShard, error: CorruptionError) -> None:
@@ -309,17 +311,17 @@ class Hosting:
             if place.node_id == self._node_id
         }
         names = {key.name for key in wanted} | {
-            half.name for key, (_, shard, _) in wanted.items() for half in halves_of(key.collection_uuid, shard)
+            heir.name for key, (_, shard, _) in wanted.items() for heir in successors_of(key.collection_uuid, shard)
         }
         if topology.restored > self._held.restored:
             await self._in_thread(partial(self._keep, names, topology))
         served = {key: (info, shard) for key, (info, shard, state) in wanted.items() if state in SERVED}
-        halves = {half for key, (_, shard) in served.items() for half in halves_of(key.collection_uuid, shard)}
-        await self._end_splits(served)
-        kept = served.keys() | halves
+        heirs = {heir for key, (_, shard) in served.items() for heir in successors_of(key.collection_uuid, shard)}
+        await self._end_followers(served)
+        kept = served.keys() | heirs
         self._let_go(
             [key for key in self._places if key not in kept],
-            names | {half.name for half in halves},
+            names | {heir.name for heir in heirs},
             topology.revision,
         )
         await asyncio.gather(*(self._bring(key, *found, topology.revision) for key, found in served.items()))
@@ -332,8 +334,8 @@ class Hosting:
         place = self._places.get(key)
         if place is None:
             place = self._places[key] = self._serving[key.shard] = _Place(shard)
-        elif place.half:
-            await self._raise_half(key, place, shard)
+        elif place.waiting:
+            await self._raise_waiting(key, place, shard)
         if key.name in self._endings:  # let go under an older map, and given back
             await asyncio.wait((self._endings[key.name],))
         try:
@@ -342,14 +344,14 @@ class Hosting:
                     _check_members(key, place.hosted.replica, info, shard)
                     await self._advance(place, place.hosted, shard)
                     place.error = None
-                await self._split(key, place.hosted, info, shard, revision)
+                await self._attach(key, place.hosted, info, shard, revision)
                 return
             if place.hopeless:
                 place.shard = shard
                 return
             hosted = await self._hosted(key, info, shard, revision, aged=True)
             try:
-                await self._split(key, hosted, info, shard, revision, opened=True)
+                await self._attach(key, hosted, info, shard, revision, opened=True)
             except BaseException:
                 await self._in_thread(lambda: _close(hosted.replica))
                 raise
@@ -392,9 +394,9 @@ class Hosting:
         self._opened(replica.last_stamp)
         return Hosted(replica, shard.epoch, replica.maintenance.fence_epoch)
 
-    # -- splits
+    # -- splits and merges
 
-    async def _split(
+    async def _attach(
         self,
         key: ReplicaKey,
         hosted: Hosted,
@@ -404,47 +406,52 @@ class Hosting:
         *,
         opened: bool = False,
     ) -> None:
-        """Have halves follow a replica whose shard splits, before anything else is written into it.
+        """Have its successors follow a replica whose shard splits or merges, before anything else is written into it.
 
-        A node may have said that its halves are whole as soon as they were made. So one that was ``opened`` just now
+        A node may have said that they are whole as soon as they were made. So a replica that was ``opened`` just now
         is not served without them; one that serves already has said nothing since it was opened.
         """
-        keys = halves_of(key.collection_uuid, shard)
-        if not keys or shard.split is None or hosted.follower is not None:
+        keys = successors_of(key.collection_uuid, shard)
+        if not keys or hosted.follower is not None:
             return
-        made = any(half.name in self._held.names for half in keys)
+        made = any(heir.name in self._held.names for heir in keys)
         try:
-            low, high = [await self._half(half, info, shard, revision) for half in keys]
+            beside = tuple([await self._beside(heir, info, shard, revision) for heir in keys])
         except OmenDBError as error:
             if opened and made:
                 # Not that error itself: there may be nothing wrong with the replica, and the split may be given up.
-                raise UnavailableError(f"a half of it cannot be opened: {error}", field=key.name) from error
-            _log.error("halves of %s: %s", key.name, error)
+                raise UnavailableError(f"what follows it cannot be opened: {error}", field=key.name) from error
+            _log.error("what follows %s: %s", key.name, error)
             return
-        hosted.follower = Halves(
-            *(hosted.replica, (low, high), shard.split.session, shard.split.at, info.partition_key)
-        )
+        hosted.follower = _follower(hosted.replica, beside, info, shard)
         # What was let in before is not followed: it is there when the copying begins.
         await self._drained(hosted.replica)
 
-    async def _half(self, key: ReplicaKey, info: CollectionInfo, shard: Shard, revision: int) -> Replica:
-        """A half, made or opened."""
+    async def _beside(self, key: ReplicaKey, info: CollectionInfo, shard: Shard, revision: int) -> Replica:
+        """A successor, made or opened: one at a time, since two shards that merge ask for the same."""
+        async with self._making:
+            return await self._made(key, info, shard, revision)
+
+    async def _made(self, key: ReplicaKey, info: CollectionInfo, shard: Shard, revision: int) -> Replica:
         place = self._places.get(key)
         if place is None:
-            place = self._places[key] = _Place(shard, half=True)
+            place = self._places[key] = _Place(shard, waiting=True)
         if key.name in self._endings:
             await asyncio.wait((self._endings[key.name],))
         if place.hosted is None:
             try:
                 # Whom its fence keeps out is decided when it takes its place.
-                place.hosted, place.error = await self._hosted(key, info, replace(shard, fence=0), revision), None
+                begun = replace(shard, fence=0)
+                if shard.merge is not None:
+                    begun = replace(begun, gc_floor=shard.merge.gc_floor)
+                place.hosted, place.error = await self._hosted(key, info, begun, revision), None
             except OmenDBError as error:
                 place.error = error
                 raise
         return place.hosted.replica
 
-    async def _raise_half(self, key: ReplicaKey, place: _Place, shard: Shard) -> None:
-        """Let a half take its place: it has everything, and its fence is on disk before anybody finds it."""
+    async def _raise_waiting(self, key: ReplicaKey, place: _Place, shard: Shard) -> None:
+        """Let a successor take its place: it has everything, and its fence is on disk before anybody finds it."""
         hosted = place.hosted
         try:
             if hosted is not None:
@@ -456,20 +463,20 @@ class Hosting:
             if hosted is not None:
                 place.hosted = None
                 await self._in_thread(partial(_close, hosted.replica))
-        place.shard, place.half = shard, False
+        place.shard, place.waiting = shard, False
         self._serving[key.shard] = place
 
-    async def _end_splits(self, served: Mapping[ReplicaKey, tuple[CollectionInfo, Shard]]) -> None:
-        """End what follows a replica whose shard splits no more, when the last write has been followed.
+    async def _end_followers(self, served: Mapping[ReplicaKey, tuple[CollectionInfo, Shard]]) -> None:
+        """End what follows a replica whose shard splits or merges no more, when the last write has been followed.
 
-        Where the halves take its place nobody finds the replica from here on: what they have then is everything.
+        Where others take its place nobody finds the replica from here on: what they have then is everything.
         """
         for key, place in list(self._places.items()):
             hosted = place.hosted
-            if hosted is None or not isinstance(hosted.follower, Halves):
+            if hosted is None or not isinstance(hosted.follower, Successors):
                 continue
-            halves, now = hosted.follower, served.get(key)
-            if now is not None and now[1].split is not None and now[1].split.session == halves.session:
+            follower, now = hosted.follower, served.get(key)
+            if now is not None and now[1].recut is not None and now[1].recut.session == follower.session:
                 continue
             if now is not None:
                 hosted.follower = None
@@ -478,22 +485,22 @@ class Hosting:
             if self._serving.get(key.shard) is place:
                 del self._serving[key.shard]
             await self._drained(hosted.replica)
-            keys = halves_of(key.collection_uuid, place.shard)
-            if not halves.complete and any(half in served for half in keys):
-                await self._complete(halves, keys)
+            keys = successors_of(key.collection_uuid, place.shard)
+            if not follower.complete and any(heir in served for heir in keys):
+                await self._complete(follower, keys)
 
-    async def _complete(self, halves: Halves, keys: Sequence[ReplicaKey]) -> None:
+    async def _complete(self, follower: Successors, keys: Sequence[ReplicaKey]) -> None:
         """Copy what could not be followed, or what a node that was started anew has not looked at again.
 
-        Halves that cannot be made whole hold less than was acknowledged: their files go and their names stay, so that
-        they answer nothing for good, and never "absent" (P16).
+        Successors that cannot be made whole hold less than was acknowledged: their files go and their names stay, so
+        that they answer nothing for good, and never "absent" (P16).
         """
         for left in reversed(range(_COMPLETE_TRIES)):
             try:
-                await self._in_thread(halves.copy_all)
+                await self._in_thread(follower.copy_all)
                 return
             except OmenDBError as error:
-                _log.error("completing the halves of %s: %s", halves.whole.path, error)
+                _log.error("completing what follows %s: %s", follower.whole.path, error)
                 if left:
                     await asyncio.sleep(self._retry_s)
         for key in keys:
@@ -625,9 +632,15 @@ class Hosting:
 
 def _unfinished(place: _Place) -> bool:
     """Whether trying again may change something."""
-    if place.half or place.hosted is None:
-        return not place.half and not place.hopeless
-    return not place.in_line or (place.shard.split is not None and place.hosted.follower is None)
+    if place.waiting or place.hosted is None:
+        return not place.waiting and not place.hopeless
+    return not place.in_line or (place.shard.recut is not None and place.hosted.follower is None)
+
+
+def _follower(whole: Replica, beside: tuple[Replica, ...], info: CollectionInfo, shard: Shard) -> Successors | None:
+    if shard.split is not None:
+        return Halves(whole, beside, shard.split.session, shard.split.at, info.partition_key)
+    return None if shard.merge is None else Joint(whole, beside, shard.merge.session)
 
 
 def _close(replica: Replica) -> None:

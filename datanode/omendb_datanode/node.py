@@ -173,7 +173,7 @@ class DataNodeProcess:
         self._ready = False
 
     def _fills(self) -> list[Fill]:
-        """How far the replicas are that are made here, and the halves of those that split."""
+        """How far the replicas are that are made here, and what those that split or merge become."""
         return [*self.arrivals.fills(), *self.splits.fills()]
 
     def _make_repairer(self) -> Repairer:
@@ -209,8 +209,8 @@ class DataNodeProcess:
         await self._client.advance_move(uuid, shard_id, opened.shard.epoch, self._options.node_id, deadline)
 
     async def _advance_split(self, opened: OpenShard, deadline: Deadline) -> None:
-        uuid, shard_id = opened.key.shard
-        await self._client.advance_split(uuid, shard_id, opened.shard.epoch, self._options.node_id, deadline)
+        tell = self._client.advance_split if opened.shard.merge is None else self._client.advance_merge
+        await tell(*opened.key.shard, opened.shard.epoch, self._options.node_id, deadline)
 
     def _connect(self, member: Member) -> DataNode:
         options = self._options

@@ -170,7 +170,7 @@ class WriteQueue:
         except (OmenDBError, OSError) as error:
             _log.error("a write into %s was not followed", self.replica.path, exc_info=error)
             unfollowed: Outcome = UnavailableError(
-                f"the halves of the shard did not take it: {error}", field="split", outcome="unknown"
+                f"what the shard becomes did not take it: {error}", field="shard", outcome="unknown"
             )
             return [o if isinstance(o, BaseException) else unfollowed for o in outcomes]
         return outcomes

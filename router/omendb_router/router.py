@@ -36,7 +36,7 @@ from omendb_router.routing import shards_left
 from omendb_router.scrolls import Scrolls
 from omendb_router.searches import Searches
 from omendb_router.selections import Selections
-from omendb_router.sessions import EVERY_SHARD, decode_token
+from omendb_router.sessions import decode_token
 from omendb_router.settings import RouterSettings
 from omendb_router.stamps import ClockCheck, Leases, Stamps
 from omendb_router.writes import Writer
@@ -364,7 +364,9 @@ class Router:
         if seen.session:
             uuid, written = decode_token(seen.session)
             named = written if uuid == info.schema.uuid else {}
-        everywhere = EVERY_SHARD in named
+        # Of a shard that split or merged since, the token does not say who has its points now.
+        numbers = {shard.shard_id for shard in info.shards}
+        everywhere = any(number not in numbers for number in named)
         out = []
         for shard in shards_left(info, condition):
             level = otherwise

@@ -66,7 +66,7 @@ def test_upgrade_node_by_node_back_and_for_good(tmp_path: Path, monkeypatch: pyt
                     replace_by(fleet, name, CURRENT, monkeypatch)
                 told = cluster(fleet, "finalize-upgrade", refused=True)
                 assert "c2" in told and "d2" in told and "c1" not in told
-                assert "finalize-upgrade" in cluster(fleet, "accept-restored", NAME, refused=True)
+                assert "finalize-upgrade" in cluster(fleet, "merge", NAME, "0", refused=True)
                 # Back, as long as nothing is finalised.
                 for name in ("c1", "d1", "r1"):
                     replace_by(fleet, name, BEFORE, monkeypatch)

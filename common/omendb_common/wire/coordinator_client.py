@@ -41,7 +41,6 @@ from omendb_common.topology import (
     CollectionInfo,
     Fill,
     Member,
-    ReplicaPlace,
     ReplicaSize,
     Topology,
     collection_from_json,
@@ -50,6 +49,7 @@ from omendb_common.topology import (
 )
 from omendb_common.topology_delta import apply_delta
 from omendb_common.wire import status
+from omendb_common.wire.shard_map_calls import ShardMapCalls
 from omendb_common.wire.unending import Unending
 from omendb_proto.v1 import coordinator_pb2 as pb
 from omendb_proto.v1 import coordinator_pb2_grpc as rpc
@@ -97,7 +97,7 @@ class _Coordinator:
         self.members = rpc.CoordinatorMembersStub(channel)
 
 
-class CoordinatorClient:
+class CoordinatorClient(ShardMapCalls):
     """A :class:`~omendb_common.metadata.Metadata` over gRPC.
 
     Call :meth:`start` on the event loop before anything else, and :meth:`close` at the end. Changes raise, beside their
@@ -307,104 +307,6 @@ class CoordinatorClient:
         """Let ``alias`` name a collection; None removes it."""
         request = pb.CatalogAliasRequest(proposal=self._proposal(), alias=alias, collection=collection)
         await self._shown(await self._call("admin.SetAlias", request, deadline), deadline)
-
-    async def place_shard(
-        self, uuid: str, shard_id: int, epoch: int, replicas: Sequence[ReplicaPlace], deadline: Deadline
-    ) -> CollectionInfo:
-        """Replace a shard's replicas; AlreadyExistsError when its epoch is not ``epoch`` any more."""
-        request = pb.CatalogPlaceRequest(
-            proposal=self._proposal(),
-            collection_uuid=uuid,
-            shard_id=shard_id,
-            epoch=epoch,
-            replicas=[pb.ShardReplica(node_id=r.node_id, state=r.state) for r in replicas],
-        )
-        return await self._collection(await self._call("admin.PlaceShard", request, deadline), deadline)
-
-    async def begin_move(
-        self, uuid: str, shard_id: int, epoch: int, source: str, target: str, deadline: Deadline
-    ) -> CollectionInfo:
-        """Move the replica on ``source`` to ``target``; AlreadyExistsError when the epoch is not ``epoch`` any more.
-
-        Raises:
-            InvalidArgumentError: one of the shard is on its way already, or the target has one or is not up.
-        """
-        request = pb.CatalogMoveRequest(
-            proposal=self._proposal(),
-            collection_uuid=uuid,
-            shard_id=shard_id,
-            epoch=epoch,
-            source=source,
-            target=target,
-        )
-        return await self._collection(await self._call("admin.BeginMove", request, deadline), deadline)
-
-    async def cancel_move(self, uuid: str, shard_id: int, epoch: int, deadline: Deadline) -> CollectionInfo:
-        """Give the move of a shard up; NotFoundError when nothing moves there."""
-        request = pb.CatalogMoveRequest(proposal=self._proposal(), collection_uuid=uuid, shard_id=shard_id, epoch=epoch)
-        return await self._collection(await self._call("admin.CancelMove", request, deadline), deadline)
-
-    async def begin_split(
-        self, uuid: str, shard_id: int, epoch: int, deadline: Deadline, *, at: int | None = None
-    ) -> CollectionInfo:
-        """Begin to cut a shard in two, ``at`` a place of the ring or in the middle.
-
-        Raises:
-            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
-            InvalidArgumentError: something of the shard is on its way, or a replica is not active.
-        """
-        request = pb.CatalogSplitRequest(
-            proposal=self._proposal(), collection_uuid=uuid, shard_id=shard_id, epoch=epoch, at=at
-        )
-        return await self._collection(await self._call("admin.BeginSplit", request, deadline), deadline)
-
-    async def cancel_split(self, uuid: str, shard_id: int, epoch: int, deadline: Deadline) -> CollectionInfo:
-        """Let a shard go on as one; NotFoundError when it does not split."""
-        request = pb.CatalogSplitRequest(
-            proposal=self._proposal(), collection_uuid=uuid, shard_id=shard_id, epoch=epoch
-        )
-        return await self._collection(await self._call("admin.CancelSplit", request, deadline), deadline)
-
-    async def pause_moves(self, paused: bool, deadline: Deadline) -> None:
-        """Begin no moves and fill no replicas, or do again."""
-        request = pb.CatalogPauseRequest(proposal=self._proposal(), paused=paused)
-        await self._shown(await self._call("admin.PauseMoves", request, deadline), deadline)
-
-    async def lose_replica(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
-        """Say as a data node that its replica of a shard is damaged, so that another one is made in its place.
-
-        Raises:
-            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
-            InvalidArgumentError: so few others are whole that it might be the only one with some acknowledged write.
-        """
-        request = pb.MemberMoveRequest(
-            proposal=self._proposal(), node_id=node_id, collection_uuid=uuid, shard_id=shard_id, epoch=epoch
-        )
-        await self._shown(await self._call("members.LoseReplica", request, deadline), deadline)
-
-    async def advance_move(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
-        """Say as the target of a shard's move that the next stage may begin.
-
-        Raises:
-            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
-            NotFoundError: nothing of that shard moves.
-        """
-        request = pb.MemberMoveRequest(
-            proposal=self._proposal(), node_id=node_id, collection_uuid=uuid, shard_id=shard_id, epoch=epoch
-        )
-        await self._shown(await self._call("members.AdvanceMove", request, deadline), deadline)
-
-    async def advance_split(self, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline) -> None:
-        """Say that a node's halves of a shard are whole.
-
-        Raises:
-            AlreadyExistsError: the shard's epoch is not ``epoch`` any more.
-            NotFoundError: it does not split, or is no more.
-        """
-        request = pb.MemberMoveRequest(
-            proposal=self._proposal(), node_id=node_id, collection_uuid=uuid, shard_id=shard_id, epoch=epoch
-        )
-        await self._shown(await self._call("members.AdvanceSplit", request, deadline), deadline)
 
     async def drain(self, node_id: str, draining: bool, deadline: Deadline) -> Member:
         """Mark a data node as leaving, or take it back."""

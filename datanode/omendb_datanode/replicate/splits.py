@@ -1,8 +1,8 @@
-"""The replicas of this node whose shards split: what they hold is copied into their halves, and then that is told.
+"""The replicas of this node whose shards split or merge: what they hold is copied beside them, and then that is told.
 
-New writes are followed by the halves from the moment these stand beside the replica; this copies what was there
-before, at the pace of repair. A node that was started anew copies again, even where it has said that its halves are
-whole.
+New writes are followed by the halves, or the joint replica, from the moment these stand beside the replica; this copies
+what was there before, at the pace of repair. A node that was started anew copies again, even where it has said that
+they are whole. Of two shards that merge both must be copied before anything is told.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from typing import TypeVar
 
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
+from omendb_common.errors import UnavailableError
 from omendb_common.ids import IdColumn
 from omendb_common.metadata import TopologySource
 from omendb_common.topology import Fill
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
-from omendb_datanode.halves import Halves
 from omendb_datanode.hosting import OpenShard
 from omendb_datanode.replicate.arrivals import WAITS_CHARS_MAX, Advance
 from omendb_datanode.replicate.errands import Errands
 from omendb_datanode.replicate.pace import Pace
+from omendb_datanode.successors import Successors
 
 _TELL_S = 5.0
 
@@ -33,17 +34,17 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Division:
-    """One replica on its way to become two: an :class:`~omendb_datanode.replicate.errands.Errand`."""
+    """One replica on its way into its successors: an :class:`~omendb_datanode.replicate.errands.Errand`."""
 
     opened: OpenShard
-    halves: Halves
+    successors: Successors
     fill: Fill
     over: bool = False
     task: asyncio.Task[None] | None = None
 
     def holds(self, opened: OpenShard) -> bool:
         """Whether it is still to be done, which it is again where a write could not be followed since."""
-        self.over = self.over and self.halves.complete
+        self.over = self.over and self.successors.complete
         return True
 
     def waits_for(self, problem: str) -> None:
@@ -55,18 +56,18 @@ class Division:
         self.fill = replace(self.fill, rows_done=0, rows_total=rows)
 
     def copied(self, rows: int, size: int) -> None:
-        """So many more are in the halves; deletions count too."""
+        """So many more are in the successors; deletions count too."""
         rows += self.fill.rows_done
         total = max(self.fill.rows_total, rows)
         self.fill = replace(self.fill, rows_done=rows, rows_total=total, bytes_done=self.fill.bytes_done + size)
 
 
 class Splits:
-    """Fills the halves of one node's replicas. Belongs to one event loop.
+    """Fills what stands beside one node's replicas. Belongs to one event loop.
 
     Args:
         opened: the open replicas of this node, with their maps.
-        advance: tells the coordinators that the halves of a replica are whole.
+        advance: tells the coordinators that the successors of a replica are whole.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Splits:
         self._clock = clock
         self._settings = settings
         self._pace = pace
-        self._divisions: Errands[Halves, Division] = Errands(
+        self._divisions: Errands[Successors, Division] = Errands(
             "split", source, pace, self._wanted, _division, self._divide
         )
 
@@ -98,18 +99,18 @@ class Splits:
         await self._divisions.stop()
 
     async def look(self) -> None:
-        """Fill the halves that stand under the map in force, and nothing else."""
+        """Fill what stands beside replicas under the map in force, and nothing else."""
         await self._divisions.look()
 
     def fills(self) -> list[Fill]:
-        """How far the halves are that are made here."""
+        """How far the successors are that are made here."""
         return [division.fill for division in self._divisions.now()]
 
-    def _wanted(self) -> Mapping[Halves, OpenShard]:
+    def _wanted(self) -> Mapping[Successors, OpenShard]:
         return {
             one.hosted.follower: one
             for one in self._opened()
-            if isinstance(one.hosted.follower, Halves) and not one.hosted.replica.closed
+            if isinstance(one.hosted.follower, Successors) and not one.hosted.replica.closed
         }
 
     # -- one
@@ -121,23 +122,23 @@ class Splits:
 
     async def _copy(self, division: Division) -> None:
         """Copy until everything was, with no write unfollowed meanwhile."""
-        halves = division.halves
-        while not halves.complete:
-            failures, depth = halves.failures, halves.depth()
-            division.begun(halves.whole.snapshot().live)
+        successors = division.successors
+        while not successors.complete:
+            failures, depth = successors.failures, successors.depth()
+            division.begun(successors.whole.snapshot().live)
             for node in range(1 << depth):
-                ids = await self._compare(partial(halves.below, depth, node))
+                ids = await self._compare(partial(successors.below, depth, node))
                 await self._carry(division, ids)
-            halves.copied(failures)
+            successors.copied(failures)
 
     async def _carry(self, division: Division, ids: IdColumn) -> None:
-        halves = division.halves
+        successors = division.successors
         start, record_bytes = 0, 1024.0
         while start < len(ids):
             rows = int(max(1, min(self._settings.batch_rows, self._settings.batch_bytes / record_bytes)))
             some = ids.slice(start, min(start + rows, len(ids)))
             with self._pace.beside_clients():
-                size = await self._compare(partial(halves.carry, some))
+                size = await self._compare(partial(successors.carry, some))
             division.copied(len(some), size)
             start, record_bytes = start + len(some), max(1.0, size / len(some))
             await self._pace.spend(size)
@@ -146,16 +147,20 @@ class Splits:
         return await self._threads.compare(work, Deadline.after(self._clock, self._settings.call_timeout_s))
 
     async def _tell(self, division: Division) -> None:
-        """Say that the halves are whole, once they have noted up to when they are known to be like all others."""
-        split = division.opened.shard.split
-        if split is not None and split.session == division.halves.session:
-            for half in division.halves.halves:
-                await self._compare(partial(half.raise_floors, repaired_through=split.repaired_through))
+        """Say that the successors are whole, once they have noted up to when they are known to be like all others."""
+        mine = division.successors
+        whole = [one for one in self._wanted() if one.beside == mine.beside and one.complete]
+        if len(whole) < mine.sources:
+            raise UnavailableError("the neighbour is not copied yet", field=division.opened.key.name)
+        recut = division.opened.shard.recut
+        if recut is not None and recut.session == mine.session:
+            for one in mine.beside:
+                await self._compare(partial(one.raise_floors, repaired_through=recut.repaired_through))
         await self._advance(division.opened, Deadline.after(self._clock, _TELL_S))
 
 
-def _division(halves: Halves, opened: OpenShard) -> Division:
-    return Division(opened, halves, Fill(*opened.key.shard, halves.session))
+def _division(successors: Successors, opened: OpenShard) -> Division:
+    return Division(opened, successors, Fill(*opened.key.shard, successors.session))
 
 
 __all__ = ["Division", "Splits"]

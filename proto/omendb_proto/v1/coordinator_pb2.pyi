@@ -130,6 +130,22 @@ class CatalogSplitRequest(_message.Message):
     at: int
     def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., epoch: _Optional[int] = ..., at: _Optional[int] = ...) -> None: ...
 
+class CatalogMergeRequest(_message.Message):
+    __slots__ = ("proposal", "collection_uuid", "shard_id", "epoch", "other_id", "other_epoch")
+    PROPOSAL_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
+    SHARD_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    OTHER_ID_FIELD_NUMBER: _ClassVar[int]
+    OTHER_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    proposal: Proposal
+    collection_uuid: str
+    shard_id: int
+    epoch: int
+    other_id: int
+    other_epoch: int
+    def __init__(self, proposal: _Optional[_Union[Proposal, _Mapping]] = ..., collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., epoch: _Optional[int] = ..., other_id: _Optional[int] = ..., other_epoch: _Optional[int] = ...) -> None: ...
+
 class CatalogPauseRequest(_message.Message):
     __slots__ = ("proposal", "paused")
     PROPOSAL_FIELD_NUMBER: _ClassVar[int]

@@ -90,6 +90,16 @@ class CoordinatorAdminStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
                 _registered_method=True)
+        self.BeginMerge = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/BeginMerge',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMergeRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+                _registered_method=True)
+        self.CancelMerge = channel.unary_unary(
+                '/omendb.v1.CoordinatorAdmin/CancelMerge',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMergeRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+                _registered_method=True)
         self.PauseMoves = channel.unary_unary(
                 '/omendb.v1.CoordinatorAdmin/PauseMoves',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogPauseRequest.SerializeToString,
@@ -197,6 +207,18 @@ class CoordinatorAdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BeginMerge(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CancelMerge(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PauseMoves(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -295,6 +317,16 @@ def add_CoordinatorAdminServicer_to_server(servicer, server):
             'CancelSplit': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelSplit,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogSplitRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
+            ),
+            'BeginMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.BeginMerge,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMergeRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
+            ),
+            'CancelMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.CancelMerge,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMergeRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.SerializeToString,
             ),
             'PauseMoves': grpc.unary_unary_rpc_method_handler(
@@ -642,6 +674,60 @@ class CoordinatorAdmin:
             _registered_method=True)
 
     @staticmethod
+    def BeginMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/BeginMerge',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMergeRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CancelMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorAdmin/CancelMerge',
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogMergeRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogCollectionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PauseMoves(request,
             target,
             options=(),
@@ -876,6 +962,11 @@ class CoordinatorMembersStub:
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
                 _registered_method=True)
+        self.AdvanceMerge = channel.unary_unary(
+                '/omendb.v1.CoordinatorMembers/AdvanceMerge',
+                request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+                _registered_method=True)
         self.LeaseOrigin = channel.unary_unary(
                 '/omendb.v1.CoordinatorMembers/LeaseOrigin',
                 request_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.OriginLeaseRequest.SerializeToString,
@@ -939,6 +1030,12 @@ class CoordinatorMembersServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AdvanceMerge(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LeaseOrigin(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -992,6 +1089,11 @@ def add_CoordinatorMembersServicer_to_server(servicer, server):
             ),
             'AdvanceSplit': grpc.unary_unary_rpc_method_handler(
                     servicer.AdvanceSplit,
+                    request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
+            ),
+            'AdvanceMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdvanceMerge,
                     request_deserializer=omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.SerializeToString,
             ),
@@ -1199,6 +1301,33 @@ class CoordinatorMembers:
             request,
             target,
             '/omendb.v1.CoordinatorMembers/AdvanceSplit',
+            omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdvanceMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.CoordinatorMembers/AdvanceMerge',
             omendb__proto_dot_v1_dot_coordinator__pb2.MemberMoveRequest.SerializeToString,
             omendb__proto_dot_v1_dot_coordinator__pb2.CatalogChangeReply.FromString,
             options,

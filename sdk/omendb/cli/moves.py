@@ -1,4 +1,4 @@
-"""``omendb cluster drain``, ``moves``, ``move`` and ``split``: where shards lie, and how that changes."""
+"""``omendb cluster drain``, ``moves``, ``move``, ``split`` and ``merge``: where shards lie, and how that changes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def moves(
     timeout: Timeout = 30.0,
     json: AsJson = False,
 ) -> None:
-    """Print the replicas that are on their way and the shards that split, how far each is and what it waits for."""
+    """Print the replicas on their way and the shards that split or merge, how far each is and what it waits for."""
     if pause and resume:
         raise InvalidArgumentError("got both", field="--pause, --resume", bound="at most one of them")
 
@@ -79,10 +79,11 @@ def moves(
 
     told = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), ask, timeout)
     if json:
-        print_json({"moves": told["moves"], "splits": told["splits"], "paused": told["moves_paused"]})
+        kinds = ("moves", "splits", "merges")
+        print_json({**{kind: told.get(kind, []) for kind in kinds}, "paused": told["moves_paused"]})
         return
     show_moves(told)
-    if not told["moves"] and not told["splits"]:
+    if not _on_their_way(told):
         out.print("nothing moves")
 
 
@@ -153,6 +154,44 @@ def split(
         out.print(f"{collection}.{shard} becomes {found.low_id} and {found.high_id}", highlight=False)
 
 
+@reported
+def merge(
+    collection: Collection,
+    shard: Number,
+    other: Annotated[int | None, typer.Argument(help="Its neighbour; the next one of the ring.")] = None,
+    cancel: Annotated[bool, typer.Option("--cancel", help="Give the merge of this shard up.")] = False,
+    folder: Folder = None,
+    coordinators: Coordinators = None,
+    tls_ca: Authority = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    router: Router = ROUTER,
+    timeout: Timeout = 30.0,
+) -> None:
+    """Begin to put two neighbouring shards of COLLECTION together, on the nodes that have both, or give that up.
+
+    Their replicas must be on the same nodes: `omendb cluster move` brings them there. A collection with a partition key
+    stays cut. `omendb cluster moves` tells how far it is.
+    """
+
+    async def change(client: CoordinatorClient, deadline: Deadline) -> CollectionInfo:
+        info = (await client.refresh(0, deadline)).collection(collection)
+        found = _shard(info, shard)
+        if cancel:
+            return await client.cancel_merge(info.schema.uuid, shard, found.epoch, deadline)
+        second = _next(info, found) if other is None else _shard(info, other)
+        pair = (found.shard_id, found.epoch), (second.shard_id, second.epoch)
+        return await client.begin_merge(info.schema.uuid, *pair, deadline)
+
+    info = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), change, timeout)
+    merging = _shard(info, shard).merge
+    if merging is None:
+        out.print(f"{collection}.{shard} stays a shard of its own", highlight=False)
+    else:
+        both = f"{collection}.{merging.low_id} and {collection}.{merging.high_id}"
+        out.print(f"{both} become {merging.into_id}", highlight=False)
+
+
 def show_moves(told: dict[str, Any]) -> None:
     """Replicas on their way, and how far they are, from a cluster's status."""
     if told.get("moves_paused"):
@@ -178,8 +217,23 @@ def show_moves(told: dict[str, Any]) -> None:
             *_done(splitting),
             escape(f"{waits} ({held})" if held else waits),
         )
-    if told.get("moves") or told.get("splits"):
+    for merging in told.get("merges", ()):
+        waits = ", ".join(merging.get("waits_for") or ())
+        held = merging.get("held_up")
+        rows.add_row(
+            " and ".join(f"{merging.get('collection')}.{number}" for number in merging.get("shard_ids", ())),
+            "",
+            str(merging.get("into")),
+            "merging",
+            *_done(merging),
+            escape(f"{waits} ({held})" if held else waits),
+        )
+    if _on_their_way(told):
         out.print(rows)
+
+
+def _on_their_way(told: dict[str, Any]) -> bool:
+    return any(told.get(kind) for kind in ("moves", "splits", "merges"))
 
 
 def _done(told: dict[str, Any]) -> tuple[str, str, str]:
@@ -205,10 +259,18 @@ def _shard(info: CollectionInfo, number: int) -> Shard:
     return found
 
 
+def _next(info: CollectionInfo, shard: Shard) -> Shard:
+    """The neighbour above a shard; below the last one."""
+    at = info.shards.index(shard)
+    if len(info.shards) == 1:
+        raise NotFoundError("it is the only shard", field="SHARD")
+    return info.shards[at + 1 if at + 1 < len(info.shards) else at - 1]
+
+
 def _with(place: Place, work: Any, timeout_s: float) -> Any:
     from omendb_common.wire.with_coordinators import with_coordinators  # here: other commands need no network
 
     return with_coordinators(place.coordinators, work, timeout_s, tls=place.tls, name=place.node_id)
 
 
-__all__ = ["drain", "move", "moves", "show_moves", "split"]
+__all__ = ["drain", "merge", "move", "moves", "show_moves", "split"]

@@ -484,6 +484,28 @@ async def test_with_something_stored_only_an_operator_raises_the_level() -> None
 
 
 @in_a_loop
+async def test_shards_merge_at_the_level_that_knows_it_and_the_report_tells_how_far() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        made = await client.create_collection(collection("docs", shards=2), soon())
+        low, high = ((s.shard_id, s.epoch) for s in made.shards)
+        with pytest.raises(InvalidArgumentError, match="finalize-upgrade"):
+            await client.begin_merge(made.schema.uuid, low, high, soon())
+        state = server.catalog.state
+        server.catalog._state = replace(state, topology=replace(state.topology, feature_level=3))
+        begun = await client.begin_merge(made.schema.uuid, low, high, soon())
+        merge = begun.shards[0].merge
+        assert merge is not None and merge == begun.shards[1].merge
+        at = made.schema.uuid, 1, begun.shards[1].epoch
+        await client.advance_merge(*at, "d1", soon())
+        (told,) = (await client.status(soon()))["merges"]
+        assert (told["collection"], told["shard_ids"], told["into"]) == ("docs", [0, 1], merge.into_id)
+        assert (told["ready"], told["waits_for"], told["session"]) == (["d1"], ["d0", "d2"], merge.session)
+        assert [s.merge for s in (await client.cancel_merge(*at, soon())).shards] == [None, None]
+        with pytest.raises(NotFoundError):
+            await client.cancel_merge(*at[:2], client.topology.collection("docs").shards[1].epoch, soon())
+
+
+@in_a_loop
 async def test_a_copy_holds_what_was_acknowledged_before() -> None:
     async with one_coordinator(_PATIENT) as (server, client):
         await client.create_collection(collection("docs"), soon())

@@ -263,12 +263,12 @@ def test_a_split_that_is_given_up_leaves_the_shard_and_no_halves(tmp_path: Path)
             halves = one.halves
             await one.publish(6, whole(6))
             await until(lambda: folders(tmp_path) == [f"{U1}.0"])
-            assert all(half.closed for half in halves.halves)
+            assert all(half.closed for half in halves.beside)
             assert (await one.write(upsert([10]), T[2], epoch=6)).verdict is Verdict.OK
             await one.publish(8, whole(8, Split(8, MIDDLE, 1, 2)))
             await one.filled()
             assert folders(tmp_path) == [f"{U1}.0", f"{U1}.1.8", f"{U1}.2.8"]
-            assert sum(half.snapshot().live for half in one.halves.halves) == 10
+            assert sum(half.snapshot().live for half in one.halves.beside) == 10
 
     asyncio.run(story())
 

@@ -22,6 +22,8 @@ MOVE: dict[str, Any] = {
     "waits_for": "",
 }
 
+DONE = {name: MOVE[name] for name in ("percent", "rows_done", "rows_total", "bytes_done")}
+
 
 def printed(told: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(out, "width", 200)
@@ -50,3 +52,11 @@ def test_a_split_shows_the_slowest_of_its_nodes_and_whom_it_waits_for(
     split = {"collection": "docs", "shard_id": 0, "into": [4, 5], "waits_for": ["d2", "d3"], "held_up": "d2: no room"}
     text = printed({"moves": [], "splits": [split], "moves_paused": True}, capsys, monkeypatch)
     assert all(word in text for word in ("moves are paused", "docs.0", "4 and 5", "splitting", "d2, d3 (d2: no room)"))
+
+
+def test_a_merge_shows_both_shards_and_whom_it_waits_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merge = {"collection": "docs", "shard_ids": [4, 5], "into": 6, "waits_for": ["d2"], "held_up": "d2: no room"}
+    text = printed({"moves": [], "splits": [], "merges": [{**merge, **DONE}]}, capsys, monkeypatch)
+    assert all(word in text for word in ("docs.4 and docs.5", " 6 ", "merging", "25 %", "d2 (d2: no room)"))
