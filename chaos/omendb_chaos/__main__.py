@@ -42,6 +42,7 @@ ROWS: Mapping[str, str] = {
     "R-coordinators": "no_coordinators",
     "R-determinism": "determinism",
     "R-leaders": "leaders",
+    "R-splits": "splits",
 }
 
 

@@ -21,6 +21,7 @@ from omendb_coordinator.catalog import Catalog
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Committed, ConsensusStatus
 from omendb_coordinator.control import Control
+from omendb_coordinator.state import CatalogState
 from omendb_coordinator.watch import Watch
 
 COORDINATORS = "coordinators"
@@ -67,10 +68,17 @@ class Coordinators:
     """Answers the calls of a :class:`~omendb_chaos.cluster.follower.Follower`."""
 
     def __init__(
-        self, loop: ProcessLoop, network: Network, clock: Clock, rng: random.Random, gc_grace_s: float = 3600.0
+        self,
+        loop: ProcessLoop,
+        network: Network,
+        clock: Clock,
+        rng: random.Random,
+        gc_grace_s: float = 3600.0,
+        level: int = 1,
     ) -> None:
         watch = Watch()
         self.catalog = Catalog(watch.publish)
+        self.catalog._state = CatalogState(Topology("", feature_level=level))
         self._loop = loop
         self._network = network
         self._clock = clock

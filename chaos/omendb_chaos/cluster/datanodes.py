@@ -43,6 +43,7 @@ from omendb_datanode.replicate.pace import Pace
 from omendb_datanode.replicate.peers import Peers
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.rounds import Rounds
+from omendb_datanode.replicate.splits import Splits
 from omendb_datanode.shard_rules import ShardRules
 from omendb_engine.hash_tree import TreeCheck
 from omendb_engine.replica import Replica
@@ -184,9 +185,8 @@ class SimDataNode:
             drained=lambda replica: rules.drained(replica),
             retry_s=5.0,
         )
-        rules = self.rules = ShardRules(
-            self.hosting, self.clock, EngineThreads(readers=0, writers=0), care=self._make_round
-        )
+        threads = EngineThreads(readers=0, writers=0)
+        rules = self.rules = ShardRules(self.hosting, self.clock, threads, care=self._make_round)
         world.network.serve(process, self, self.clock)
         address = f"{self.name}:8500"
         member = Member(self.name, "datanode", address, identity.incarnation, feature_level=CURRENT)
@@ -197,7 +197,7 @@ class SimDataNode:
         peers = Peers(lambda member: self.peer(member.node_id), _leave_open)
         missing = _unheard
         if world.repair is not None:
-            missing = self._look_after(follower, self.hosting, rules, peers, world.repair).missing
+            missing = self._look_after(follower, self.hosting, rules, peers, threads, world.repair).missing
         agreeing = self.name, rules, peers, self.hosting.opened, follower, self.clock, world.agree
         Agreeing(*agreeing, missing=missing).start()
         self.ready = True
@@ -206,9 +206,15 @@ class SimDataNode:
         await self._until_it_fails(self.hosting)
 
     def _look_after(
-        self, follower: Follower, hosting: Hosting, rules: ShardRules, peers: Peers, settings: RepairSettings
+        self,
+        follower: Follower,
+        hosting: Hosting,
+        rules: ShardRules,
+        peers: Peers,
+        threads: EngineThreads,
+        settings: RepairSettings,
     ) -> Repairer:
-        """Bring replicas together and fill those that join, as the process does; they end with it."""
+        """Bring replicas together and fill those that join, split or merge, as the process does; they end with it."""
         pace = Pace(self.clock, settings)
 
         async def check(replica: Replica) -> TreeCheck:
@@ -223,6 +229,10 @@ class SimDataNode:
         async def advance(opened: OpenShard, deadline: Deadline) -> None:
             await follower.advance_move(*opened.key.shard, opened.shard.epoch, self.name, deadline)
 
+        async def recut(opened: OpenShard, deadline: Deadline) -> None:
+            op = "advance_split" if opened.shard.merge is None else "advance_merge"
+            await follower.advance_recut(op, *opened.key.shard, opened.shard.epoch, self.name, deadline)
+
         rounds = Rounds(
             *(self.name, rules, peers, follower, self.clock, settings, pace),
             proven=lambda shard: repairer.proven(shard),
@@ -232,6 +242,7 @@ class SimDataNode:
         )
         repairer.start()
         Arrivals(*(self.name, rules, peers.of, hosting.opened, follower, advance, self.clock, settings, pace)).start()
+        Splits(*(hosting.opened, threads, follower, recut, self.clock, settings, pace)).start()
         return repairer
 
     async def _make_round(self, shard: ShardRef, repair: bool) -> Any:

@@ -166,6 +166,30 @@ class Follower:
         args = {**_named(uuid, shard_id, epoch), "node_id": node_id}
         await self._change("advance_move", args, deadline=deadline)
 
+    async def begin_split(self, info: CollectionInfo, shard: Shard, deadline: Deadline) -> None:
+        """Cut a shard in two."""
+        args = _named(info.schema.uuid, shard.shard_id, shard.epoch)
+        await self._change("change_collection", "begin_split", args, deadline=deadline)
+
+    async def begin_merge(self, info: CollectionInfo, low: Shard, high: Shard, deadline: Deadline) -> None:
+        """Put two neighbouring shards together."""
+        args = _named(info.schema.uuid, low.shard_id, low.epoch)
+        args = {**args, "other_id": high.shard_id, "other_epoch": high.epoch}
+        await self._change("begin_merge", args, deadline=deadline)
+
+    async def cancel_recut(self, info: CollectionInfo, shard: Shard, deadline: Deadline) -> None:
+        """Give the split or the merge of a shard up."""
+        op = "cancel_split" if shard.merge is None else "cancel_merge"
+        args = _named(info.schema.uuid, shard.shard_id, shard.epoch)
+        await self._change("change_collection", op, args, deadline=deadline)
+
+    async def advance_recut(
+        self, op: str, uuid: str, shard_id: int, epoch: int, node_id: str, deadline: Deadline
+    ) -> None:
+        """Say as a data node that what a shard becomes is whole here."""
+        args = {**_named(uuid, shard_id, epoch), "node_id": node_id}
+        await self._change("change_collection", op, args, deadline=deadline)
+
     async def alter_collection(
         self,
         name: str,

@@ -12,6 +12,7 @@ from omendb_chaos.cluster.disks_gone import disk_gone
 from omendb_chaos.cluster.lagging import lagging
 from omendb_chaos.cluster.moving import moving
 from omendb_chaos.cluster.partitions import partitions
+from omendb_chaos.cluster.recutting import recutting
 from omendb_chaos.cluster.skews import skewed
 from omendb_chaos.cluster.swarm import Run, swarm
 from omendb_chaos.cluster.world import Options, Size
@@ -67,6 +68,7 @@ RUNS: Mapping[str, Callable[[str], Run]] = {
     "R19": moving,
     "R21": disk_gone,
     "R27": cancellations,
+    "R-splits": recutting,
 }
 
 

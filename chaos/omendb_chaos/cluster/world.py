@@ -66,7 +66,7 @@ class Options:
     """What a world may have beside its size.
 
     ``background``: further work of every data node, while it lives. ``repair``: whether, and how, nodes bring their
-    replicas together by themselves; without it reads at the quorum must do it.
+    replicas together by themselves; without it reads at the quorum must do it. ``level``: the cluster's feature level.
     """
 
     router: RouterSettings = field(default_factory=lambda: RouterSettings(clock_offset_ms_max=60_000.0))
@@ -74,6 +74,7 @@ class Options:
     background: tuple[Callable[[SimDataNode], Coroutine[Any, Any, None]], ...] = ()
     repair: RepairSettings | None = None
     gc_grace_s: float = 3600.0
+    level: int = 1
 
 
 class World:
@@ -95,7 +96,7 @@ class World:
         self._trace = hashlib.blake2b(digest_size=8)
         self.network = Network(loop, self.rng("network"), self.note)
         self.coordinators = Coordinators(
-            loop, self.network, self.clock, self.rng("coordinators"), self.options.gc_grace_s
+            loop, self.network, self.clock, self.rng("coordinators"), self.options.gc_grace_s, self.options.level
         )
         self.nodes = {name: self._node(name) for name in _names("d", size.datanodes)}
         self.routers = {name: self._router(name) for name in _names("r", size.routers)}
@@ -318,9 +319,10 @@ class World:
                         )
 
     def _settled(self) -> bool:
-        """V11: nothing moves, and every shard has as many active replicas as it should, each on a node of its own."""
+        """V11: nothing is on its way, and every shard has as many active replicas as it should, on a node each."""
         return all(
             shard.move is None
+            and shard.recut is None
             and shard.quorums is None
             and len(shard.replicas) == info.replication
             and len(shard.nodes("active")) == info.replication
