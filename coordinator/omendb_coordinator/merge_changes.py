@@ -43,7 +43,7 @@ def begin_merge(state: CatalogState, index: int, args: Args) -> Change:
 
 
 _BOUND = "neighbours with the same nodes, all active, of which nothing is on its way"
-_MEND = "move their replicas together, or wait until the replicas were compared"
+_MEND = "move their replicas together, or have them compared by `omendb cluster repair`"
 
 
 def floors(low: Shard, high: Shard) -> tuple[int, int]:
