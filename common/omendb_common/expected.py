@@ -87,8 +87,9 @@ def conflict(ids: IdColumn, rows: npt.NDArray[np.int64], found: U64Array) -> Ver
     some = ids.take(rows[:SHOWN_MAX]).to_list()
     told = dict(zip(some, found[:SHOWN_MAX].tolist(), strict=True))
     shown = ", ".join(f"{i!r} ({f'version {v}' if v else 'no such point'})" for i, v in told.items())
+    points = "one point has" if len(rows) == 1 else f"{len(rows)} points have"
     return VersionConflictError(
-        f"{len(rows)} points have another version, such as {shown}",
+        f"{points} another version than expected: {shown}{', …' if len(rows) > len(told) else ''}",
         field=_FIELD,
         bound="the versions they have",
         mend="read them again and decide anew",

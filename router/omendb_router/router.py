@@ -300,7 +300,9 @@ class Router:
         started_s = self._clock.mono_s()
 
         async def work(info: CollectionInfo) -> Hits:
-            asked = self._asked(info, question.condition, seen, otherwise=reading)
+            # A session promises less than the read quorum, and where its client wrote nothing one replica is enough.
+            otherwise = one if seen.consistency == "session" else reading
+            asked = self._asked(info, question.condition, seen, otherwise=otherwise)
             found = await self._searches.search(asked, question, deadline)
             return Hits(
                 found.distances,

@@ -76,7 +76,7 @@ def test_move_by_hand(tmp_path: Path) -> None:
                 "two shards",
             )
             fleet.process(stays).stop(10)
-            hits = client.collection(NAME).search(vectors(0, 1)[0], k=600)
+            hits = client.collection(NAME).search(vectors(0, 1)[0], k=600, consistency="one")
             assert len(hits) == 600, "the replica that moved has every point"
     finally:
         Fleet.open(tmp_path / "fleet").down(5)

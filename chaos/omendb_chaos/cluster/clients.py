@@ -100,7 +100,7 @@ class Client:
             case "search":
                 await self.search(Seen("majority"))
             case "own search":
-                await self.search(Seen(None, self.session))
+                await self.search(Seen("session", self.session))
             case "swap" | "swap out":
                 if self.rng.random() < _FRESH:  # else what was seen some time ago is demanded, mostly in vain
                     await self.read(point_id)

@@ -17,6 +17,7 @@ from omendb_chaos.cluster.skews import skewed
 from omendb_chaos.cluster.swarm import Run, swarm
 from omendb_chaos.cluster.world import Options, Size
 from omendb_chaos.rows.outcome import dice
+from omendb_common.feature_level import CURRENT, OLDEST
 
 # So soon that agreements cover some of what replicas missed, and not the rest.
 _SOON = replace(REPAIR, settle_s=1.0, interval_s=2.0)
@@ -53,7 +54,9 @@ def cluster(seed: str) -> Run:
         read_quorum=read,
     )
     think_s = rng.choice([0.3, 2.0, 6.0])
-    options = Options(repair=REPAIR if rng.random() < 0.8 else None)
+    # At the first level nothing may change that only later ones understand, such as how often a collection is stored.
+    level = CURRENT if dice("level", seed).random() < 0.7 else OLDEST
+    options = Options(repair=REPAIR if rng.random() < 0.8 else None, level=level)
     return swarm(seed, 300, size=size, think_s=think_s, options=options)
 
 

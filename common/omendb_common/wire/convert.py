@@ -105,7 +105,7 @@ def check_strings(strs: pa.Array, field: str = "ids") -> None:
         raise InvalidArgumentError(f"malformed strings: {str(error)[:200]}", field=field) from None
     if not len(strs):
         return
-    offsets = np.frombuffer(strs.buffers()[1], np.int32)[strs.offset : strs.offset + len(strs) + 1]
+    offsets = np.frombuffer(strs.buffers()[1], np.int32, strs.offset + len(strs) + 1)[strs.offset :]
     lengths = np.diff(offsets)
     if strs.null_count:
         lengths = lengths[np.asarray(numpy_of_arrow(strs.is_valid()), np.bool_)]

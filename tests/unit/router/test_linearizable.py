@@ -376,7 +376,7 @@ def test_every_id_is_one_register(nodes: int, seeds: int, engine: bool) -> None:
     assert once > 20 or not engine
 
 
-@pytest.mark.parametrize("nodes, seeds, engine", [(3, 40, False), (2, 10, False), (5, 10, False), (3, 10, True)])
+@pytest.mark.parametrize("nodes, seeds, engine", [(3, 40, False), (2, 10, False), (5, 10, False), (3, 12, True)])
 def test_every_id_is_one_register_with_writes_on_condition(nodes: int, seeds: int, engine: bool) -> None:
     refused = done = unlike = changed = 0
     for seed in range(seeds):
