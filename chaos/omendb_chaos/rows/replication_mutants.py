@@ -284,7 +284,11 @@ def _struck(
     return probe
 
 
-def _contended(count: int = 30) -> Probe:
+# Runs in which it shows as clients call now: one in thirty does, and a search for it takes a minute.
+_CONTENDED = {0: (49,), 1: (13,)}
+
+
+def _contended(count: int = 60) -> Probe:
     """Runs of R13 in which many clients want one point at once, and some messages take long: no other faults."""
     link = Link(delay_s=(0.0002, 0.03), late=0.15, late_s=0.15)
     size = Size(shards=1, clients=6, routers=3)
@@ -300,7 +304,7 @@ def _contended(count: int = 30) -> Probe:
                 conditions=True,
                 ids=(1,),
             )
-            for number in range(count)
+            for number in (*_CONTENDED.get(seed, ()), *range(count))
         )
         return any(run.violations for run in runs)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from omendb_common.feature_level import CURRENT
 from omendb_common.schema import CollectionSchema, VectorField
 from omendb_common.topology import Member, member_to_json
 from omendb_coordinator.catalog import Catalog
@@ -15,8 +14,7 @@ SCHEMA = CollectionSchema("", (VectorField(8),))
 
 
 def node(node_id: str, **fields: Any) -> Member:
-    """A data node that is up, of this release."""
-    fields = {"feature_level": CURRENT, **fields}
+    """A data node that is up."""
     return Member(node_id, "datanode", f"{node_id}:8500", f"folder of {node_id}", **fields)
 
 

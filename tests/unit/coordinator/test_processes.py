@@ -17,6 +17,7 @@ import pytest
 
 from omendb_chaos.coordinators import Coordinators, read_ready
 from omendb_common.errors import DeadlineExceededError, PermissionDeniedError, UnavailableError
+from omendb_common.feature_level import CURRENT
 from omendb_common.security.dev_certificates import DevAuthority
 from omendb_common.wire.coordinator_client import CoordinatorClient
 from tests.unit.coordinator.catalog_cases import node
@@ -43,7 +44,7 @@ def test_a_lone_coordinator_keeps_what_it_acknowledged(tmp_path: Path) -> None:
         client = CoordinatorClient([address], None, CLOCK)
         await client.start()
         try:
-            await client.register(node("d1"), soon(30))
+            await client.register(node("d1", feature_level=CURRENT), soon(30))
             if first:
                 await client.create_collection(collection("docs"), soon(30))
             await until(lambda: "docs" in client.topology.collections)
@@ -115,7 +116,7 @@ def test_acknowledged_changes_survive_every_leader(group: Coordinators, capsys: 
                 number += 1
 
         try:
-            await client.register(node("d1"), soon(30))
+            await client.register(node("d1", feature_level=CURRENT), soon(30))
             client.start_heartbeats()
             async with asyncio.TaskGroup() as writers:
                 for writer in range(3):
@@ -149,7 +150,7 @@ def test_a_group_that_lost_its_majority_refuses_and_comes_back(group: Coordinato
         client = CoordinatorClient(group.addresses, None, CLOCK)
         await client.start()
         try:
-            await client.register(node("d1"), soon(30))
+            await client.register(node("d1", feature_level=CURRENT), soon(30))
             await client.create_collection(collection("before"), soon(30))
             for node_id in ("c1", "c2"):
                 group.signal(node_id, signal.SIGSTOP)
@@ -185,7 +186,7 @@ def test_with_tls_only_who_has_a_certificate_is_heard_and_only_as_itself(tmp_pat
             naked = CoordinatorClient(group.addresses, None, CLOCK)
             await own.start()
             try:
-                await own.register(node("d1"), soon(30))
+                await own.register(node("d1", feature_level=CURRENT), soon(30))
                 with pytest.raises(PermissionDeniedError):
                     await own.register(node("d2"), soon(30))
                 for nobody in (stranger, naked):
