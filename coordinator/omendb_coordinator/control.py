@@ -194,6 +194,8 @@ class Control:
     async def create_collection(self, asking: Asking, new: NewCollection, timeout_s: float) -> CollectionInfo:
         """Place and make a collection."""
         ends_s = self._clock.mono_s() + timeout_s
+        # The last moment at which the level rises by itself: a quick first user fixes no new cluster at an old one.
+        await self._raise_level()
         for _ in range(self._settings.placements_max):
             state = self._catalog.state
             uuid = self._new_id()
@@ -478,12 +480,17 @@ class Control:
         for member in self._liveness.gone(topology.members.values(), self._clock.mono_s()):
             with suppress(InvalidArgumentError, NotFoundError):  # it came back, or was struck off already
                 await self._own("forget_member", {"node_id": member.node_id})
-        level = self._common_level(topology)
-        # As long as nothing is stored there is nothing to go back to; then it is for people to say (P21).
-        if level > topology.feature_level and not topology.collections:
-            await self._own("raise_level", {"level": level})
+        await self._raise_level()
         self._sizes = {node: told for node, told in self._sizes.items() if node in topology.members}
         await self._move()
+
+    async def _raise_level(self) -> None:
+        """Use what every member understands, while nothing is stored that one could go back with (P21)."""
+        topology = self._catalog.topology
+        level = self._common_level(topology)
+        if level > topology.feature_level and not topology.collections:
+            with suppress(InvalidArgumentError):  # one that understands less came in meanwhile
+                await self._own("raise_level", {"level": level})
 
     async def _move(self) -> None:
         """Begin the moves, splits and merges that are due, and give up those that nobody will end."""

@@ -126,9 +126,16 @@ class Fleet:
         return Client(self.urls(), **arguments)
 
     def wait_serving(self, timeout_s: float) -> None:
-        """Wait until every data node is known as up and a router answers."""
-        wanted = {node.name for node in self.plan.of("datanode") if self.process(node.name).pid is not None}
-        self.wait_status(lambda status: wanted <= up_members(status, "datanode"), timeout_s, "the data nodes to be up")
+        """Wait until a router answers and knows every data node and coordinator that runs as up.
+
+        Coordinators too: the feature level of a new cluster rises only once each has said which one it understands.
+        """
+        self._wait_up("datanode", timeout_s)
+        self._wait_up("coordinator", timeout_s)
+
+    def _wait_up(self, role: Kind, timeout_s: float) -> None:
+        wanted = {node.name for node in self.plan.of(role) if self.process(node.name).pid is not None}
+        self.wait_status(lambda status: wanted <= up_members(status, role), timeout_s, f"every {role} to be up")
 
     def wait_member(self, name: str, timeout_s: float) -> None:
         """Wait until the cluster knows a process as up."""

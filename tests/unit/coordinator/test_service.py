@@ -447,6 +447,20 @@ async def test_the_cluster_gets_a_name_and_the_level_that_all_understand() -> No
 
 
 @in_a_loop
+async def test_the_first_collection_finds_a_new_cluster_at_the_newest_level() -> None:
+    """However quick its user is: after it nothing but an operator raises the level."""
+    async with one_coordinator(_PATIENT, nodes=0) as (server, client):
+        server.control._settings = replace(_PATIENT, decide_s=60.0)
+        await asyncio.sleep(3 * _PATIENT.decide_s)  # the round under way still had the other
+        for number in range(3):
+            server.group.decree("register", member=member_to_json(replace(node(f"d{number}"), feature_level=2)))
+        server.group.decree("register", member=member_to_json(replace(node("c1"), role="coordinator", feature_level=2)))
+        assert server.catalog.topology.feature_level == 1
+        await client.create_collection(collection("docs"), soon())
+        assert server.catalog.topology.feature_level == 2
+
+
+@in_a_loop
 async def test_who_was_upgraded_while_nobody_looked_registers_with_the_next_heartbeat() -> None:
     async with one_coordinator(_PATIENT) as (server, client):
         newer = replace(node("d0"), feature_level=2)
