@@ -40,23 +40,30 @@ def run(seed: int, budget: Budget) -> Outcome:
     """Plant every bug, and see it caught."""
     outcome = Outcome("R30", seed, budget)
     caught = 0
-    for mutant in (*MUTANTS, *REPLICATION_MUTANTS):
-        with mutant.planted():
-            found = _noticed(mutant, seed)
+    bugs = planted_bugs()
+    for mutant in bugs.values():
+        found = is_caught(mutant, seed)
         if found:
             caught += 1
         else:
             outcome.violated(f"{mutant.name!r} was not caught by {mutant.row}")
         outcome.notes.append(f"{mutant.row} {'catches' if found else 'MISSES'}: {mutant.name}")
-    outcome.figure = f"{caught} of {len(MUTANTS) + len(REPLICATION_MUTANTS)} seeded bugs caught"
+    outcome.figure = f"{caught} of {len(bugs)} seeded bugs caught"
     return outcome
 
 
-def _noticed(mutant: Mutant, seed: int) -> bool:
-    try:
-        return mutant.caught(seed)
-    except (Violation, OmenDBError, OSError, *UNTYPED):
-        return True  # the row ended in an error, which is a violation too
+def planted_bugs() -> dict[str, Mutant]:
+    """Every bug by its name."""
+    return {mutant.name: mutant for mutant in (*MUTANTS, *REPLICATION_MUTANTS)}
+
+
+def is_caught(mutant: Mutant, seed: int) -> bool:
+    """Plant a bug, and say whether its row notices."""
+    with mutant.planted():
+        try:
+            return mutant.caught(seed)
+        except (Violation, OmenDBError, OSError, *UNTYPED):
+            return True  # the row ended in an error, which is a violation too
 
 
 # -- planting
@@ -322,4 +329,4 @@ MUTANTS: Collection[Mutant] = (
     Mutant("a merge keeps its memory", "R9", _leaked_memory, _leaks("merge")),
 )
 
-__all__ = ["MUTANTS", "run"]
+__all__ = ["MUTANTS", "is_caught", "planted_bugs", "run"]
