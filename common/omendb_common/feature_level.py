@@ -11,6 +11,7 @@ level     brings
           (``accept_restored``), and the list of what a data node keeps of a lost catalog (REPLICAS, format 2);
           shards whose quorums change (``reshape_collection``, ``begin_resize``)
 3         two neighbouring shards become one (``begin_merge``, ``advance_merge``, ``cancel_merge``)
+4         collections with ``index`` ivf or a ``quantization``: files of format 2 (inverted lists, graphs over codes)
 ========  ==============================================================================================
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 
 from omendb_common.errors import FormatVersionError, InvalidArgumentError
 
-CURRENT = 3
+CURRENT = 4
 OLDEST = 1
 """The oldest level that this release can still speak, and live with."""
 

@@ -7,13 +7,18 @@ from typing import Any
 
 from omendb_common.config import FIELDS, check_value
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.index_options import INDEX_KINDS, check_choice
 from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorField, check_collection_name
 
-INDEX_KINDS = ("auto", "flat", "hnsw")
 VECTOR_FIELDS_MAX = 64
 
 # A collection's own index options: the setting that bounds each, and its name in the schema.
-_OPTIONS = {"hnsw_m": ("index.hnsw_m", "M"), "hnsw_ef_construction": ("index.hnsw_ef_construction", "ef_construction")}
+_OPTIONS = {
+    "hnsw_m": ("index.hnsw_m", "M"),
+    "hnsw_ef_construction": ("index.hnsw_ef_construction", "ef_construction"),
+    "quantization": ("index.quantization", "quantization"),
+    "nlist": ("index.nlist", "nlist"),
+}
 
 
 def vector_fields(
@@ -47,6 +52,9 @@ def index_options(index: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidArgumentError("unknown option", field=name, bound=f"one of {', '.join(_OPTIONS)}")
         setting, key = _OPTIONS[name]
         checked[key] = check_value(FIELDS[setting], value, name)
+    if checked.get("quantization") == "auto":
+        del checked["quantization"]
+    check_choice(index, checked.get("quantization", "auto"))
     return checked
 
 
@@ -76,4 +84,4 @@ def check_fields(fields: Sequence[VectorField]) -> None:
         raise InvalidArgumentError("two vector fields share a name", field="vectors", bound="different names")
 
 
-__all__ = ["INDEX_KINDS", "VECTOR_FIELDS_MAX", "check_fields", "checked_schema", "index_options", "vector_fields"]
+__all__ = ["VECTOR_FIELDS_MAX", "check_fields", "checked_schema", "index_options", "vector_fields"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.index_options import INDEX_KINDS, NLIST_MAX, QUANTIZATION_CHOICES, check_choice
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -133,8 +134,23 @@ class IndexSettings(_Group):
 
     kind: str = setting(
         "auto",
-        "auto: flat up to flat_rows_max rows, hnsw above; a collection may say otherwise",
-        choices=("auto", "flat", "hnsw"),
+        "auto: flat up to flat_rows_max rows, hnsw above, or ivf where quantization is product or binary; a collection"
+        " may say otherwise",
+        choices=INDEX_KINDS,
+    )
+    quantization: str = setting(
+        "auto",
+        "what an index compares in place of the stored rows, which have the last word: none, float16, scalar8 (a byte"
+        " an element), or for ivf product (half a byte for 4 elements) or binary (a bit an element); auto: none for"
+        " hnsw, binary for ivf; a collection may say otherwise",
+        choices=QUANTIZATION_CHOICES,
+    )
+    nlist: int = setting(
+        0,
+        "lists of an ivf index, for at least 8 rows each; 0: four times the square root of the rows, fewer where their"
+        " centroids would take more than 64 bytes a row",
+        low=0,
+        high=NLIST_MAX,
     )
     flat_rows_max: int = setting(
         10_000,
@@ -226,6 +242,7 @@ class EngineSettings:
                 bound=f"at most storage.disk_full_percent = {self.storage.disk_full_percent}",
                 mend="lower the first or raise the second",
             )
+        check_choice(self.index.kind, self.index.quantization, "index.quantization")
 
 
 GROUPS: dict[str, type[_Group]] = {

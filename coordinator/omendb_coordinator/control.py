@@ -20,6 +20,7 @@ from omendb_common.errors import (
     UnavailableError,
 )
 from omendb_common.hlc import stamp_at, stamp_step
+from omendb_common.index_options import level_of
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
 from omendb_common.quorum import Quorums
 from omendb_common.shard_calls import MAX_AHEAD_MS
@@ -168,18 +169,22 @@ class Control:
         Raises:
             InvalidArgumentError: the cluster may still have members that do not know such an operation.
         """
-        level = self._catalog.topology.feature_level
-        if format_of(op) > level:
-            raise InvalidArgumentError(
-                f"the cluster is at {level}",
-                field="feature_level",
-                bound=f"at least {format_of(op)}",
-                mend="upgrade every process, then `omendb cluster finalize-upgrade`",
-            )
+        self._check_level(max(format_of(op), level_of(_options(args))))
         command = Command(asking.request_id, asking.client, op, args, self._clock.wall_ms())
         async with self._slot():
             committed = await self._consensus.propose(command.encode(), timeout_s)
         return decode_result(committed.result)
+
+    def _check_level(self, needed: int) -> None:
+        """Refuse what members of an older release, which may still be there, could not live with."""
+        level = self._catalog.topology.feature_level
+        if needed > level:
+            raise InvalidArgumentError(
+                f"the cluster is at {level}",
+                field="feature_level",
+                bound=f"at least {needed}",
+                mend="upgrade every process, then `omendb cluster finalize-upgrade`",
+            )
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -526,6 +531,13 @@ class Control:
     async def _own(self, op: str, args: Mapping[str, Any]) -> Any:
         asking = Asking(self._new_id(), REQUEST_OWN)
         return await self.change(asking, op, args, self._settings.proposal_s)
+
+
+def _options(args: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a schema that a change brings; what is no schema is judged where it is applied."""
+    schema = args.get("schema")
+    found = args.get("options") if schema is None else schema.get("options") if isinstance(schema, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _is_news(topology: Topology, node_id: str, told: RepairedShard, step: int) -> bool:

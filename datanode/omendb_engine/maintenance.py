@@ -20,8 +20,9 @@ import numpy.typing as npt
 
 from omendb_common.errors import OmenDBError, ResourceExhaustedError
 from omendb_engine.compaction import CompactionPolicy, SegmentSize
-from omendb_engine.index.hnsw import BuildCancelledError, HnswBuild, build_hnsw
-from omendb_engine.index.policy import IndexPolicy, IndexSpec
+from omendb_engine.index.base import BuildCancelledError
+from omendb_engine.index.kinds import IndexBuild, build_bytes, build_index, may_grow
+from omendb_engine.index.policy import IndexPolicy, IndexSpec, merged_options
 from omendb_engine.interrupts import uninterrupted
 from omendb_engine.parts import BufferPart, SegmentPart
 from omendb_engine.recovery import BUFFERS, Recovered, buffer_rows
@@ -374,7 +375,7 @@ class Maintenance:
         if spec.kind == "flat":
             return written
         reuse = None
-        if grown is not None:
+        if grown is not None and spec.kind == "hnsw":
             graph = grown[0].segment.graph_of(self._schema.vectors[0].name)
             reuse = (graph, grown[0].n) if graph is not None else None
         build = self._build_index(segment, spec, reuse)
@@ -415,7 +416,8 @@ class Maintenance:
             part = max(waiting, key=lambda p: p.n)
             if part.segment.index_damage is not None:
                 self.note_error(part.segment.index_damage)
-            size = part.n * (vector_row_bytes(self._schema) + 16 * self._settings.index.hnsw_m)
+            spec, field = self._spec(part.segment), self._schema.vectors[0]
+            size = max(part.n * vector_row_bytes(self._schema), build_bytes(spec, part.n, field))
             try:
                 self._budget.reserve(_INDEX, size)
             except ResourceExhaustedError:
@@ -456,9 +458,15 @@ class Maintenance:
     def _spec(self, segment: Segment) -> IndexSpec:
         field = self._schema.vectors[0]
         index = self._settings.index
-        options = {"index": index.kind, "M": index.hnsw_m, "ef_construction": index.hnsw_ef_construction}
+        options = {
+            "index": index.kind,
+            "quantization": index.quantization,
+            "nlist": index.nlist,
+            "M": index.hnsw_m,
+            "ef_construction": index.hnsw_ef_construction,
+        }
         return self._index_policy.decide(
-            segment.n, field.dimension, field.dtype, field.metric, {**options, **self._schema.options}
+            segment.n, field.dimension, field.dtype, field.metric, merged_options(options, self._schema.options)
         )
 
     def _build_index(
@@ -468,7 +476,7 @@ class Maintenance:
         reuse: tuple[npt.NDArray[np.uint8], int] | None,
         *,
         cancelled: Callable[[], bool] | None = None,
-    ) -> HnswBuild:
+    ) -> IndexBuild:
         field = self._schema.vectors[0]
         given_up = cancelled or self._stopped.is_set
 
@@ -479,12 +487,10 @@ class Maintenance:
             self._seal_meanwhile()
             return given_up()
 
-        return build_hnsw(
+        return build_index(
+            spec,
+            field,
             segment.vectors(field.name),
-            field.metric,
-            spec.m,
-            spec.ef_construction,
-            dtype=field.dtype,
             norms=segment.norms(field.name),
             threads=self._settings.index.build_threads or self._replica.cores,
             cancelled=asked,
@@ -639,7 +645,7 @@ class Maintenance:
 
 def _reusable(part: SegmentPart, dead: Deletes) -> bool:
     """Whether a merge can start from this segment's graph: it has one and every row of it stays."""
-    return part.index is not None and not dead.count
+    return part.index is not None and may_grow(part.index.kind) and not dead.count
 
 
 __all__ = ["Maintenance", "Progress"]

@@ -13,7 +13,7 @@ from omendb_engine.parts import BufferPart, SegmentPart, Snapshot
 
 @dataclass(frozen=True, slots=True)
 class SegmentStats:
-    """One segment: rows, dead ones among them, its index (``flat`` or ``hnsw``) and bytes on disk."""
+    """One segment: rows, dead ones among them, its index (``flat``, ``hnsw`` or ``ivf``), bytes on disk."""
 
     segment_id: int
     rows: int

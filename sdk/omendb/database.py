@@ -134,7 +134,7 @@ class Database(Collection):
             metric: ``l2``, ``cosine`` or ``dot``.
             dtype: ``float32``, ``float16``, ``int8`` or ``uint8``: how elements are stored.
             vectors: several named vector fields instead of the four arguments above.
-            index: ``auto``, ``flat`` (always exact) or ``hnsw``.
+            index: ``auto``, ``flat`` (always exact), ``hnsw`` or ``ivf``.
             if_not_exists: return the collection if it exists with the same fields.
             shards: into how many parts a cluster cuts it; a folder is one.
             replication: copies of each shard, 1..7; a folder has one.
@@ -142,7 +142,8 @@ class Database(Collection):
             read_quorum: copies that a read at ``majority`` asks; the majority when None.
             partition_key: the metadata key that decides in which shard of a cluster a point lies; its id when None.
             timeout: seconds; see :class:`Collection`.
-            options: ``hnsw_m`` and ``hnsw_ef_construction`` of this collection, instead of the settings'.
+            options: ``quantization``, ``nlist``, ``hnsw_m`` and ``hnsw_ef_construction`` of this collection, instead of
+                the settings'.
 
         Raises:
             InvalidArgumentError: a bad name, dimension, metric, dtype or option.

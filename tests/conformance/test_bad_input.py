@@ -88,6 +88,20 @@ READS: list[tuple[str, Call, str, str]] = [
     ("unknown index", lambda db: db.create_collection("x", 3, index="magic"), "index", "hnsw"),
     ("unknown option", lambda db: db.create_collection("x", 3, hnsw_n=3), "hnsw_n", "hnsw_m"),
     ("option out of bounds", lambda db: db.create_collection("x", 3, hnsw_m=1), "hnsw_m", "4..128"),
+    ("unknown codes", lambda db: db.create_collection("x", 3, quantization="pq"), "quantization", "binary"),
+    (
+        "codes too coarse for a graph",
+        lambda db: db.create_collection("x", 3, index="hnsw", quantization="binary"),
+        "quantization",
+        "scalar8",
+    ),
+    (
+        "codes of no index",
+        lambda db: db.create_collection("x", 3, index="flat", quantization="float16"),
+        "quantization",
+        "none",
+    ),
+    ("too many lists", lambda db: db.create_collection("x", 3, index="ivf", nlist=65_537), "nlist", "0..65536"),
     ("rename to a bad name", lambda db: db.rename_collection("default", ""), "collection", "letters"),
 ]
 

@@ -7,10 +7,15 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from omendb_common.index_options import Quantization
 from omendb_common.schema import Float32Array
 
 I64Array = npt.NDArray[np.int64]
 U8Array = npt.NDArray[np.uint8]
+
+
+class BuildCancelledError(Exception):
+    """The caller asked an index build to stop; nothing was written."""
 
 
 class VectorIndex(Protocol):
@@ -18,7 +23,11 @@ class VectorIndex(Protocol):
 
     @property
     def kind(self) -> str:
-        """``flat`` or ``hnsw``."""
+        """``hnsw`` or ``ivf``."""
+
+    @property
+    def quantization(self) -> Quantization:
+        """What it compares in place of the stored rows; what it returns is exact whatever that is."""
 
     @property
     def n(self) -> int:
@@ -36,7 +45,8 @@ class VectorIndex(Protocol):
         Args:
             queries: (m, d) float32, from ``metric.prepare_queries``.
             k: 1 or more; it may exceed ``n``.
-            ef: effort, at least ``k`` to be useful; see :meth:`effort_for`.
+            ef: effort, at least ``k`` to be useful; see :meth:`effort_for`. Every kind counts it alike: as what a
+                search costs, in units of :data:`omendb_engine.index.curve.COMPARISONS_PER_EF` comparisons.
             allowed: packed bits (lowest first) of the rows that may be returned; None for all.
 
         Returns:
@@ -47,6 +57,4 @@ class VectorIndex(Protocol):
         """The least ``ef`` expected to reach ``recall_target`` (0..1) at ``k``."""
 
 
-__all__ = [
-    "VectorIndex",
-]
+__all__ = ["BuildCancelledError", "VectorIndex"]

@@ -19,6 +19,8 @@ from omendb_common.schema import Float32Array
 
 I64Array = npt.NDArray[np.int64]
 
+COMPARISONS_PER_EF = 32
+"""What a unit of effort costs: neighbours not seen before of a node of a graph, measured at M = 16."""
 EF_LADDER = (16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 EF_MAX = 1 << 16
 CURVE_KS = (10, 100)
@@ -113,6 +115,7 @@ def measure(queries: Float32Array, truth: I64Array, search: Search) -> RecallCur
 
 
 __all__ = [
+    "COMPARISONS_PER_EF",
     "CURVE_KS",
     "EF_LADDER",
     "EF_MAX",

@@ -11,9 +11,11 @@ float16, l2 or dot         float16             the segment's vectors
 uint8, l2 or dot           bytes               the segment's vectors
 int8, l2 or dot            bytes offset 128    index.codes (n * d bytes)
 small types, cosine        float16 normalised  index.codes (2 * n * d bytes)
+quantized to float16       float16             index.codes (2 * n * d bytes)
+quantized to scalar8       a byte an element   index.codes (8 * d + n * d bytes)
 =========================  ==================  ====================================
 
-What is returned for bytes and for cosine over small types is computed again from the stored rows.
+What is returned for bytes, for codes and for cosine over small types is computed again from the stored rows.
 """
 
 from __future__ import annotations
@@ -27,11 +29,16 @@ import numpy as np
 import numpy.typing as npt
 
 from omendb_common.errors import CorruptionError
+from omendb_common.index_options import Quantization
 from omendb_common.schema import Float32Array, Metric, VectorDType
+from omendb_engine.index.base import BuildCancelledError
+from omendb_engine.index.codes import graph_oversampling, graph_quantization
 from omendb_engine.index.curve import CURVE_KS, SAMPLE_ROWS, RecallCurve, measure, sample_rows
 from omendb_engine.index.flat import scan
 from omendb_engine.index.metric import is_l2, prepare_queries, to_index_space
 from omendb_engine.index.native import faiss
+from omendb_engine.index.rescore import Rescorer
+from omendb_engine.index.stored import StoredRows
 from omendb_engine.priority import give_way
 
 I64Array = npt.NDArray[np.int64]
@@ -39,18 +46,16 @@ U8Array = npt.NDArray[np.uint8]
 
 CHUNK_ROWS = 4_096
 _RNG_SEED = 12_345
+# Of each element, ahead of the codes: the least value and the span that a byte stands for.
+_RANGE_BYTES = 8
 # Fewer rows held back than this measure nothing.
 _HELD_MIN = 50
+# Of codes the nearest few are too close to call: no fewer are compared again than for as many neighbours as this.
+_K_MIN = CURVE_KS[0]
 _PARAMETERS_CACHED_MAX = 64
-# Candidates gathered at a time when results are restated.
-_RESCORED_ROWS = 16_384
 # A view into foreign memory wants an owner: this index lends its empty one, since Python keeps the bytes alive.
 # The index must live as long as the module, for ``owner`` is a bare pointer into it.
 _OWNERLESS = faiss.IndexFlatL2(1)
-
-
-class BuildCancelledError(Exception):
-    """The caller asked an index build to stop; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +68,12 @@ class HnswBuild:
     m: int
     ef_construction: int
     curve: RecallCurve
+    quantization: Quantization = "none"
 
 
-def needs_codes(metric: Metric, dtype: VectorDType) -> bool:
+def needs_codes(metric: Metric, dtype: VectorDType, quantization: Quantization = "none") -> bool:
     """Whether the compared form differs from the stored one, so that it is kept in ``index.codes``."""
-    return dtype == "int8" or (metric == "cosine" and dtype != "float32")
+    return quantization != "none" or dtype == "int8" or (metric == "cosine" and dtype != "float32")
 
 
 def encode_codes(
@@ -79,9 +85,12 @@ def encode_codes(
     return vectors.view(np.uint8) ^ np.uint8(0x80)
 
 
-def _storage(dimension: int, metric: Metric, dtype: VectorDType) -> Any:
+def _storage(dimension: int, metric: Metric, dtype: VectorDType, quantization: Quantization = "none") -> Any:
     """An empty Faiss store of the compared form."""
     faiss_metric = faiss.METRIC_L2 if is_l2(metric) else faiss.METRIC_INNER_PRODUCT
+    if quantization != "none":
+        kind = faiss.ScalarQuantizer.QT_fp16 if quantization == "float16" else faiss.ScalarQuantizer.QT_8bit
+        return faiss.IndexScalarQuantizer(dimension, kind, faiss_metric)
     if dtype == "float32":
         return faiss.IndexFlatL2(dimension) if is_l2(metric) else faiss.IndexFlatIP(dimension)
     kinds = faiss.ScalarQuantizer
@@ -111,10 +120,23 @@ class HnswIndex:
 
     kind = "hnsw"
 
-    def __init__(self, index: Any, keep: tuple[Any, ...], curve: RecallCurve, rescorer: _Rescorer | None) -> None:
+    def __init__(
+        self,
+        index: Any,
+        keep: tuple[Any, ...],
+        curve: RecallCurve,
+        rescorer: Rescorer | None,
+        *,
+        whole_numbers: bool = False,
+        quantization: Quantization = "none",
+    ) -> None:
+        """``whole_numbers``: queries of these are answered exactly, and need no ``rescorer``."""
         self._index = index
         self._keep = keep  # the store, and the memory that Faiss points into
         self._rescorer = rescorer
+        self._whole_numbers = whole_numbers
+        self._oversampling = graph_oversampling(quantization)
+        self.quantization: Quantization = quantization
         self._parameters: dict[int, Any] = {}
         self._efforts: dict[tuple[float, int], int] = {}
         self._dimension = int(index.d)
@@ -142,8 +164,8 @@ class HnswIndex:
         m, d = queries.shape
         if d != self._dimension:
             raise ValueError(f"queries of dimension {d} for an index of {self._dimension}")
-        rescored = self._rescorer is not None and self._rescorer.wanted(queries)
-        wide = 2 * k if rescored else k
+        rescored = self._rescorer is not None and not (self._whole_numbers and _are_whole(queries))
+        wide = self._oversampling * (k if self.quantization == "none" else max(k, _K_MIN)) if rescored else k
         values, rows = np.empty((m, wide), np.float32), np.empty((m, wide), np.int64)
         parameters = self._plain(ef) if allowed is None else self._selecting(ef, allowed)
         outputs = (faiss.swig_ptr(values), faiss.swig_ptr(rows))
@@ -168,49 +190,8 @@ class HnswIndex:
         return faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
 
 
-class _Rescorer:
-    """Restates results from the stored vectors where the graph compares something less exact.
-
-    That is cosine over small types (float16 copies), and bytes asked with fractions: Faiss truncates a query
-    to integers when the dimension divides by 16.
-    """
-
-    __slots__ = ("_dtype", "_metric", "_norms", "_vectors")
-
-    def __init__(
-        self, vectors: npt.NDArray[Any], norms: Float32Array | None, metric: Metric, dtype: VectorDType
-    ) -> None:
-        self._vectors = vectors
-        self._norms = norms
-        self._metric: Metric = metric
-        self._dtype: VectorDType = dtype
-
-    def wanted(self, queries: Float32Array) -> bool:
-        """Whether results for these queries need restating."""
-        return self._metric == "cosine" or not bool((queries == np.rint(queries)).all())
-
-    def best(self, queries: Float32Array, rows: I64Array, k: int) -> tuple[Float32Array, I64Array]:
-        """The ``k`` best of the candidates (m, c) in float32; c is at least k."""
-        values = np.empty(rows.shape, np.float32)
-        step = max(1, _RESCORED_ROWS // rows.shape[1])
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            values[part] = self._values(queries[part], rows[part])
-        l2 = is_l2(self._metric)
-        values[rows < 0] = np.float32(np.inf if l2 else -np.inf)
-        order = np.argsort(values if l2 else -values, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(values, order, axis=1), np.take_along_axis(rows, order, axis=1)
-
-    def _values(self, queries: Float32Array, rows: I64Array) -> Float32Array:
-        flat = np.maximum(rows, 0).reshape(-1)
-        norms = self._norms[flat] if self._norms is not None else None
-        near = to_index_space(self._vectors[flat], norms, self._metric, self._dtype).reshape(*rows.shape, -1)
-        if is_l2(self._metric):
-            near = near - queries[:, None]
-            values: Float32Array = np.einsum("mkd,mkd->mk", near, near)
-        else:
-            values = np.einsum("mkd,md->mk", near, queries)
-        return values
+def _are_whole(queries: Float32Array) -> bool:
+    return bool((queries == np.rint(queries)).all())
 
 
 def load_hnsw(
@@ -222,6 +203,7 @@ def load_hnsw(
     curve: RecallCurve,
     norms: Float32Array | None = None,
     codes: U8Array | None = None,
+    quantization: Quantization = "none",
     path: str = "index.hnsw",
 ) -> HnswIndex:
     """Attach a verified graph to a segment's stored vectors without copying either.
@@ -237,16 +219,31 @@ def load_hnsw(
     n, dimension = vectors.shape
     index = _read_graph(graph, dimension, n, path, copy=False)
     raw = vectors.reshape(-1).view(np.uint8) if codes is None else codes
-    storage = _storage(dimension, metric, dtype)
-    if raw.nbytes != n * storage.code_size or (codes is None) == needs_codes(metric, dtype):
-        raise CorruptionError(f"{raw.nbytes} bytes of codes", path=path, bound=f"{n * storage.code_size}")
+    storage = _storage(dimension, metric, dtype, quantization)
+    ahead = _RANGE_BYTES * dimension if quantization == "scalar8" else 0
+    if raw.nbytes != ahead + n * storage.code_size or (codes is None) == needs_codes(metric, dtype, quantization):
+        raise CorruptionError(f"{raw.nbytes} bytes of codes", path=path, bound=f"{ahead + n * storage.code_size}")
+    if ahead:
+        _set_ranges(storage, raw[:ahead].view(np.float32))
+        raw = raw[ahead:]
     storage.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(raw), raw.nbytes, _OWNERLESS.codes.owner)
     storage.ntotal = n
     index.storage = storage
     index.own_fields = False
-    compares_less = dtype in ("int8", "uint8") or needs_codes(metric, dtype)
-    rescorer = _Rescorer(vectors, norms, metric, dtype) if compares_less else None
-    return HnswIndex(index, (storage, graph, raw, vectors), curve, rescorer)
+    of_bytes = dtype in ("int8", "uint8")
+    rescorer = None
+    if of_bytes or needs_codes(metric, dtype, quantization):
+        rescorer = Rescorer(vectors, norms, metric, dtype)
+    # Faiss compares bytes with a query cut to integers where the dimension divides by 16.
+    whole = of_bytes and metric != "cosine" and quantization == "none"
+    keep = (storage, graph, raw, vectors)
+    return HnswIndex(index, keep, curve, rescorer, whole_numbers=whole, quantization=quantization)
+
+
+def _set_ranges(storage: Any, ranges: Float32Array) -> None:
+    """Tell a store of bytes what they mean: the least value (d) and the span (d) of every element."""
+    faiss.copy_array_to_vector(np.ascontiguousarray(ranges), storage.sq.trained)
+    storage.sq.is_trained = storage.is_trained = True
 
 
 def build_hnsw(
@@ -256,6 +253,7 @@ def build_hnsw(
     ef_construction: int,
     *,
     dtype: VectorDType = "float32",
+    quantization: Quantization = "none",
     norms: Float32Array | None = None,
     threads: int = 1,
     chunk_rows: int = CHUNK_ROWS,
@@ -269,6 +267,7 @@ def build_hnsw(
     Faiss can only grow a store of its own.
 
     Args:
+        quantization: what the graph compares in place of the rows, where that is smaller than they are.
         threads: of this build only; other threads keep their setting, and go first (see :mod:`omendb_engine.priority`).
         chunk_rows: rows between two looks at ``cancelled``; ``progress`` gets the rows done so far.
         reuse: a graph over the first rows of ``vectors``, and how many; only the rest is inserted.
@@ -276,7 +275,8 @@ def build_hnsw(
     Raises:
         BuildCancelledError: ``cancelled()`` was true.
     """
-    source = _Source(vectors, norms, metric, dtype)
+    quantization = graph_quantization(quantization, metric, dtype)
+    source = StoredRows(vectors, norms, metric, dtype, clipped=quantization == "float16")
     n = len(vectors)
 
     def begin() -> None:
@@ -285,7 +285,7 @@ def build_hnsw(
 
     # The native calls, which take nearly all the time and no interpreter lock, run in a thread that gives way.
     with ThreadPoolExecutor(1, "omendb-build", initializer=begin) as native:
-        index, done = _start(source, m, reuse)
+        index, done = _start(source, quantization, m, reuse)
         index.hnsw.efConstruction = ef_construction
         held = sample_rows(done, n, min(SAMPLE_ROWS, (n - done) // 4))
         order = np.concatenate((np.setdiff1d(np.arange(done, n), held, assume_unique=True), held))
@@ -301,36 +301,47 @@ def build_hnsw(
                 progress(end)
 
         insert(done, first_held)
-        curve = native.submit(_measure, index, source, order, done, held).result()
+        curve = native.submit(_measure, index, source, quantization, order, done, held).result()
         insert(first_held, n)
         if len(held):
             _restore_order(index, order, done)
         writer = faiss.VectorIOWriter()
         faiss.write_index(index, writer, faiss.IO_FLAG_SKIP_STORAGE)
-    codes = encode_codes(vectors, norms, metric, dtype) if needs_codes(metric, dtype) else None
-    flat = None if codes is None else codes.reshape(-1).view(np.uint8)
-    return HnswBuild(faiss.vector_to_array(writer.data), flat, n, m, ef_construction, curve)
+    graph = faiss.vector_to_array(writer.data)
+    codes = _encode(source, quantization, faiss.downcast_index(index.storage))
+    return HnswBuild(graph, codes, n, m, ef_construction, curve, quantization)
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The stored rows that a graph is built over."""
-
-    vectors: npt.NDArray[Any]
-    norms: Float32Array | None
-    metric: Metric
-    dtype: VectorDType
-
-    def space(self, rows: I64Array) -> Float32Array:
-        """Some rows as they are compared, float32 and C-contiguous."""
-        norms = self.norms[rows] if self.norms is not None else None
-        return np.ascontiguousarray(to_index_space(self.vectors[rows], norms, self.metric, self.dtype))
+def _store_of(source: StoredRows, quantization: Quantization) -> Any:
+    """An empty Faiss store of what is compared."""
+    storage = _storage(source.vectors.shape[1], source.metric, source.dtype, quantization)
+    if quantization == "scalar8":
+        _set_ranges(storage, source.ranges())
+    return storage
 
 
-def _start(source: _Source, m: int, reuse: tuple[U8Array, int] | None) -> tuple[Any, int]:
+def _encode(source: StoredRows, quantization: Quantization, storage: Any) -> U8Array | None:
+    """The bytes of ``index.codes``, by row; None where the stored rows are compared."""
+    if not needs_codes(source.metric, source.dtype, quantization):
+        return None
+    if quantization == "none":
+        return encode_codes(source.vectors, source.norms, source.metric, source.dtype).reshape(-1).view(np.uint8)
+    parts = []
+    if quantization == "scalar8":
+        parts.append(faiss.vector_to_array(storage.sq.trained).view(np.uint8))
+    for rows in source.blocks():
+        block, codes = source.space(rows), np.empty(len(rows) * storage.code_size, np.uint8)
+        storage.sa_encode_c(len(rows), faiss.swig_ptr(block), faiss.swig_ptr(codes))
+        parts.append(codes)
+    return np.concatenate(parts)
+
+
+def _start(
+    source: StoredRows, quantization: Quantization, m: int, reuse: tuple[U8Array, int] | None
+) -> tuple[Any, int]:
     """An index to add rows to, and how many rows it has already."""
     dimension = source.vectors.shape[1]
-    storage = _storage(dimension, source.metric, source.dtype)
+    storage = _store_of(source, quantization)
     done = 0
     if reuse is None:
         index = faiss.IndexHNSWFlat(dimension, m, storage.metric_type)
@@ -355,7 +366,9 @@ def _restore_order(index: Any, order: I64Array, done: int) -> None:
     index.hnsw.permute_entries(faiss.swig_ptr(node_of_row))
 
 
-def _measure(index: Any, source: _Source, order: I64Array, done: int, held: I64Array) -> RecallCurve:
+def _measure(
+    index: Any, source: StoredRows, quantization: Quantization, order: I64Array, done: int, held: I64Array
+) -> RecallCurve:
     """The recall curve with the rows held back as queries, over the rows inserted so far."""
     inserted = int(index.ntotal)
     if inserted < 2:
@@ -373,18 +386,22 @@ def _measure(index: Any, source: _Source, order: I64Array, done: int, held: I64A
     k = min(max(CURVE_KS), inserted)
     _, truth = scan(source.vectors, queries, k, source.metric, dtype=source.dtype, norms=source.norms, mask=mask)
 
+    rescorer = Rescorer(source.vectors, source.norms, source.metric, source.dtype)
+    oversampling = graph_oversampling(quantization) if quantization != "none" else 1
+
     def search(asked: Float32Array, k: int, ef: int) -> I64Array:
-        values, nodes = np.empty((len(asked), k), np.float32), np.empty((len(asked), k), np.int64)
+        wide = oversampling * k
+        values, nodes = np.empty((len(asked), wide), np.float32), np.empty((len(asked), wide), np.int64)
         outputs = (faiss.swig_ptr(values), faiss.swig_ptr(nodes))
-        index.search_c(len(asked), faiss.swig_ptr(asked), k, *outputs, faiss.SearchParametersHNSW(efSearch=ef))
-        return np.where(nodes < 0, -1, row_of_node[nodes])
+        index.search_c(len(asked), faiss.swig_ptr(asked), wide, *outputs, faiss.SearchParametersHNSW(efSearch=ef))
+        rows = np.where(nodes < 0, -1, row_of_node[nodes])
+        return rows if oversampling == 1 else rescorer.best(asked, rows, k)[1]
 
     return measure(queries, truth, search)
 
 
 __all__ = [
     "CHUNK_ROWS",
-    "BuildCancelledError",
     "HnswBuild",
     "HnswIndex",
     "build_hnsw",

@@ -13,8 +13,8 @@ import math
 from enum import Enum
 from typing import NamedTuple
 
-# Comparisons a graph search makes per unit of effort: neighbours not seen before, measured at M = 16.
-COMPARISONS_PER_EF = 32
+from omendb_engine.index.curve import COMPARISONS_PER_EF
+
 # A filter correlates with the query more often than chance would have it; look a little further.
 FILTER_MARGIN = 2.0
 # A few rows are always faster to compare than to walk to.

@@ -23,7 +23,8 @@ from omendb_common.disk import Disk
 from omendb_common.errors import CorruptionError, FormatVersionError
 
 SEGMENT_FORMAT = 1
-INDEX_FORMAT = 1
+INDEX_FORMAT = 2
+"""1: graphs over the stored rows or copies in their compared form. 2: inverted lists, and graphs over codes."""
 REPLICA_FORMAT = 1
 DIGEST_FORM = 1
 """What a row's digest is made of (:mod:`omendb_engine.query.digests`): digests of another form are not believed."""

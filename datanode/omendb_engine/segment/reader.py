@@ -25,7 +25,9 @@ from omendb_common.ids import IdColumn, U64Array
 from omendb_common.plain_arrow import numpy_of_arrow
 from omendb_common.schema import Float32Array, VectorField
 from omendb_engine.index.base import VectorIndex
-from omendb_engine.index.hnsw import HnswIndex, load_hnsw
+from omendb_engine.index.hnsw import HnswBuild
+from omendb_engine.index.ivf import IvfBuild
+from omendb_engine.index.kinds import IndexBuild, load_index, may_grow
 from omendb_engine.overrides import FieldStamps
 from omendb_engine.payload.cache import ColumnCache
 from omendb_engine.payload.columns import BatchColumns, ColumnStore, ParquetColumns
@@ -180,7 +182,7 @@ class Segment:
         self._digests: _Lazy[U64Array] = _Lazy()
         self._document: _Lazy[IndexDocument] = _Lazy()
         self._index_files: _Lazy[Files] = _Lazy()
-        self._indexes: dict[str, _Lazy[HnswIndex]] = {name: _Lazy() for name in self._fields}
+        self._indexes: dict[str, _Lazy[VectorIndex]] = {name: _Lazy() for name in self._fields}
 
     @staticmethod
     def open(disk: Disk, replica_path: str, ref: SegmentRef, *, cache: ColumnCache, verify: bool = True) -> Segment:
@@ -428,29 +430,29 @@ class Segment:
     def _read_index_files(self) -> Files:
         return Files(self._disk, self._files.folder, self._document.get(self._read_index_document).files)
 
-    def _read_index(self, name: str) -> HnswIndex:
+    def _read_index(self, name: str) -> VectorIndex:
         self._check_open()
         described = self._document.get(self._read_index_document).indexes[name]
         files = self._index_files.get(self._read_index_files)
         field = self._spec(name)
         graph = np.frombuffer(files.view(described.graph), np.uint8)
-        codes = None if described.codes is None else np.frombuffer(files.view(described.codes), np.uint8)
         path = files.path(described.graph)
         vectors = self.vectors(name)
-        return load_hnsw(
-            graph,
-            vectors,
-            field.metric,
-            field.dtype,
-            curve=described.curve,
-            norms=self.norms(name),
-            codes=codes,
-            path=path,
-        )
+        if described.kind == "ivf":
+            built: IndexBuild = IvfBuild(
+                graph, self.n, described.nlist, described.quantization, described.ladder, described.curve
+            )
+        else:
+            codes = None if described.codes is None else np.frombuffer(files.view(described.codes), np.uint8)
+            built = HnswBuild(
+                graph, codes, self.n, described.m, described.ef_construction, described.curve, described.quantization
+            )
+        return load_index(built, field, vectors, norms=self.norms(name), path=path)
 
     def graph_of(self, field: str) -> npt.NDArray[np.uint8] | None:
-        """The verified bytes of a field's graph, to grow a new one from; None without an index."""
-        if self.index_of(field) is None:
+        """The verified bytes of a field's graph, to grow a new one from; None without one."""
+        index = self.index_of(field)
+        if index is None or not may_grow(index.kind):
             return None
         described = self._document.get(self._read_index_document).indexes[field]
         return np.frombuffer(self._index_files.get(self._read_index_files).view(described.graph), np.uint8)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from omendb_common.index_options import NLIST_MAX, IndexChoice, QuantizationChoice
 from omendb_common.inputs import INCLUDE
 from omendb_common.new_schema import VECTOR_FIELDS_MAX
 from omendb_common.quorum import REPLICATION_MAX
@@ -123,7 +124,9 @@ class CreateCollection(Request):
     metric: Metric = "l2"
     dtype: DType = "float32"
     vectors: Annotated[dict[Name, VectorSpec], _told(minProperties=1, maxProperties=VECTOR_FIELDS_MAX)] | None = None
-    index: Literal["auto", "flat", "hnsw"] = "auto"
+    index: IndexChoice = "auto"
+    quantization: QuantizationChoice = "auto"
+    nlist: Annotated[int, _told(minimum=0, maximum=NLIST_MAX)] | None = None
     hnsw_m: int | None = None
     hnsw_ef_construction: int | None = None
     if_not_exists: bool = False

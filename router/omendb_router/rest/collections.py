@@ -79,7 +79,12 @@ def _schema(asked: CreateCollection) -> CollectionSchema:
     if asked.vectors is not None:
         named = {n: VectorField(v.dimension, v.metric, v.dtype) for n, v in asked.vectors.items()}
     fields = vector_fields(asked.dimension, asked.metric, asked.dtype, named)
-    own = {"hnsw_m": asked.hnsw_m, "hnsw_ef_construction": asked.hnsw_ef_construction}
+    own = {
+        "hnsw_m": asked.hnsw_m,
+        "hnsw_ef_construction": asked.hnsw_ef_construction,
+        "quantization": asked.quantization,
+        "nlist": asked.nlist,
+    }
     return CollectionSchema("", fields, index_options(asked.index, {n: v for n, v in own.items() if v is not None}))
 
 

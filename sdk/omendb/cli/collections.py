@@ -40,7 +40,11 @@ def create(
     place: Place = None,
     metric: Annotated[str, typer.Option("--metric", help="l2, cosine or dot.")] = "l2",
     dtype: Annotated[str, typer.Option("--dtype", help="float32, float16, int8 or uint8.")] = "float32",
-    index: Annotated[str, typer.Option("--index", help="auto, flat or hnsw.")] = "auto",
+    index: Annotated[str, typer.Option("--index", help="auto, flat, hnsw or ivf.")] = "auto",
+    quantization: Annotated[
+        str, typer.Option("--quantization", help="auto, none, float16, scalar8, product or binary.")
+    ] = "auto",
+    nlist: Annotated[int, typer.Option("--nlist", help="Lists of an ivf index; 0: by the rows.")] = 0,
     shards: Annotated[int | None, typer.Option("--shards", help="Parts, in a cluster.")] = None,
     replication: Annotated[int | None, typer.Option("--replication", help="Copies of each shard.")] = None,
     write_quorum: Annotated[int | None, typer.Option("--write-quorum", help="Copies that acknowledge a write.")] = None,
@@ -56,7 +60,9 @@ def create(
         "read_quorum": read_quorum,
         "partition_key": partition_key,
     }
-    given: dict[str, Any] = {"metric": metric, "dtype": dtype, "index": index, **spread}
+    given: dict[str, Any] = {"metric": metric, "dtype": dtype, "index": index, "quantization": quantization, **spread}
+    if nlist:
+        given["nlist"] = nlist
     with open_place(place, url, mode="rw") as database:
         database.create_collection(name, dimension, **given)
     out.print(f"{name} made")

@@ -98,7 +98,11 @@ def _vars_of(report: SearchReport | crash.CrashReport) -> dict[str, Any]:
 def _indexes(database: Database) -> str:
     """The segments by their index, in words."""
     kinds = [segment.index for segment in database.stats().segments]
-    told = {"flat": "scanned exactly (up to index.flat_rows_max rows)", "hnsw": "with a graph"}
+    told = {
+        "flat": "scanned exactly (up to index.flat_rows_max rows)",
+        "hnsw": "with a graph",
+        "ivf": "with inverted lists",
+    }
     return ", ".join(f"{kinds.count(kind)} segment(s) {words}" for kind, words in told.items() if kind in kinds)
 
 

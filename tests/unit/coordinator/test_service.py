@@ -19,6 +19,7 @@ from omendb_common.errors import (
     NotFoundError,
     UnavailableError,
 )
+from omendb_common.index_options import LEVEL
 from omendb_common.metadata import Metadata
 from omendb_common.topology import PROBLEMS_MAX, ReplicaPlace, Topology, member_to_json
 from omendb_common.wire import status
@@ -458,6 +459,25 @@ async def test_the_first_collection_finds_a_new_cluster_at_the_newest_level() ->
         assert server.catalog.topology.feature_level == 1
         await client.create_collection(collection("docs"), soon())
         assert server.catalog.topology.feature_level == 2
+
+
+@in_a_loop
+async def test_an_index_that_older_members_cannot_read_waits_for_the_level_that_brings_it() -> None:
+    async with one_coordinator(_PATIENT) as (server, client):
+        made = await client.create_collection(collection("docs"), soon())
+        newer: list[dict[str, Any]] = [{"index": "ivf"}, {"quantization": "scalar8"}, {"nlist": 4}]
+        for number, options in enumerate(newer):
+            asked = replace(collection(f"c{number}"), schema=replace(made.schema, options=options))
+            with pytest.raises(InvalidArgumentError, match="finalize-upgrade"):
+                await client.create_collection(asked, soon())
+            with pytest.raises(InvalidArgumentError, match="finalize-upgrade"):
+                await client.alter_collection("docs", soon(), options=options)
+        assert len(client.topology.collections) == 1
+        state = server.catalog.state
+        server.catalog._state = replace(state, topology=replace(state.topology, feature_level=LEVEL))
+        for number, options in enumerate(newer):
+            asked = replace(collection(f"c{number}"), schema=replace(made.schema, options=options))
+            assert dict((await client.create_collection(asked, soon())).schema.options) == options
 
 
 @in_a_loop

@@ -12,8 +12,9 @@ import pytest
 
 from omendb_common.errors import CorruptionError
 from omendb_common.schema import METRICS, VECTOR_DTYPES, Metric, VectorDType
+from omendb_engine.index.base import BuildCancelledError
 from omendb_engine.index.flat import scan
-from omendb_engine.index.hnsw import BuildCancelledError, HnswBuild, HnswIndex, build_hnsw, load_hnsw
+from omendb_engine.index.hnsw import HnswBuild, HnswIndex, build_hnsw, load_hnsw
 from omendb_engine.index.metric import normalise, prepare_queries
 
 N, D = 3_000, 32

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omendb_engine.query.plan import COMPARISONS_PER_EF, EXACT_ROWS_MIN, Strategy, choose, filtered_effort
+from omendb_engine.index.curve import COMPARISONS_PER_EF
+from omendb_engine.query.plan import EXACT_ROWS_MIN, Strategy, choose, filtered_effort
 
 
 def strategy(**changes: int | bool) -> Strategy:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import json
 import os
 import threading
 import weakref
@@ -20,13 +21,16 @@ import pytest
 from omendb_common.disk import RealDisk
 from omendb_common.errors import AlreadyExistsError, CorruptionError, DatabaseClosedError, FormatVersionError
 from omendb_common.ids import IdColumn
+from omendb_common.index_options import Quantization
 from omendb_common.schema import METRICS, VECTOR_DTYPES, Metric, VectorDType, VectorField
 from omendb_engine.index.hnsw import build_hnsw
+from omendb_engine.index.policy import IndexKind
 from omendb_engine.payload.cache import ColumnCache
 from omendb_engine.segment import layout
 from omendb_engine.segment.index_files import write_index
 from omendb_engine.segment.reader import Segment
 from omendb_engine.segment.writer import SegmentData, Tombstones, write_segment
+from tests.unit.engine.index_cases import KINDS, Rows, build, load
 from tests.unit.engine.segment_cases import DISK, data_of, open_segment, schema_of
 
 
@@ -245,6 +249,59 @@ def test_index_files(tmp_path: Path) -> None:
     assert without.usable_index("a") is None and "index.hnsw" in str(without.index_damage)
     assert without.bytes_on_disk == ref.size_bytes
     assert ["index.hnsw" in str(problem) for problem in without.verify_all()] == [True]
+
+
+@pytest.mark.parametrize(("kind", "codes"), KINDS)
+def test_an_index_of_any_kind_is_read_as_it_was_written(tmp_path: Path, kind: IndexKind, codes: Quantization) -> None:
+    schema = schema_of(VectorField(8, "cosine"))
+    ref = write_segment(DISK, str(tmp_path), 1, data_of(schema, 400), schema=schema)
+    segment = open_segment(tmp_path, ref)
+    rows = Rows(schema.vectors[0], segment.vectors(), segment.norms())
+    built = build(rows, kind, codes)
+    digest = write_index(DISK, str(tmp_path), 1, {(0, ""): built})
+    again = open_segment(tmp_path, replace(ref, index_hash=digest))
+    loaded, fresh = again.index, load(built, rows)
+    assert loaded is not None and (loaded.kind, loaded.quantization) == (kind, codes)
+    queries = segment.vectors()[:20].copy()
+    for k in (1, 10):
+        assert loaded.effort_for(0.9, k) == fresh.effort_for(0.9, k)
+        for one, other in zip(loaded.search(queries, k, ef=64), fresh.search(queries, k, ef=64), strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert (again.graph_of("") is not None) == (kind == "hnsw")
+    assert not again.verify_all()
+    # What the first release could not read, it refuses by its format; what it could, it still can.
+    body = json.loads((tmp_path / "segments/segment_000001/index.json").read_text())
+    assert body["format"] == (1 if (kind, codes) == ("hnsw", "none") else 2)
+
+
+def test_an_older_release_refuses_what_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = schema_of()
+    ref = write_segment(DISK, str(tmp_path), 1, data_of(schema, 400), schema=schema)
+    rows = Rows(schema.vectors[0], open_segment(tmp_path, ref).vectors(), None)
+    digest = write_index(DISK, str(tmp_path), 1, {(0, ""): build(rows, "ivf", "binary")})
+    monkeypatch.setattr(layout, "INDEX_FORMAT", 1)
+    with pytest.raises(FormatVersionError, match="upgrade"):
+        open_segment(tmp_path, replace(ref, index_hash=digest))
+
+
+@pytest.mark.parametrize(("kind", "codes"), KINDS)
+def test_any_byte_of_any_index_file_is_noticed(tmp_path: Path, kind: IndexKind, codes: Quantization) -> None:
+    schema = schema_of()
+    ref = write_segment(DISK, str(tmp_path), 1, data_of(schema, 100), schema=schema)
+    rows = Rows(schema.vectors[0], open_segment(tmp_path, ref).vectors(), None)
+    ref = replace(ref, index_hash=write_index(DISK, str(tmp_path), 1, {(0, ""): build(rows, kind, codes)}))
+    files = sorted((tmp_path / "segments/segment_000001").glob("index*"))
+    assert len(files) >= 2
+    for path in files:
+        content = path.read_bytes()
+        for at in {*range(0, len(content), max(1, len(content) // 97)), len(content) - 1}:
+            path.write_bytes(content[:at] + bytes([content[at] ^ 0x41]) + content[at + 1 :])
+            damaged = open_segment(tmp_path, ref)
+            assert damaged.usable_index("") is None and path.name in str(damaged.index_damage)
+        path.write_bytes(content[:-1])
+        assert open_segment(tmp_path, ref).usable_index("") is None
+        path.write_bytes(content)
+    assert open_segment(tmp_path, ref).usable_index("") is not None
 
 
 def test_big_files_are_verified_once_and_by_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

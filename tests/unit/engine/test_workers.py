@@ -14,7 +14,7 @@ from omendb_common.errors import CorruptionError, DatabaseClosedError, NotFoundE
 from omendb_common.filters import FilterOp as F
 from omendb_common.schema import VectorField
 from omendb_engine.folder import Folder
-from omendb_engine.index.hnsw import BuildCancelledError
+from omendb_engine.index.base import BuildCancelledError
 from omendb_engine.maintenance import Maintenance
 from omendb_engine.replica import Replica
 from omendb_engine.workers import Workers
@@ -193,7 +193,7 @@ def test_closing_and_dropping_cancel_an_index_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
     entered = threading.Event()
-    monkeypatch.setattr("omendb_engine.maintenance.build_hnsw", slow_build(entered))
+    monkeypatch.setattr("omendb_engine.maintenance.build_index", slow_build(entered))
     folder, replica = open_replica(tmp_path / "db", settings_of(rows=30, flat=20, workers=2))
     put(replica, range(60))
     replica.flush()

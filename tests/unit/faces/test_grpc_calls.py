@@ -102,6 +102,14 @@ def test_replicas_are_compared(faces: Faces) -> None:
         (pb.CollectionSpec(name="x", vectors=[pb.VectorFieldSpec(dimension=2)], options="[]"), "options"),
         (pb.CollectionSpec(name="x", vectors=[pb.VectorFieldSpec(dimension=2)], options='{"L": 1}'), "L"),
         (pb.CollectionSpec(name="x", vectors=[pb.VectorFieldSpec(dimension=2)], options='{"M": "8"}'), "hnsw_m"),
+        (
+            pb.CollectionSpec(
+                name="x",
+                vectors=[pb.VectorFieldSpec(dimension=2)],
+                options='{"index": "hnsw", "quantization": "product"}',
+            ),
+            "quantization",
+        ),
         (pb.CollectionSpec(name="x", vectors=[pb.VectorFieldSpec(dimension=2)], replication=9), "replication"),
     ],
 )

@@ -80,6 +80,14 @@ def test_create_says_what_is_wrong(faces: Faces) -> None:
         ({"name": "x", "dimension": 2, "dtype": "float64"}, 400, "InvalidArgumentError", "dtype"),
         ({"name": "x", "dimension": "2"}, 400, "InvalidArgumentError", "dimension"),
         ({"name": "x", "dimension": 2, "hnsw_m": 1}, 400, "InvalidArgumentError", "hnsw_m"),
+        ({"name": "x", "dimension": 2, "quantization": "pq"}, 400, "InvalidArgumentError", "quantization"),
+        (
+            {"name": "x", "dimension": 2, "index": "flat", "quantization": "binary"},
+            400,
+            "InvalidArgumentError",
+            "quantization",
+        ),
+        ({"name": "x", "dimension": 2, "nlist": 65_537}, 400, "InvalidArgumentError", "nlist"),
         (
             {"name": "x", "dimension": 2, "replication": 3, "write_quorum": 4},
             400,

@@ -79,6 +79,8 @@ def test_a_throwaway_database_goes_with_its_folder() -> None:
         ({"metric": "l1"}, "metric"),
         ({"dtype": "float64"}, "dtype"),
         ({"hnsw_m": 1}, "index.hnsw_m"),
+        ({"nlist": 65_537}, "index.nlist"),
+        ({"quantization": "pq"}, "index.quantization"),
         ({"colour": "red"}, "colour"),
     ],
 )
