@@ -148,7 +148,7 @@ class IndexSettings(_Group):
     nlist: int = setting(
         0,
         "lists of an ivf index, for at least 8 rows each; 0: four times the square root of the rows, fewer where their"
-        " centroids would take more than 64 bytes a row",
+        " centroids would take more than 32 bytes a row",
         low=0,
         high=NLIST_MAX,
     )

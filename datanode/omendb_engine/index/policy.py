@@ -29,7 +29,7 @@ _OF_LISTS_ONLY = ("product", "binary")
 _LIST_ROWS_MIN = 8
 _LISTS_PER_ROOT = 4
 # Centroids are kept in full: of few rows with many elements they would take more than the codes do.
-_CENTROID_BYTES_PER_ROW = 64
+_CENTROID_BYTES_PER_ROW = 32
 
 
 @dataclass(frozen=True, slots=True)

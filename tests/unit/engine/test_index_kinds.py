@@ -169,6 +169,19 @@ def test_memory_and_files_are_as_big_as_told(
     assert index.memory_bytes < (N * 60 if in_files else file_bytes(built) + 96 * 200)
 
 
+@pytest.mark.parametrize("codes", ["product", "binary"])
+def test_at_1536_elements_a_row_takes_at_most_288_bytes(codes: Quantization) -> None:
+    rng = np.random.default_rng(3)
+    raw = rng.standard_normal((4_060, 40)) @ rng.standard_normal((40, 1536))
+    rows = rows_of(raw[:4_000], "cosine", "float32")
+    built = build(rows, "ivf", codes)
+    index, queries = load(built, rows), prepare_queries(raw[4_000:], "cosine")
+    assert file_bytes(built) <= 288 * 4_000
+    assert index.memory_bytes <= 288 * 4_000
+    _, found = index.search(queries, 10, ef=index.effort_for(TARGET, 10))
+    assert recall(found, rows.exact(queries, 10)[1]) >= TARGET
+
+
 @pytest.mark.parametrize(("kind", "codes"), KINDS)
 def test_vectors_are_read_where_they_are(kind: IndexKind, codes: Quantization) -> None:
     rows, built = case(kind, codes, "l2", "float32")

@@ -78,7 +78,7 @@ def test_lists_have_rows_enough_and_centroids_little_space() -> None:
     assert decide(50_000, index="ivf", nlist=1).nlist == 1
     assert decide(10_000_000, index="ivf", nlist=NLIST_MAX).nlist == NLIST_MAX
     assert lists_of(1_000_000, 128) == 4_000
-    assert lists_of(50_000, 1536) * 1536 * 4 <= 64 * 50_000
+    assert lists_of(50_000, 1536) * 1536 * 4 <= 32 * 50_000
     assert lists_of(64, 65_536) == 1
 
 
