@@ -291,6 +291,35 @@ def _merge_indexed(s: Session) -> None:
     s.upsert(s.rows([1, 2]))
 
 
+_LISTS = {"index.kind": "ivf", "buffer.buffer_rows_max": 200, "compaction.merge_fanin": 2}
+_BYTES = {"index.quantization": "scalar8", "compaction.merge_fanin": 2}
+
+
+@_workload(_LISTS)
+def _lists(s: Session) -> None:
+    """Segments get inverted lists, with deaths while they are built, and are merged into one that has its own."""
+    for start in range(0, 140, 70):
+        s.upsert(s.rows(range(start, start + 70)))
+        s.flush()
+        s.disk.meanwhile("index.ivf", lambda: s.delete([4, 75]))
+        s.work(jobs=2)
+    s.disk.meanwhile("index.ivf", lambda: s.delete([1]))
+    s.compact()
+    s.upsert(s.rows([1, 2]))
+
+
+@_workload(_BYTES)
+def _graphs_over_codes(s: Session) -> None:
+    """Graphs over a byte an element: one is built, one grown from it when segments are merged."""
+    for start in range(0, 24, 12):
+        s.upsert(s.rows(range(start, start + 12)))
+        s.flush()
+        s.disk.meanwhile("index.codes", lambda: s.delete([3]))
+        s.work(jobs=2)
+    s.compact()
+    s.upsert(s.rows([1, 2]))
+
+
 @_workload()
 def _purge(s: Session) -> None:
     """Everything is deleted and cleaned away."""

@@ -11,7 +11,17 @@ from omendb_chaos.workloads import WORKLOADS
 _SPACE = ("allocate", "reserve", "truncate")
 KINDS = ("open", "pread", "pwrite", *_SPACE, "rename", "unlink", "mkdir", "rmdir", "listdir", "usage")
 _SMALL = ("updates", "delete_sealed", "merge", "index", "drop", "reopen_clean")
-_FULL = (*_SMALL, "rotate", "flush_often", "late_writes_in_merge", "reopen_killed", "rename", "two_fields", "retire")
+_FULL = (
+    *_SMALL,
+    "rotate",
+    "flush_often",
+    "late_writes_in_merge",
+    "reopen_killed",
+    "rename",
+    "two_fields",
+    "retire",
+    "lists",
+)
 
 
 def run(seed: int, budget: Budget) -> Outcome:
