@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from omendb_chaos.oracle import State, observe
 from omendb_chaos.session import DEFAULT, PATH, BusyDisk, Session, open_folder
@@ -34,9 +36,9 @@ class Fixture:
         return [path.lstrip("/") for path in self.disk.paths()]
 
 
-def build(seed: int, *, rows: int = 14, closed: bool = True) -> Fixture:
+def build(seed: int, *, rows: int = 14, closed: bool = True, changes: Mapping[str, Any] | None = None) -> Fixture:
     """Segments with payload, field stamps, an index and delete sets, three manifests, and a log with records."""
-    session = Session(changes={"compaction.merge_fanin": 4}, seed=seed).open()
+    session = Session(changes={"compaction.merge_fanin": 4, **(changes or {})}, seed=seed).open()
     session.create()
     session.upsert(session.rows(range(rows)))
     session.update([1, 2], {"n": 5, "fresh": "x"}, vectors=True)
