@@ -30,4 +30,9 @@ class SystemClock:
         return time.perf_counter()
 
 
-__all__ = ["Clock", "SystemClock"]
+def thread_s() -> float:
+    """Seconds of processor time that the calling thread has had: waiting, and other threads, do not count."""
+    return time.thread_time()
+
+
+__all__ = ["Clock", "SystemClock", "thread_s"]

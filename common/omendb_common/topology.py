@@ -140,13 +140,28 @@ SIZES_MAX = 256
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaLoad:
+    """What clients' calls cost a replica lately, in processors: seconds of processor time a second.
+
+    ``total`` is all of it, ``divides`` what two halves would share: of a search each of them does the whole again.
+    Cut at the place ``cut`` of the ring, the half with less to do would have ``lesser`` of it; 0: not known.
+    """
+
+    total: float = 0.0
+    divides: float = 0.0
+    cut: int = 0
+    lesser: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaSize:
-    """How large a replica is: live points, and bytes of its folder."""
+    """How large a replica is: live points, and bytes of its folder; and its load, None where that is not known yet."""
 
     collection_uuid: str
     shard_id: int
     rows: int = 0
     size: int = 0
+    load: ReplicaLoad | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,6 +495,7 @@ __all__ = [
     "Merge",
     "Move",
     "MoveStage",
+    "ReplicaLoad",
     "ReplicaPlace",
     "ReplicaSize",
     "ReplicaState",

@@ -86,16 +86,30 @@ class CoordinatorSettings:
         low=0,
         high=1 << 50,
     )
+    split_load: float = setting(
+        0.5,
+        "a shard whose writes and gets take more processors than that on a node splits in two where its work lies, "
+        "if there is another node for a half; a process has hardly more than one for them; 0: none does for its load",
+        low=0.0,
+        high=1024.0,
+    )
+    split_load_after_s: float = setting(
+        600.0,
+        "for so long without a pause a shard must have that much to do: a burst is over before a split would help",
+        low=0.0,
+        high=1e9,
+    )
     merge_share: float = setting(
         0.25,
         "two neighbouring shards that a split made, on the same nodes, which together have less than this share of "
-        "split_rows and split_bytes become one again; a half would split again at once; 0: none do by themselves",
+        "split_rows, split_bytes and split_load become one again; a half would split again at once; 0: none do by "
+        "themselves",
         low=0.0,
         high=0.5,
     )
     merge_after_s: float = setting(
         3600.0,
-        "for so long two shards must be that small: what is written by day and deleted by night stays apart",
+        "for so long two shards must be that small and idle: what is full or busy by day alone stays apart",
         low=0.0,
         high=1e9,
     )

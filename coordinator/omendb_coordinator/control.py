@@ -22,7 +22,6 @@ from omendb_common.errors import (
 from omendb_common.hlc import stamp_at, stamp_step
 from omendb_common.index_options import level_of
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
-from omendb_common.quorum import Quorums
 from omendb_common.shard_calls import MAX_AHEAD_MS
 from omendb_common.topology import (
     FILLS_MAX,
@@ -44,11 +43,13 @@ from omendb_coordinator.commands import Command, ConflictError, decode_result, f
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
 from omendb_coordinator.liveness import Liveness
+from omendb_coordinator.load_splits import LoadLimits, LoadSplits
 from omendb_coordinator.merges import MergeLimits, Merges
 from omendb_coordinator.move_changes import check_loss
 from omendb_coordinator.moves import MoveLimits, plan_moves
 from omendb_coordinator.placement import Plan, plan
 from omendb_coordinator.repair_changes import gains
+from omendb_coordinator.reports import busy_report, collection_report, fill_report, move_report
 from omendb_coordinator.splits import SplitLimits, largest, plan_splits
 from omendb_coordinator.watch import Watch
 
@@ -105,9 +106,14 @@ class Control:
         self._split_limits = SplitLimits(settings.split_rows, settings.split_bytes, settings.rereplicate_s)
         # Half of what deletions are remembered for beyond a proof: that much of it stays where floors become one.
         self._merge_margin = stamp_step(settings.gc_grace_s / 2)
-        limits = MergeLimits(self._split_limits, settings.merge_share, settings.merge_after_s, self._merge_margin)
-        self._merges = Merges(limits)
-        # By node, how large its last heartbeat said its replicas are.
+        self._merges = Merges(
+            MergeLimits(
+                *(self._split_limits, settings.merge_share, settings.merge_after_s, self._merge_margin),
+                load=settings.split_load,
+            )
+        )
+        self._load_splits = LoadSplits(LoadLimits(settings.split_load, settings.split_load_after_s))
+        # By node, how large and busy its last heartbeat said its replicas are.
         self._sizes: dict[str, dict[tuple[str, int], ReplicaSize]] = {}
         # By node, what its last heartbeat told of the replicas that it fills.
         self._fills: dict[str, dict[tuple[str, int], Fill]] = {}
@@ -315,7 +321,7 @@ class Control:
         fills: Sequence[Fill] = (),
         sizes: Sequence[ReplicaSize] = (),
     ) -> Member:
-        """A member lives, with these problems, replicas on their way, and replicas so large.
+        """A member lives, with these problems, replicas on their way, and replicas so large and busy.
 
         Raises:
             NotFoundError: it must register (again).
@@ -367,12 +373,15 @@ class Control:
         status, topology = self._consensus.status, self._catalog.topology
         now_s = self._clock.mono_s()
         replicas = Counter(r.node_id for c in topology.collections.values() for s in c.shards for r in s.replicas)
+        sizes = largest(self._sizes.values()) if self.leads else {}
         members = []
         for member in topology.members.values():
             told = member_to_json(member)
             if self.leads:
                 told["silent_s"] = round(self._liveness.silent_s(member, now_s), 3)
                 told["problems"] = list(self._liveness.problems(member))
+                loads = [size.load for size in self._sizes.get(member.node_id, {}).values() if size.load is not None]
+                told["load"] = round(sum(load.total for load in loads), 3)
             told["replicas"] = replicas[member.node_id]
             members.append(told)
         return {
@@ -389,9 +398,13 @@ class Control:
             "applied_index": status.applied_index,
             "coordinators": [{"node_id": n, "address": self._addresses.get(n)} for n in status.members],
             "members": members,
-            "collections": [_collection_report(c) for c in topology.collections.values()],
+            "collections": [collection_report(c, sizes) for c in topology.collections.values()],
+            "busy": [
+                busy_report(one, self._settings.split_load, now_s)
+                for one in self._load_splits.busy(topology, sizes, now_s)
+            ],
             "moves": [
-                {**_move_report(info, shard, shard.move), **self._progress(info, shard, shard.move)}
+                {**move_report(info, shard, shard.move), **self._progress(info, shard, shard.move)}
                 for info in topology.collections.values()
                 for shard in info.shards
                 if shard.move is not None
@@ -415,7 +428,7 @@ class Control:
 
     def _progress(self, info: CollectionInfo, shard: Shard, move: Move) -> dict[str, Any]:
         fill = self._filled(move.target, info, shard, move.session)
-        return {} if fill is None else _fill_report(fill)
+        return {} if fill is None else fill_report(fill)
 
     def _split_report(self, info: CollectionInfo, shard: Shard, split: Split) -> dict[str, Any]:
         """A shard that splits; how far the slowest of its nodes is, and what that waits for."""
@@ -430,7 +443,7 @@ class Control:
     def _recut(self, info: CollectionInfo, recut: Split | Merge, *shards: Shard) -> dict[str, Any]:
         waiting = sorted(r.node_id for r in shards[0].replicas if r.node_id not in recut.ready)
         told = [(node, self._filled(node, info, shard, recut.session)) for node in waiting for shard in shards]
-        known = [(node, _fill_report(fill)) for node, fill in told if fill is not None]
+        known = [(node, fill_report(fill)) for node, fill in told if fill is not None]
         slowest = min((fill for _, fill in known), key=lambda fill: float(fill["percent"]), default={})
         held = "; ".join(f"{node}: {fill['waits_for']}" for node, fill in known if fill["waits_for"])
         return {
@@ -471,6 +484,7 @@ class Control:
             self._fills.clear()
             self._sizes.clear()
             self._merges.forget()
+            self._load_splits.forget()
             self._led_term = term
         topology = self._catalog.topology
         if not topology.cluster_id:
@@ -509,6 +523,8 @@ class Control:
         sizes = largest(self._sizes.values())
         # A move is more urgent: what a replica lacks is nowhere, and a large shard serves; two small ones harm nobody.
         steps = moves + plan_splits(topology, silent, sizes, self._split_limits)
+        by_load = self._load_splits.plan(topology, sizes, now_s)
+        steps += [] if steps else by_load
         steps += [s for s in self._merges.plan(topology, silent, sizes, now_s) if s.op == "cancel_merge" or not steps]
         for step in steps:
             args = step.args()
@@ -544,65 +560,6 @@ def _is_news(topology: Topology, node_id: str, told: RepairedShard, step: int) -
     info = topology.by_uuid(told.collection_uuid)
     shards = () if info is None else info.shards
     return any(gains(s, node_id, told, max(step, 1)) for s in shards if s.shard_id == told.shard_id)
-
-
-def _move_report(info: CollectionInfo, shard: Shard, move: Move) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "collection": info.name,
-        "shard_id": shard.shard_id,
-        "source": move.source,
-        "target": move.target,
-        "stage": move.stage,
-        "session": move.session,
-    }
-    if move.quorums is None:
-        return told
-    told["quorums"] = {"from": _numbers(info.quorums(shard)), "to": _numbers(move.quorums)}
-    if not move.target:
-        told["ready"] = list(move.ready)
-        told["waits_for"] = ", ".join(n for n in sorted(shard.nodes("active")) if n not in move.ready)
-    return told
-
-
-def _numbers(quorums: Quorums) -> dict[str, int]:
-    return {
-        "replication": quorums.replication,
-        "write_quorum": quorums.write,
-        "read_quorum": quorums.read,
-    }
-
-
-def _fill_report(fill: Fill) -> dict[str, Any]:
-    done = min(1.0, fill.rows_done / fill.rows_total) if fill.rows_total else 0.0
-    return {
-        "rows_done": fill.rows_done,
-        "rows_total": fill.rows_total,
-        "bytes_done": fill.bytes_done,
-        "percent": round(100.0 * done, 1),
-        "waits_for": fill.waits_for,
-    }
-
-
-def _collection_report(info: CollectionInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "uuid": info.schema.uuid,
-        "replication": info.replication,
-        "write_quorum": info.write_quorum,
-        "read_quorum": info.read_quorum,
-        "partition_key": info.partition_key,
-        "shards": [
-            {
-                "shard_id": s.shard_id,
-                "epoch": s.epoch,
-                "repaired_through": s.repaired_through,
-                "gc_floor": s.gc_floor,
-                "in_force": _numbers(info.quorums(s)),
-                "replicas": [{"node_id": r.node_id, "state": r.state} for r in s.replicas],
-            }
-            for s in info.shards
-        ],
-    }
 
 
 def _creation(new: NewCollection, uuid: str, placed: Plan | None, members_revision: int) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Which neighbouring shards should become one now, and which merges should be given up.
 
-Two merge when both together are small against the bound at which a shard splits, and were for a while: far below it,
-so that what merged does not split again soon. They must stand on the same nodes, all of which are there; and no
+Two merge when both together are small against the bounds at which a shard splits, that of its load as those of its
+size, and were for a while: far below them, so that what merged does not split again soon, and what split for its load
+stays split while that lasts. They must stand on the same nodes, all of which are there; and no
 collection gets fewer shards than it had before splits made more of them. One pair merges at a time, and none while a
 shard splits.
 """
@@ -24,13 +25,15 @@ from omendb_coordinator.splits import Sizes, SplitLimits, absent
 class MergeLimits:
     """Below which share of the bounds of a split two shards merge, after how long; ``share`` 0: none by itself.
 
-    ``margin``: see ``merge_changes.begin_merge``, as a difference of stamps.
+    ``load``: the bound of a split in processors, 0: none. ``margin``: see ``merge_changes.begin_merge``, as a
+    difference of stamps.
     """
 
     split: SplitLimits
     share: float
     after_s: float
     margin: int
+    load: float = 0.0
 
 
 class Pair(NamedTuple):
@@ -75,7 +78,7 @@ class Merges:
             told = [sizes.get((info.schema.uuid, one.shard_id)) for one in (low, high)]
             if not 0 < info.shards_least < len(info.shards) or None in told:
                 continue
-            share = _share(self._limits.split, [one for one in told if one is not None])
+            share = self._share([one for one in told if one is not None])
             if share is not None and share < self._limits.share:
                 pair = Pair(info.schema.uuid, low.shard_id, high.shard_id)
                 other = high.shard_id, high.epoch
@@ -84,6 +87,22 @@ class Merges:
                 members = [topology.members.get(r.node_id) for r in low.replicas]
                 up = all(member is not None and member.state == "up" for member in members)
                 yield pair, _Small(share, step, up and not unfit(info, low, high, self._limits.margin))
+
+    def _share(self, told: list[ReplicaSize]) -> float | None:
+        """How much of the bounds of a split shards are together; None when there is no bound, or it is not known."""
+        split, load = self._limits.split, self._limits.load
+        shares = []
+        if split.rows:
+            shares.append(sum(one.rows for one in told) / split.rows)
+        if split.size:
+            shares.append(sum(one.size for one in told) / split.size)
+        if shares and load:
+            loads = [one.load for one in told]
+            known = [one.divides for one in loads if one is not None]
+            if len(known) < len(loads):
+                return None  # of a node of an older release, or begun in this minute
+            shares.append(sum(known) / load)
+        return max(shares, default=None)
 
 
 class _Small(NamedTuple):
@@ -100,13 +119,6 @@ def _neighbours(topology: Topology) -> Iterator[tuple[CollectionInfo, Shard, Sha
 
 def _is_low(shard: Shard) -> bool:
     return shard.merge is not None and shard.merge.low_id == shard.shard_id
-
-
-def _share(limits: SplitLimits, told: list[ReplicaSize]) -> float | None:
-    """How much of the bound of a split shards are together; None when there is no bound."""
-    rows = sum(one.rows for one in told) / limits.rows if limits.rows else None
-    size = sum(one.size for one in told) / limits.size if limits.size else None
-    return max((share for share in (rows, size) if share is not None), default=None)
 
 
 __all__ = ["MergeLimits", "Merges", "Pair"]

@@ -25,7 +25,7 @@ class Step:
     """A command that should be proposed.
 
     ``begin_move`` has a source and a target, ``begin_resize`` one of them or none, and quorums, ``begin_merge`` a
-    neighbour's number and epoch; others only a shard.
+    neighbour's number and epoch, ``begin_split`` a place to cut at, or None: the middle; others only a shard.
     """
 
     op: str
@@ -37,12 +37,15 @@ class Step:
     why: str = ""
     quorums: Quorums | None = None
     other: tuple[int, int] | None = None
+    at: int | None = None
 
     def args(self) -> dict[str, Any]:
         """The arguments of the command."""
         shard = {"uuid": self.uuid, "shard_id": self.shard_id, "epoch": self.epoch}
         if self.other is not None:
             return {**shard, "other_id": self.other[0], "other_epoch": self.other[1]}
+        if self.at is not None:
+            return {**shard, "at": self.at}
         if self.op not in ("begin_move", "begin_resize"):
             return shard
         way = {**shard, "source": self.source, "target": self.target}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -27,6 +28,7 @@ from omendb_common.topology import (
     FILLS_MAX,
     SIZES_MAX,
     Fill,
+    ReplicaLoad,
     ReplicaSize,
     Topology,
     collection_to_json,
@@ -139,6 +141,15 @@ def _items(value: Any) -> Iterable[Any]:
 
 def _optional(request: Any, name: str) -> Any:
     return getattr(request, name) if request.HasField(name) else None
+
+
+def _size_in(told: pb.ReplicaSize) -> ReplicaSize:
+    load = None
+    if told.HasField("load"):
+        seconds = told.load.total, told.load.divides, told.load.lesser
+        total, divides, lesser = (max(0.0, one) if math.isfinite(one) else 0.0 for one in seconds)
+        load = ReplicaLoad(total, divides, told.load.cut, lesser)
+    return ReplicaSize(told.collection_uuid, told.shard_id, told.rows, told.size, load)
 
 
 def _check_speaks_for(context: Any, node_id: Any, role: Any = None) -> None:
@@ -361,7 +372,7 @@ class MembersFace(_Face, rpc.CoordinatorMembersServicer):
             Fill(f.collection_uuid, f.shard_id, f.session, f.rows_done, f.rows_total, f.bytes_done, f.waits_for)
             for f in request.fills[:FILLS_MAX]
         ]
-        sizes = [ReplicaSize(s.collection_uuid, s.shard_id, s.rows, s.size) for s in request.sizes[:SIZES_MAX]]
+        sizes = [_size_in(one) for one in request.sizes[:SIZES_MAX]]
         member = self._control.heartbeat(request.node_id, request.incarnation, request.problems, fills, sizes)
         return pb.HeartbeatReply(revision=self._control.catalog.topology.revision, state=member.state)
 

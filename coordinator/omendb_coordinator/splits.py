@@ -1,4 +1,4 @@
-"""Which shard should split now, and which splits should be given up. Pure.
+"""Which shard should split now because of its size, and which splits should be given up. Pure.
 
 A shard splits when its largest replica has passed a bound, one shard at a time, never while one of its replicas moves
 or is not well: every node that holds one must make its halves. A split keeps moves away from its shard, so one that
@@ -38,7 +38,7 @@ def plan_splits(topology: Topology, silent: Silent, sizes: Sizes, limits: SplitL
     if steps or topology.moves_paused or any(shard.recut is not None for _, shard in shards):
         return steps
     found = [(_excess(info, shard, sizes, limits), info, shard) for info, shard in shards]
-    due = [one for one in found if one[0] > 1 and _can(topology.members, one[1], one[2])]
+    due = [one for one in found if one[0] > 1 and may_split(topology.members, one[1], one[2])]
     if not due:
         return []
     excess, info, shard = max(due, key=lambda one: one[0])
@@ -46,12 +46,13 @@ def plan_splits(topology: Topology, silent: Silent, sizes: Sizes, limits: SplitL
 
 
 def largest(told: Iterable[Mapping[tuple[str, int], ReplicaSize]]) -> dict[tuple[str, int], ReplicaSize]:
-    """Of what several nodes told, the most of each shard."""
+    """Of what several nodes told, the most of each shard; of its load that of the replica with most to do."""
     most: dict[tuple[str, int], ReplicaSize] = {}
     for sizes in told:
         for key, one in sizes.items():
             known = most.get(key, one)
-            most[key] = ReplicaSize(*key, max(one.rows, known.rows), max(one.size, known.size))
+            load = max(one.load, known.load, key=lambda told: -1.0 if told is None else told.divides)
+            most[key] = ReplicaSize(*key, max(one.rows, known.rows), max(one.size, known.size), load)
     return most
 
 
@@ -77,11 +78,11 @@ def _excess(info: CollectionInfo, shard: Shard, sizes: Sizes, limits: SplitLimit
     return max(rows, told.size / limits.size if limits.size else 0.0)
 
 
-def _can(members: Mapping[str, Member], info: CollectionInfo, shard: Shard) -> bool:
+def may_split(members: Mapping[str, Member], info: CollectionInfo, shard: Shard) -> bool:
     """Whether a split may begin and every node that must do its part is there."""
     up = all(r.node_id in members and members[r.node_id].state == "up" for r in shard.replicas)
     well = all(r.state == "active" for r in shard.replicas) and shard.move is None and shard.recut is None
     return up and well and len(info.shards) < SHARDS_MAX and shard.high - shard.low > 1
 
 
-__all__ = ["Sizes", "SplitLimits", "absent", "largest", "plan_splits"]
+__all__ = ["Sizes", "SplitLimits", "absent", "largest", "may_split", "plan_splits"]

@@ -24,13 +24,15 @@ class Hosted:
     """An open replica of a shard and the map it stands in.
 
     ``epoch``: the shard's newest epoch that is known here. ``fence``: calls under an older map are refused (P15); it
-    is on stable storage before it counts. ``follower``: of a shard that splits or merges.
+    is on stable storage before it counts. ``follower``: of a shard that splits or merges. ``partition_key``: of its
+    collection; it says where on the ring a point lies.
     """
 
     replica: Replica
     epoch: int
     fence: int = 0
     follower: Follower | None = None
+    partition_key: str | None = None
 
 
 class Replicas(Protocol):

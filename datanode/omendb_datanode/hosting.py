@@ -392,7 +392,7 @@ class Hosting:
             await self._in_thread(lambda: _close(replica))  # to be opened again, and tried again
             raise
         self._opened(replica.last_stamp)
-        return Hosted(replica, shard.epoch, replica.maintenance.fence_epoch)
+        return Hosted(*(replica, shard.epoch, replica.maintenance.fence_epoch), partition_key=info.partition_key)
 
     # -- splits and merges
 

@@ -35,9 +35,10 @@ from omendb_common.shard_calls import (
     Verdict,
 )
 from omendb_common.telemetry.metrics import Metrics
-from omendb_common.topology import ReplicaSize
+from omendb_common.topology import SIZES_MAX, ReplicaSize
 from omendb_datanode.engine_threads import EngineThreads
-from omendb_datanode.hosting import Hosting
+from omendb_datanode.hosting import Hosting, OpenShard
+from omendb_datanode.load import Loads
 from omendb_datanode.replicate.agreeing import Agreeing
 from omendb_datanode.replicate.repairer import Repairer
 from omendb_datanode.replicate.scrubber import Scrubber
@@ -170,8 +171,9 @@ def show_repairs(metrics: Metrics, repairer: Repairer, scrubber: Scrubber, agree
 class Census:
     """Figures over all replicas of a node, for its metrics. ``run`` belongs to a task of the process."""
 
-    def __init__(self, hosting: Hosting, threads: EngineThreads, folder_size: Callable[[], int]) -> None:
+    def __init__(self, hosting: Hosting, threads: EngineThreads, loads: Loads, folder_size: Callable[[], int]) -> None:
         self._hosting = hosting
+        self._loads = loads
         self._threads = threads
         self._folder_size = folder_size
         self._disk_bytes = 0
@@ -193,6 +195,16 @@ class Census:
             lambda: sum(state != "open" for state in self._hosting.report().values()),
         )
         metrics.gauge("omendb_reads_in_flight", "Reads that run or wait", lambda: self._threads.reads)
+        metrics.gauge(
+            "omendb_load_processors",
+            "Processor time a second that clients' calls took here in about the last minute",
+            lambda: sum(self._busy()),
+        )
+        metrics.gauge(
+            "omendb_load_processors_busiest",
+            "The same, of the replica with the most",
+            lambda: max(self._busy(), default=0.0),
+        )
         budget = self._hosting.resources.budget
         metrics.gauge("omendb_memory_reserved_bytes", "Memory that replicas have reserved", lambda: budget.used_bytes)
 
@@ -200,13 +212,18 @@ class Census:
         return len({r.schema.uuid for r in self._hosting.replicas()})
 
     def sizes(self) -> list[ReplicaSize]:
-        """How large the replicas are, the largest first; bytes as they were measured last."""
+        """How large and busy the replicas are, the foremost first; bytes as they were measured last."""
         opened = [one for one in self._hosting.opened() if not one.hosted.replica.closed]
-        told = [
-            ReplicaSize(*o.key.shard, o.hosted.replica.snapshot().live, self._replica_bytes.get(o.key.name, 0))
-            for o in opened
-        ]
-        return sorted(told, key=lambda one: (one.size, one.rows), reverse=True)
+        return foremost([self._size(one) for one in opened])
+
+    def _size(self, opened: OpenShard) -> ReplicaSize:
+        replica, shard = opened.hosted.replica, opened.shard
+        load = self._loads.of(replica).told(shard.low, shard.high)
+        size = self._replica_bytes.get(opened.key.name, 0)
+        return ReplicaSize(*opened.key.shard, replica.snapshot().live, size, load)
+
+    def _busy(self) -> list[float]:
+        return [one.load.total for one in self.sizes() if one.load is not None]
 
     def _measure(self) -> dict[str, int]:
         opened = [one for one in self._hosting.opened() if not one.hosted.replica.closed]
@@ -223,4 +240,13 @@ class Census:
             await asyncio.sleep(DISK_EVERY_S)
 
 
-__all__ = ["DISK_EVERY_S", "Census", "MeasuredNode", "show_repairs"]
+def foremost(told: list[ReplicaSize]) -> list[ReplicaSize]:
+    """In the order in which they are told: the largest, and where not all can be, the busiest instead of the rest."""
+    by_size = sorted(told, key=lambda one: (one.size, one.rows), reverse=True)
+    if len(told) <= SIZES_MAX:
+        return by_size
+    kept, rest = by_size[: SIZES_MAX // 2], by_size[SIZES_MAX // 2 :]
+    return kept + sorted(rest, key=lambda one: 0.0 if one.load is None else one.load.total, reverse=True)
+
+
+__all__ = ["DISK_EVERY_S", "Census", "MeasuredNode", "foremost", "show_repairs"]

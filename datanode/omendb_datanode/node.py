@@ -140,7 +140,7 @@ class DataNodeProcess:
         if options.tls is not None:
             self.metrics.watch_certificate("cluster", renewed(options.tls).left_s)
         folder = options.folder
-        self._census = Census(self.hosting, self._threads, lambda: folder_bytes(self._disk, folder))
+        self._census = Census(self.hosting, self._threads, self.rules.loads, lambda: folder_bytes(self._disk, folder))
         self._census.show(self.metrics)
         self._peer_frames = FrameStats()
         self.metrics.watch_frames(self._peer_frames, "client")

@@ -66,9 +66,10 @@ from omendb_common.shard_calls import (
 from omendb_datanode.client_time import ClientTime
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosted import Hosted, Replicas
+from omendb_datanode.load import Loads, Place, place_of_ids
 from omendb_datanode.recall import Recall
 from omendb_datanode.replicate.trees import RecentTrees, listed
-from omendb_datanode.write_queue import Outcome, WriteLimits, WriteQueue
+from omendb_datanode.write_queue import Counted, Outcome, WriteLimits, WriteQueue
 from omendb_engine.disk_errors import disk_error
 from omendb_engine.query.answer import Picked, SearchAnswer
 from omendb_engine.replica import Replica
@@ -109,6 +110,7 @@ class ShardRules:
         care: compares the replica of a shard with all others, and with True brings them together; what it found.
         damaged: told of a shard when a call met damage there.
         scrub: reads all files of the replica of a shard now, so many bytes a second (0: its own rate); what is damaged.
+        loads: where it is counted what clients' calls cost.
     """
 
     def __init__(
@@ -122,6 +124,7 @@ class ShardRules:
         care: Callable[[ShardRef, bool], Awaitable[Any]] | None = None,
         damaged: Callable[[ShardRef], None] = lambda _: None,
         scrub: Callable[[ShardRef, Deadline, int], Awaitable[Any]] | None = None,
+        loads: Loads | None = None,
     ) -> None:
         self._admit = admit
         self._care = care or _alone
@@ -135,6 +138,8 @@ class ShardRules:
         self._queues: dict[Replica, WriteQueue] = {}
         self._recalls: dict[Replica, Recall] = {}
         self._trees = RecentTrees()
+        self.loads = loads or Loads(clock)
+        """What routers' calls cost each replica."""
         self.clients = ClientTime(clock)
         """For how long calls that data nodes never make of each other have been at work."""
 
@@ -194,9 +199,9 @@ class ShardRules:
                 told = self._nothing_unproven(hosted.replica, call)
                 if told is not None:
                     return told
-                return await self._threads.read(lambda: self._search_unproven(hosted.replica, call), deadline)
+                return await self._read(hosted, lambda: self._search_unproven(hosted.replica, call), deadline)
             short = _is_short(hosted.replica, call)
-            return await self._threads.read(lambda: self._search(hosted.replica, call), deadline, short=short)
+            return await self._read(hosted, lambda: self._search(hosted.replica, call), deadline, short=short)
 
         with self.clients:
             return await self._answer(call.shard, work, ShardHits, "searching")
@@ -207,7 +212,10 @@ class ShardRules:
         async def work() -> Looked:
             hosted = await self._hosted(call.shard, deadline)
             _check_count(len(call.ids))
-            return await self._threads.read(lambda: self._lookup(hosted.replica, call), deadline)
+            if not call.shard.origin:  # a data node's, which brings replicas together
+                return await self._threads.read(lambda: self._lookup(hosted.replica, call), deadline)
+            place = place_of_ids(call.ids, hosted.partition_key)
+            return await self._read(hosted, lambda: self._lookup(hosted.replica, call), deadline, place)
 
         return await self._answer(call.shard, work, Looked, "looking up ids")
 
@@ -217,7 +225,7 @@ class ShardRules:
         async def work() -> Scored:
             hosted = await self._hosted(call.shard, deadline)
             _check_count(len(call.ids))
-            return await self._threads.read(lambda: _score(hosted.replica, call), deadline)
+            return await self._read(hosted, lambda: _score(hosted.replica, call), deadline)
 
         with self.clients:
             return await self._answer(call.shard, work, Scored, "scoring ids")
@@ -227,7 +235,7 @@ class ShardRules:
 
         async def work() -> Scrolled:
             hosted = await self._hosted(call.shard, deadline)
-            return await self._threads.read(lambda: _scroll(hosted.replica, call), deadline)
+            return await self._read(hosted, lambda: _scroll(hosted.replica, call), deadline)
 
         with self.clients:
             return await self._answer(call.shard, work, Scrolled, "scrolling")
@@ -237,7 +245,7 @@ class ShardRules:
 
         async def work() -> Selected:
             hosted = await self._hosted(call.shard, deadline)
-            return await self._threads.read(lambda: _select(hosted.replica, call), deadline)
+            return await self._read(hosted, lambda: _select(hosted.replica, call), deadline)
 
         with self.clients:
             return await self._answer(call.shard, work, Selected, "selecting points")
@@ -364,15 +372,32 @@ class ShardRules:
 
     # -- work
 
+    async def _read(
+        self,
+        hosted: Hosted,
+        work: Callable[[], A],
+        deadline: Deadline,
+        place: Place | None = None,
+        *,
+        short: bool = False,
+    ) -> A:
+        """Read in a thread for a router, and count what it costs."""
+        load = self.loads.of(hosted.replica)
+        return await self._threads.read(lambda: load.during(work, place), deadline, short=short)
+
     async def _write(self, hosted: Hosted, writes: Sequence[StampedWrite], deadline: Deadline) -> list[StampedResult]:
         queue = self._queues.get(hosted.replica)
         if queue is None:
             # A replica that was dropped, or is opened anew, takes its queue along.
             self._queues = {replica: known for replica, known in self._queues.items() if not replica.closed}
             queue = self._queues[hosted.replica] = WriteQueue(
-                *(hosted.replica, self._threads, self._limits), lambda: hosted.follower
+                *(hosted.replica, self._threads, self._limits), lambda: hosted.follower, self._counted(hosted)
             )
         return _all_good(await queue.write(writes, deadline))
+
+    def _counted(self, hosted: Hosted) -> Counted:
+        load = self.loads.of(hosted.replica)
+        return lambda take, writes: load.during_writes(take, writes, hosted.partition_key)
 
     def _recall(self, replica: Replica) -> Recall:
         known = self._recalls.get(replica)

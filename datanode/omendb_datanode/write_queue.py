@@ -51,11 +51,21 @@ def _nobody() -> Follower | None:
     return None
 
 
+Take = Callable[[], list[Outcome]]
+Counted = Callable[[Take, Sequence[StampedWrite]], list[Outcome]]
+"""Has the replica take writes, and counts what that costs."""
+
+
+def _uncounted(take: Take, writes: Sequence[StampedWrite]) -> list[Outcome]:
+    return take()
+
+
 class WriteQueue:
     """The writes of one replica. Used from one event loop.
 
     Args:
         follower: who must have every write before it is acknowledged, if anybody; asked after each group.
+        counted: what a group costs is its replica's load; it is called in the thread that writes.
     """
 
     def __init__(
@@ -64,8 +74,10 @@ class WriteQueue:
         threads: EngineThreads,
         limits: WriteLimits,
         follower: Callable[[], Follower | None] = _nobody,
+        counted: Counted = _uncounted,
     ) -> None:
         self.replica = replica
+        self._counted = counted
         self._follower = follower
         self._threads = threads
         self._limits = limits
@@ -160,7 +172,7 @@ class WriteQueue:
     def _write(self, writes: Sequence[StampedWrite]) -> list[Outcome]:
         if not writes:
             return []
-        outcomes = list(self.replica.write_all(writes))
+        outcomes = self._counted(lambda: self.replica.write_all(writes), writes)
         follower = self._follower()
         if follower is None:
             return outcomes

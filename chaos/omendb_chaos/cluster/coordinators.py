@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -75,6 +75,7 @@ class Coordinators:
         rng: random.Random,
         gc_grace_s: float = 3600.0,
         level: int = 1,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         watch = Watch()
         self.catalog = Catalog(watch.publish)
@@ -87,7 +88,7 @@ class Coordinators:
         self._log = AgreedLog(self.catalog, rng)
         # Members are heard every few seconds, and for long nothing happens in between: half a second is for people.
         settings = CoordinatorSettings(suspect_s=9.0, down_s=30.0, grace_s=30.0, decide_s=3.0, stall_s=8.0)
-        self._settings = replace(settings, gc_grace_s=gc_grace_s, repaired_step_s=1.0)
+        self._settings = replace(settings, gc_grace_s=gc_grace_s, repaired_step_s=1.0, **(more or {}))
         self._life = 0
         self.up = False
         self.start()

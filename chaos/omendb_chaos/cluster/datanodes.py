@@ -31,10 +31,11 @@ from omendb_common.errors import OmenDBError, UnavailableError
 from omendb_common.feature_level import CURRENT
 from omendb_common.metadata import RepairedShard
 from omendb_common.shard_calls import DataNode, ShardRef
-from omendb_common.topology import Member
+from omendb_common.topology import Member, ReplicaSize
 from omendb_datanode.config import RepairSettings
 from omendb_datanode.engine_threads import EngineThreads
 from omendb_datanode.hosting import Hosting, OpenShard
+from omendb_datanode.load import Loads
 from omendb_datanode.node_folder import open_identity
 from omendb_datanode.replicate.agreeing import Agreeing
 from omendb_datanode.replicate.arrivals import Arrivals
@@ -186,13 +187,14 @@ class SimDataNode:
             retry_s=5.0,
         )
         threads = EngineThreads(readers=0, writers=0)
-        rules = self.rules = ShardRules(self.hosting, self.clock, threads, care=self._make_round)
+        loads = Loads(self.clock, _Work().s)
+        rules = self.rules = ShardRules(self.hosting, self.clock, threads, care=self._make_round, loads=loads)
         world.network.serve(process, self, self.clock)
         address = f"{self.name}:8500"
         member = Member(self.name, "datanode", address, identity.incarnation, feature_level=CURRENT)
         while not await self._registered(follower, member):
             await asyncio.sleep(0.2)
-        follower.beat(member, self.hosting.problems)
+        follower.beat(member, self.hosting.problems, self._sizes)
         await self.hosting.start()
         peers = Peers(lambda member: self.peer(member.node_id), _leave_open)
         missing = _unheard
@@ -295,6 +297,17 @@ class SimDataNode:
         if self.doomed is not None and self.doomed.fired:
             self.world.died(self, "in the middle of a write")
 
+    def _sizes(self) -> list[ReplicaSize]:
+        """How large and busy the replicas are; bytes count nothing here."""
+        assert self.hosting is not None
+        assert self.rules is not None
+        return [
+            ReplicaSize(*one.key.shard, replica.snapshot().live, 0, load)
+            for one in self.hosting.opened()
+            if not (replica := one.hosted.replica).closed
+            for load in (self.rules.loads.of(replica).told(one.shard.low, one.shard.high),)
+        ]
+
     # -- calls
 
     async def ask(self, kind: str, call: Any, deadline: Deadline) -> Any:
@@ -320,6 +333,18 @@ class SimDataNode:
         if known is None:
             known = self._peers[node_id] = RemoteNode(self.world.network, self.process, node_id)
         return known
+
+
+class _Work:
+    """Processor time of a simulated process: every piece of work takes a millisecond."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def s(self) -> float:
+        """Seconds; it is looked at where a piece begins and where it ends."""
+        self._looks += 1
+        return self._looks * 0.001
 
 
 def _unheard(opened: OpenShard) -> None:

@@ -14,7 +14,15 @@ from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError, NotFoundError, OmenDBError, UnavailableError
 from omendb_common.metadata import NewCollection, OriginLease, RepairedShard
-from omendb_common.topology import CollectionInfo, Member, ReplicaPlace, Shard, Topology, member_to_json
+from omendb_common.topology import (
+    CollectionInfo,
+    Member,
+    ReplicaPlace,
+    ReplicaSize,
+    Shard,
+    Topology,
+    member_to_json,
+)
 from omendb_coordinator.control import Asking
 
 HEARTBEAT_S = 3.0
@@ -99,14 +107,21 @@ class Follower:
         await self.refresh(revision, deadline)
         return registered
 
-    def beat(self, member: Member, problems: Callable[[], list[str]]) -> None:
+    def beat(
+        self,
+        member: Member,
+        problems: Callable[[], list[str]],
+        sizes: Callable[[], list[ReplicaSize]] = list,
+    ) -> None:
         """Say every few seconds that a member lives, until the process ends."""
-        self._process.spawn(self._beat(member, problems))
+        self._process.spawn(self._beat(member, problems, sizes))
 
-    async def _beat(self, member: Member, problems: Callable[[], list[str]]) -> None:
+    async def _beat(
+        self, member: Member, problems: Callable[[], list[str]], sizes: Callable[[], list[ReplicaSize]]
+    ) -> None:
         while True:
             deadline = Deadline.after(self._clock, HEARTBEAT_S)
-            call = member.node_id, member.incarnation, problems()
+            call = member.node_id, member.incarnation, problems(), (), sizes()
             try:
                 await within(deadline, self._network.call(self._process, COORDINATORS, "heartbeat", call, deadline))
             except NotFoundError:

@@ -7,7 +7,7 @@ import gc
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -67,6 +67,7 @@ class Options:
 
     ``background``: further work of every data node, while it lives. ``repair``: whether, and how, nodes bring their
     replicas together by themselves; without it reads at the quorum must do it. ``level``: the cluster's feature level.
+    ``coordinators``: settings of theirs, beside those of every world.
     """
 
     router: RouterSettings = field(default_factory=lambda: RouterSettings(clock_offset_ms_max=60_000.0))
@@ -75,6 +76,7 @@ class Options:
     repair: RepairSettings | None = None
     gc_grace_s: float = 3600.0
     level: int = 1
+    coordinators: Mapping[str, Any] = field(default_factory=dict)
 
 
 class World:
@@ -96,7 +98,8 @@ class World:
         self._trace = hashlib.blake2b(digest_size=8)
         self.network = Network(loop, self.rng("network"), self.note)
         self.coordinators = Coordinators(
-            loop, self.network, self.clock, self.rng("coordinators"), self.options.gc_grace_s, self.options.level
+            *(loop, self.network, self.clock, self.rng("coordinators")),
+            *(self.options.gc_grace_s, self.options.level, self.options.coordinators),
         )
         self.nodes = {name: self._node(name) for name in _names("d", size.datanodes)}
         self.routers = {name: self._router(name) for name in _names("r", size.routers)}

@@ -7,6 +7,7 @@ coordinator and kept when all of them are gone.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import logging
 import random
@@ -424,7 +425,7 @@ class CoordinatorClient(ShardMapCalls):
             member: registered when the coordinators do not know it; the one of :meth:`register` when None.
             problems: what an operator should know of this process now; ``PROBLEMS_MAX`` of them are told.
             fills: how far the replicas are that are on their way here; ``FILLS_MAX`` of them are told.
-            sizes: how large the replicas here are, the largest first; ``SIZES_MAX`` of them are told.
+            sizes: how large and busy the replicas here are, the foremost first; ``SIZES_MAX`` of them are told.
         """
         self._problems = problems
         self._fills = fills
@@ -465,10 +466,7 @@ class CoordinatorClient(ShardMapCalls):
             pb.ReplicaFill(**{name: getattr(fill, name) for name in Fill.__dataclass_fields__})
             for fill in self._fills()[:FILLS_MAX]
         ]
-        sizes = [
-            pb.ReplicaSize(**{name: getattr(one, name) for name in ReplicaSize.__dataclass_fields__})
-            for one in self._sizes()[:SIZES_MAX]
-        ]
+        sizes = [_size_out(one) for one in self._sizes()[:SIZES_MAX]]
         request = pb.HeartbeatRequest(
             node_id=member.node_id, incarnation=member.incarnation, problems=told, fills=fills, sizes=sizes
         )
@@ -573,6 +571,13 @@ def _maybe(failure: grpc.aio.AioRpcError, error: OmenDBError) -> bool:
 
 def _json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _size_out(one: ReplicaSize) -> pb.ReplicaSize:
+    load = None if one.load is None else pb.ReplicaLoad(**dataclasses.asdict(one.load))
+    return pb.ReplicaSize(
+        collection_uuid=one.collection_uuid, shard_id=one.shard_id, rows=one.rows, size=one.size, load=load
+    )
 
 
 def _set(request: Any, name: str, value: Any) -> None:

@@ -292,16 +292,30 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., incarnation: _Optional[str] = ..., problems: _Optional[_Iterable[str]] = ..., fills: _Optional[_Iterable[_Union[ReplicaFill, _Mapping]]] = ..., sizes: _Optional[_Iterable[_Union[ReplicaSize, _Mapping]]] = ...) -> None: ...
 
 class ReplicaSize(_message.Message):
-    __slots__ = ("collection_uuid", "shard_id", "rows", "size")
+    __slots__ = ("collection_uuid", "shard_id", "rows", "size", "load")
     COLLECTION_UUID_FIELD_NUMBER: _ClassVar[int]
     SHARD_ID_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    LOAD_FIELD_NUMBER: _ClassVar[int]
     collection_uuid: str
     shard_id: int
     rows: int
     size: int
-    def __init__(self, collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+    load: ReplicaLoad
+    def __init__(self, collection_uuid: _Optional[str] = ..., shard_id: _Optional[int] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., load: _Optional[_Union[ReplicaLoad, _Mapping]] = ...) -> None: ...
+
+class ReplicaLoad(_message.Message):
+    __slots__ = ("total", "divides", "cut", "lesser")
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    DIVIDES_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    LESSER_FIELD_NUMBER: _ClassVar[int]
+    total: float
+    divides: float
+    cut: int
+    lesser: float
+    def __init__(self, total: _Optional[float] = ..., divides: _Optional[float] = ..., cut: _Optional[int] = ..., lesser: _Optional[float] = ...) -> None: ...
 
 class ReplicaFill(_message.Message):
     __slots__ = ("collection_uuid", "shard_id", "session", "rows_done", "rows_total", "bytes_done", "waits_for")

@@ -149,15 +149,16 @@ def _show_cluster(told: dict[str, Any]) -> None:
     leader = told.get("leader") or "none"
     out.print(f"cluster {told.get('cluster_id')}, leader {leader}, revision {told.get('revision')}", highlight=False)
     _show_level(told)
-    members = table("member", "role", "state", "address", "replicas", "silent for")
+    members = table("member", "role", "state", "address", "replicas", "load", "silent for")
     for member in told.get("members", ()):
-        silent = member.get("silent_s")
+        silent, load = member.get("silent_s"), member.get("load")
         members.add_row(
             str(member.get("node_id")),
             str(member.get("role")),
             str(member.get("state")),
             str(member.get("address")),
             str(member.get("replicas", "")),
+            "" if not load else f"{load:.2f}",
             "" if silent is None else f"{silent:.1f} s",
         )
     out.print(members)

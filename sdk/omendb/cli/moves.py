@@ -80,7 +80,8 @@ def moves(
     told = _with(place_of(folder, coordinators, (tls_ca, tls_cert, tls_key), router), ask, timeout)
     if json:
         kinds = ("moves", "splits", "merges")
-        print_json({**{kind: told.get(kind, []) for kind in kinds}, "paused": told["moves_paused"]})
+        shown = {kind: told.get(kind, []) for kind in (*kinds, "busy")}
+        print_json({**shown, "paused": told["moves_paused"]})
         return
     show_moves(told)
     if not _on_their_way(told):
@@ -193,9 +194,17 @@ def merge(
 
 
 def show_moves(told: dict[str, Any]) -> None:
-    """Replicas on their way, and how far they are, from a cluster's status."""
+    """Replicas on their way, how far they are, and shards with more to do than their bound, from a cluster's status."""
     if told.get("moves_paused"):
         out.print("moves are paused")
+    for busy in told.get("busy", ()):
+        kept = f", and does not split: {busy['kept']}" if busy.get("kept") else ""
+        out.print(
+            f"{busy.get('collection')}.{busy.get('shard_id')} takes {busy['load']:.2f} processors on a node, above "
+            f"{busy['bound']:.2f} for {busy['for_s']:.0f} s{kept}",
+            highlight=False,
+            markup=False,
+        )
     rows = table("moving", "from", "to", "stage", "done", "rows", "size", "waits for")
     for moving in told.get("moves", ()):
         rows.add_row(

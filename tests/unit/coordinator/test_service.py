@@ -21,7 +21,7 @@ from omendb_common.errors import (
 )
 from omendb_common.index_options import LEVEL
 from omendb_common.metadata import Metadata
-from omendb_common.topology import PROBLEMS_MAX, ReplicaPlace, Topology, member_to_json
+from omendb_common.topology import PROBLEMS_MAX, ReplicaLoad, ReplicaPlace, ReplicaSize, Topology, member_to_json
 from omendb_common.wire import status
 from omendb_common.wire.coordinator_client import LEADER_KEY, CoordinatorClient
 from omendb_coordinator.catalog import state_of
@@ -365,6 +365,33 @@ async def test_what_a_member_tells_of_itself_stands_in_the_report() -> None:
         await until_told([*problems[: PROBLEMS_MAX - 1], "and 2 more"])
         problems.clear()
         await until_told([])
+
+
+@in_a_loop
+async def test_how_busy_replicas_are_stands_in_the_report() -> None:
+    async with one_coordinator(replace(QUICK, split_load=0.5), nodes=1) as (_, client):
+        info = await client.create_collection(collection("docs"), soon())
+        sizes = [ReplicaSize(info.schema.uuid, 0, 7, 9, ReplicaLoad(2.0, 0.75, (1 << 64) - 1, 0.25))]
+        client.start_heartbeats(node("d0"), interval_s=0.05, sizes=lambda: sizes)
+
+        async def until_told(of_node: float, **of_shard: float) -> dict[str, Any]:
+            async with asyncio.timeout(20):
+                while True:
+                    told = await client.status(soon())
+                    (member,), (shard,) = told["members"], told["collections"][0]["shards"]
+                    if member["load"] == of_node and of_shard.items() <= shard.items():
+                        return told
+                    await asyncio.sleep(0.02)
+
+        told = await until_told(2.0, rows=7, bytes=9, load=2.0, load_that_divides=0.75)
+        (busy,) = told["busy"]
+        assert (busy["collection"], busy["shard_id"], busy["load"], busy["bound"]) == ("docs", 0, 0.75, 0.5)
+        assert busy["kept"] == "there is no other data node"
+        sizes[0] = replace(sizes[0], load=ReplicaLoad(float("nan"), float("inf"), 5, -1.0))
+        assert (await until_told(0.0, load=0.0))["busy"] == []
+        sizes[0] = replace(sizes[0], rows=8, load=None)
+        (shard,) = (await until_told(0.0, rows=8))["collections"][0]["shards"]
+        assert "load" not in shard, "a release that tells none"
 
 
 @in_a_loop
