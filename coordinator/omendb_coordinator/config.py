@@ -77,6 +77,19 @@ class CoordinatorSettings:
         low=2,
         high=1_000_000,
     )
+    balance_load: float = setting(
+        0.25,
+        "a replica on which calls take so many processors goes from a node that is busy with such replicas to one that "
+        "stays that much cooler with it; 0: loads move nothing",
+        low=0.0,
+        high=1024.0,
+    )
+    balance_load_after_s: float = setting(
+        600.0,
+        "for so long without a pause that must have been so: moving a replica takes disk and network",
+        low=0.0,
+        high=1e9,
+    )
     split_rows: int = setting(
         20_000_000, "a shard with more points splits in two; 0: none does for its points", low=0, high=1 << 40
     )

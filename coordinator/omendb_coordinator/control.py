@@ -42,6 +42,8 @@ from omendb_coordinator.catalog import Catalog
 from omendb_coordinator.commands import Command, ConflictError, decode_result, format_of
 from omendb_coordinator.config import CoordinatorSettings
 from omendb_coordinator.consensus.seam import Consensus, NotLeaderError
+from omendb_coordinator.heat import Heat
+from omendb_coordinator.hot_moves import HotMoves
 from omendb_coordinator.liveness import Liveness
 from omendb_coordinator.load_splits import LoadLimits, LoadSplits
 from omendb_coordinator.merges import MergeLimits, Merges
@@ -103,6 +105,8 @@ class Control:
         self._move_limits = MoveLimits(
             settings.moves_max, settings.moves_per_node_max, settings.rereplicate_s, settings.balance_difference
         )
+        self._heat = Heat(settings.balance_load)
+        self._hot_moves = HotMoves(self._move_limits, settings.balance_load_after_s)
         self._split_limits = SplitLimits(settings.split_rows, settings.split_bytes, settings.rereplicate_s)
         # Half of what deletions are remembered for beyond a proof: that much of it stays where floors become one.
         self._merge_margin = stamp_step(settings.gc_grace_s / 2)
@@ -485,6 +489,7 @@ class Control:
             self._sizes.clear()
             self._merges.forget()
             self._load_splits.forget()
+            self._hot_moves.forget()
             self._led_term = term
         topology = self._catalog.topology
         if not topology.cluster_id:
@@ -519,7 +524,10 @@ class Control:
         def silent(member: Member) -> float:
             return self._liveness.silent_s(member, now_s)
 
-        moves = plan_moves(topology, silent, self._move_limits)
+        self._heat.hear(topology, self._sizes)
+        moves = plan_moves(topology, silent, self._move_limits, self._heat)
+        by_heat = self._hot_moves.plan(topology, self._heat, now_s)
+        moves = moves or by_heat
         sizes = largest(self._sizes.values())
         # A move is more urgent: what a replica lacks is nowhere, and a large shard serves; two small ones harm nobody.
         steps = moves + plan_splits(topology, silent, sizes, self._split_limits)

@@ -15,6 +15,7 @@ from typing import Any
 
 from omendb_common.quorum import Quorums
 from omendb_common.topology import CollectionInfo, Member, ReplicaPlace, Shard, Topology
+from omendb_coordinator.heat import COLD, Heat
 from omendb_coordinator.move_changes import GONE
 from omendb_coordinator.placement import candidates, score
 from omendb_coordinator.resizes import next_quorums
@@ -67,7 +68,7 @@ Silent = Callable[[Member], float]
 """For how many seconds a member has not been heard."""
 
 
-class _Fleet:
+class Fleet:
     """The topology as the planner looks at it; steps that were planned count as taken."""
 
     def __init__(self, topology: Topology, limits: MoveLimits) -> None:
@@ -114,6 +115,14 @@ class _Fleet:
         """Whether a node may be sent one more."""
         return self.arriving[node.node_id] < self.limits.moves_per_node_max
 
+    def fits(self, shard: Shard, full: Member, empty: Member) -> bool:
+        """Whether a shard's replica on one node may go to the other, in no fewer zones afterwards."""
+        places = {r.node_id for r in shard.replicas}
+        if full.node_id not in places or empty.node_id in places:
+            return False
+        others = {self.members[r.node_id].zone for r in shard.replicas if r.node_id != full.node_id}
+        return len(others | {empty.zone}) >= len(others | {full.zone})
+
     def begin(self, info: CollectionInfo, shard: Shard, source: str, target: str, why: str) -> Step:
         """Take a step."""
         self.under_way += 1
@@ -134,8 +143,11 @@ class _Fleet:
         return Step("begin_resize", *at, source, target, f"to {then.replication}/{then.write}/{then.read}", then)
 
 
-def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[Step]:
-    """What is due now; empty when everything is where it should be, or enough is on its way."""
+def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits, heat: Heat = COLD) -> list[Step]:
+    """What is due now; empty when everything is where it should be, or enough is on its way.
+
+    Moves for the sake of balance alone make no node hotter than the one that gives was (see ``hot_moves``).
+    """
     steps = [
         Step("cancel_move", info.schema.uuid, shard.shard_id, shard.epoch, why=why)
         for info, shard in _shards(topology)
@@ -143,7 +155,7 @@ def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[S
     ]
     if steps or topology.moves_paused:
         return steps
-    fleet = _Fleet(topology, limits)
+    fleet = Fleet(topology, limits)
     for due in (_gone, _left, _resized, _draining):
         for info, shard in _shards(topology):
             busy = fleet.occupied if due is _resized else fleet.busy
@@ -153,14 +165,23 @@ def plan_moves(topology: Topology, silent: Silent, limits: MoveLimits) -> list[S
         if steps:
             # What is more urgent goes first, and then the map is looked at again.
             return steps
-    if (
-        not fleet.under_way
-        and not fleet.busy
-        and all(m.state == "up" for m in topology.members.values() if m.role == "datanode")
-    ):
-        balance = _balanced(fleet, topology)
+    if at_rest(fleet, topology):
+        balance = _balanced(fleet, topology, heat)
         steps += [balance] if balance is not None else []
     return steps
+
+
+def at_rest(fleet: Fleet, topology: Topology) -> bool:
+    """Whether replicas may move for the sake of balance: nothing is on its way, and every data node is there."""
+    up = all(m.state == "up" for m in topology.members.values() if m.role == "datanode")
+    return up and not fleet.under_way and not fleet.busy
+
+
+def movable(topology: Topology) -> Iterator[tuple[CollectionInfo, Shard]]:
+    """The shards that are well, and nothing of which is on its way."""
+    for info, shard in _shards(topology):
+        if shard.recut is None and shard.move is None and all(r.state == "active" for r in shard.replicas):
+            yield info, shard
 
 
 def _shards(topology: Topology) -> Iterator[tuple[CollectionInfo, Shard]]:
@@ -183,7 +204,7 @@ def _hopeless(members: Mapping[str, Member], shard: Shard, silent: Silent, limit
     return ""
 
 
-def _gone(fleet: _Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> Step | None:
+def _gone(fleet: Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> Step | None:
     """A replica that holds nothing is made anew: on its node, or elsewhere when that one stays away or drains."""
     if not shard.old:
         return None  # nor does any other: nothing can be made of that
@@ -198,7 +219,7 @@ def _gone(fleet: _Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> 
     return None
 
 
-def _left(fleet: _Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> Step | None:
+def _left(fleet: Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> Step | None:
     """A replica of a node that has been down for long is made anew elsewhere."""
     for place in shard.replicas:
         if place.state not in GONE and _away(fleet, place, silent):
@@ -206,7 +227,7 @@ def _left(fleet: _Fleet, info: CollectionInfo, shard: Shard, silent: Silent) -> 
     return None
 
 
-def _away(fleet: _Fleet, place: ReplicaPlace, silent: Silent) -> bool:
+def _away(fleet: Fleet, place: ReplicaPlace, silent: Silent) -> bool:
     return _is_away(fleet.members.get(place.node_id), silent, fleet.limits)
 
 
@@ -216,7 +237,7 @@ def _is_away(member: Member | None, silent: Silent, limits: MoveLimits) -> bool:
     return member.state in ("down", "left") and silent(member) >= limits.rereplicate_s
 
 
-def _resized(fleet: _Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> Step | None:
+def _resized(fleet: Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> Step | None:
     """The next step of a shard to the replication and the quorums that were asked for, while all of it is well."""
     now = info.quorums(shard)
     if now == info.wished or not len(shard.old) == len(shard.replicas) == now.replication:
@@ -230,7 +251,7 @@ def _resized(fleet: _Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> St
     return None if target is None else fleet.resize(info, shard, source, target, then)
 
 
-def _dispensable(fleet: _Fleet, info: CollectionInfo, shard: Shard) -> str:
+def _dispensable(fleet: Fleet, info: CollectionInfo, shard: Shard) -> str:
     """Whose replica goes: that of a node that is down, or drains, or shares its zone, or is fuller than the others."""
     zones = Counter(fleet.members[r.node_id].zone for r in shard.replicas if r.node_id in fleet.members)
 
@@ -245,7 +266,7 @@ def _dispensable(fleet: _Fleet, info: CollectionInfo, shard: Shard) -> str:
     return min((r.node_id for r in shard.replicas), key=lambda node_id: (worth(node_id), node_id))
 
 
-def _draining(fleet: _Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> Step | None:
+def _draining(fleet: Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> Step | None:
     """A replica of a node that drains goes elsewhere."""
     for place in shard.replicas:
         member = fleet.members.get(place.node_id)
@@ -254,12 +275,12 @@ def _draining(fleet: _Fleet, info: CollectionInfo, shard: Shard, _: Silent) -> S
     return None
 
 
-def _elsewhere(fleet: _Fleet, info: CollectionInfo, shard: Shard, source: str, why: str) -> Step | None:
+def _elsewhere(fleet: Fleet, info: CollectionInfo, shard: Shard, source: str, why: str) -> Step | None:
     target = fleet.target(info, shard, source)
     return None if target is None else fleet.begin(info, shard, source, target, why)
 
 
-def _balanced(fleet: _Fleet, topology: Topology) -> Step | None:
+def _balanced(fleet: Fleet, topology: Topology, heat: Heat) -> Step | None:
     """One replica from the fullest node to the emptiest, if they differ by so much that it is worth its way."""
     nodes = sorted(fleet.nodes.values(), key=lambda n: (fleet.fullness(n), n.node_id))
     if len(nodes) < 2:
@@ -269,20 +290,13 @@ def _balanced(fleet: _Fleet, topology: Topology) -> Step | None:
     after = fleet.load[empty.node_id] + fleet.limits.balance_difference
     if after / empty.capacity > fleet.fullness(full):
         return None
-    for info, shard in _shards(topology):
-        if shard.recut is not None:
-            continue
-        places = {r.node_id: r for r in shard.replicas}
-        fits = full.node_id in places and empty.node_id not in places
-        if fits and all(r.state == "active" for r in shard.replicas) and _spread(fleet, shard, full, empty):
+    taken, room = heat.taken(full), heat.taken(empty)
+    for info, shard in movable(topology):
+        load = heat.of(full.node_id, info.schema.uuid, shard.shard_id)
+        cool = not load or room + load / empty.capacity < taken
+        if cool and fleet.fits(shard, full, empty):
             return fleet.begin(info, shard, full.node_id, empty.node_id, "balance")
     return None
 
 
-def _spread(fleet: _Fleet, shard: Shard, full: Member, empty: Member) -> bool:
-    """Whether the replicas stand in no fewer zones afterwards."""
-    others = {fleet.members[r.node_id].zone for r in shard.replicas if r.node_id != full.node_id}
-    return len(others | {empty.zone}) >= len(others | {full.zone})
-
-
-__all__ = ["MoveLimits", "Silent", "Step", "plan_moves"]
+__all__ = ["Fleet", "MoveLimits", "Silent", "Step", "at_rest", "movable", "plan_moves"]
