@@ -192,11 +192,21 @@ class Judge:
         for point_id, told in newest.items():
             if told.deletion and told.stamp <= _shard_of(topology, point_id).gc_floor:
                 continue  # it may be forgotten by now (P13): that the point stays away is seen by reads
+            if told.stamp <= _shard_of(topology, point_id).gc_floor and self._may_be_gone(point_id, have):
+                continue  # so may a later one of which nobody knows what became
             count = sum(h.get(point_id, Version(0, 0, 0)).stamp >= told.stamp for h in have)
             if count < told.quorum - lost:
                 self.violated(
                     f"{where}, {count} replicas have stamp {told.stamp} of {point_id}, {told.quorum} were told"
                 )
+
+    def _may_be_gone(self, point_id: int, have: Sequence[dict[int, Version]]) -> bool:
+        """Whether nothing is left of a point that somebody wanted to delete, without hearing whether it was."""
+        if any(versions.get(point_id) for versions in have):
+            return False
+        # A deletion is a write, or a swap, to nothing.
+        mine = (one.call for one in self.history if one.is_open and one.key == point_id)
+        return any(call[0] in ("write", "swap") and call[-1] is None for call in mine)
 
     def check_equal(self, nodes: Sequence[SimDataNode], topology: Topology, ids: Sequence[int]) -> None:
         """V10: all replicas that count are logically equal."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import omendb_coordinator.member_changes
 import omendb_coordinator.move_changes
 import omendb_router.lookups
+from omendb_chaos.cluster.converging import GRACE_S
 from omendb_chaos.cluster.moving import CALM, CASES
 from omendb_chaos.cluster.nemesis import Mix
 from omendb_chaos.cluster.network import Link
@@ -23,13 +24,16 @@ from omendb_chaos.cluster.swarm import swarm
 from omendb_chaos.cluster.world import Size
 from omendb_chaos.rows.planting import Mutant, Probe, replaced
 from omendb_common import ring
+from omendb_common.hlc import stamp_step
 from omendb_common.shard_calls import Looked, Repair, State
 from omendb_common.topology import Move, Shard
 from omendb_datanode.hosting import Hosting
 from omendb_datanode.replicate.arrivals import Arrivals
 from omendb_datanode.shard_rules import ShardRules
+from omendb_engine import maintenance
 from omendb_engine.claimed import Claims
 from omendb_engine.hash_tree import _SegmentSums
+from omendb_engine.seal import build_from_buffer, build_from_segments
 from omendb_engine.wal.writer import WalWriter
 from omendb_router.asked import Asked
 from omendb_router.contest import Contest
@@ -226,6 +230,28 @@ def _claims_without_effect() -> AbstractContextManager[None]:
     return replaced(Claims, "barring", lambda self, ids, stamps: np.zeros(len(ids), np.uint64))
 
 
+@contextmanager
+def _collected_by_age() -> Iterator[None]:
+    """Seals and merges forget deletions for their age, whether or not every replica has heard of them."""
+    age = stamp_step(GRACE_S)
+
+    def sealed(buffer: Any, *, tombstones_above: int | None) -> Any:
+        newest = int(buffer.stamps[: buffer.n].max(initial=0))
+        above = None if tombstones_above is None else max(tombstones_above, newest - age)
+        return build_from_buffer(buffer, tombstones_above=above)
+
+    def merged(schema: Any, inputs: Any, *, tombstones_above: int, digests: bool) -> Any:
+        newest = max(int(part.segment.ref.max_stamp) for part, _ in inputs)
+        above = max(tombstones_above, newest - age)
+        return build_from_segments(schema, inputs, tombstones_above=above, digests=digests)
+
+    with (
+        replaced(maintenance, "build_from_buffer", sealed),
+        replaced(maintenance, "build_from_segments", merged),
+    ):
+        yield
+
+
 def _leaked_place() -> AbstractContextManager[None]:
     """A call that is cancelled goes on counting as under way."""
     original = Fanout.call
@@ -248,6 +274,15 @@ def _runs(row: str, count: int = 30) -> Probe:
         return any(run_one(f"{row}/{seed}/{number}").violations for number in range(count))
 
     return probe
+
+
+# Runs in which a deletion comes to be forgotten while one is away that has not heard of it; few runs come to that.
+_AGED = "R18/1/1", "R18/2/1"
+
+
+def _forgotten(seed: int) -> bool:
+    known = any(run_one(run).violations for run in _AGED)
+    return known or _runs("R18", 20)(seed)
 
 
 def _rough_moves(*signs: str, count: int = 20) -> Probe:
@@ -338,6 +373,7 @@ REPLICATION_MUTANTS: Collection[Mutant] = (
     Mutant("a claim keeps no older write out", "R13", _claims_without_effect, _contended()),
     Mutant("a replica is made anew from one survivor", "R19", _single_survivor, _rough_moves("no order")),
     Mutant("a stale hash tree is trusted", "R17", _stale_tree, _runs("R17", 12)),
+    Mutant("deletions are forgotten for their age", "R18", _collected_by_age, _forgotten),
     Mutant("session tokens are not looked at", "R13", _no_session, _struck(calls=300, link=Link(loss=0.2))),
     Mutant("points are routed by hash()", "R10", _routed_by_hash, _struck(shards=2)),
     Mutant("the log is not synced, in a cluster", "R10", _unsynced_log, _struck("power cut")),

@@ -1,4 +1,4 @@
-"""R17 can fail: the same simulated run without anybody who brings replicas together."""
+"""R17 and R18 can fail: the same runs without anybody who brings replicas together, or with a bug planted."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 from omendb_chaos.cluster.clients import Load
 from omendb_chaos.cluster.converging import converging
 from omendb_chaos.cluster.datanodes import AGREE, REPAIR
+from omendb_chaos.cluster.runs import run_one
 from omendb_chaos.cluster.swarm import IDS, told
 from omendb_chaos.cluster.world import Options, Size, World
+from omendb_chaos.rows.replication_mutants import REPLICATION_MUTANTS
 
 
 def test_replicas_are_equal_with_a_repairer_and_not_without() -> None:
@@ -50,3 +52,13 @@ def test_a_replica_that_missed_a_message_while_it_was_up_has_it_soon_after_it_ha
     run = told(f"missed/{node}", story, Size(routers=1, clients=1), Options(repair=repair))
     assert not run.violations
     assert AGREE.settle_s - 1.0 < waited[0] < AGREE.settle_s + 3.0
+
+
+def test_a_deletion_of_unknown_outcome_that_was_forgotten_is_no_loss() -> None:
+    assert run_one("R18/1/12").violations == []
+
+
+def test_deletions_that_are_forgotten_for_their_age_come_back() -> None:
+    (mutant,) = [m for m in REPLICATION_MUTANTS if m.name == "deletions are forgotten for their age"]
+    with mutant.planted():
+        assert any(what.startswith("no order") for what in run_one("R18/1/1").violations)
