@@ -64,6 +64,12 @@ def recutting(seed: str) -> Run:
     return told(seed, story, size, Options(repair=REPAIR, level=CURRENT))
 
 
+async def cut_beside(world: World) -> None:
+    """Split and merge shards for ever, and count what ends."""
+    cutter = Cutter(world, world.rng("cuts"))
+    await asyncio.gather(cutter.run(), cutter.follow())
+
+
 @dataclass(slots=True)
 class Cutter:
     """Splits and merges the shards of the one collection. What ended is counted among the faults of the world."""
@@ -128,4 +134,4 @@ class Cutter:
             shards = now
 
 
-__all__ = ["MORE", "Cutter", "recutting"]
+__all__ = ["MORE", "Cutter", "cut_beside", "recutting"]

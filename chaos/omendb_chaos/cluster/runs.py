@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from typing import Any
 
 from omendb_chaos.cluster.cancelling import cancellations
 from omendb_chaos.cluster.converging import converging, forgetting
@@ -12,13 +13,14 @@ from omendb_chaos.cluster.disks_gone import disk_gone
 from omendb_chaos.cluster.lagging import lagging
 from omendb_chaos.cluster.moving import moving
 from omendb_chaos.cluster.partitions import partitions
-from omendb_chaos.cluster.recutting import recutting
+from omendb_chaos.cluster.recutting import cut_beside, recutting
 from omendb_chaos.cluster.skews import skewed
 from omendb_chaos.cluster.swarm import Run, swarm
-from omendb_chaos.cluster.world import Options, Size
+from omendb_chaos.cluster.world import Options, Size, World
 from omendb_chaos.rows.outcome import dice
 from omendb_common.feature_level import CURRENT, OLDEST
 
+_CUT = 0.3
 # So soon that agreements cover some of what replicas missed, and not the rest.
 _SOON = replace(REPAIR, settle_s=1.0, interval_s=2.0)
 
@@ -32,7 +34,8 @@ def history(seed: str) -> Run:
     size = Size(datanodes=rng.choice([3, 4]))
     options = Options(repair=REPAIR if rng.random() < 0.7 else None)
     conditions = dice("conditions", seed).random() < 0.4
-    return swarm(seed, 200, size=size, without=["lost disk"], options=options, conditions=conditions)
+    options, beside = _cut(seed, options)
+    return swarm(seed, 200, size=size, without=["lost disk"], options=options, conditions=conditions, beside=beside)
 
 
 def searches(seed: str) -> Run:
@@ -57,7 +60,15 @@ def cluster(seed: str) -> Run:
     # At the first level nothing may change that only later ones understand, such as how often a collection is stored.
     level = CURRENT if dice("level", seed).random() < 0.7 else OLDEST
     options = Options(repair=REPAIR if rng.random() < 0.8 else None, level=level)
-    return swarm(seed, 300, size=size, think_s=think_s, options=options)
+    options, beside = _cut(seed, options)
+    return swarm(seed, 300, size=size, think_s=think_s, options=options, beside=beside)
+
+
+def _cut(seed: str, options: Options) -> tuple[Options, Callable[[World], Coroutine[Any, Any, None]] | None]:
+    """In a share of the runs shards also split and merge, at the newest level: with dice that nothing else throws."""
+    if options.repair is None or dice("cut", seed).random() >= _CUT:
+        return options, None
+    return replace(options, level=CURRENT), cut_beside
 
 
 RUNS: Mapping[str, Callable[[str], Run]] = {

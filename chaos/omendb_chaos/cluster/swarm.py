@@ -6,9 +6,10 @@ import asyncio
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from omendb_chaos.cluster.clients import Load
 from omendb_chaos.cluster.nemesis import RESIZED, Mix, Nemesis, drawn_mix
@@ -50,6 +51,7 @@ def swarm(
     options: Options | None = None,
     conditions: bool = False,
     ids: Sequence[int] = IDS,
+    beside: Callable[[World], Coroutine[Any, Any, None]] | None = None,
 ) -> Run:
     """Run one seed: a load under faults, then good weather, then the judgement.
 
@@ -57,6 +59,7 @@ def swarm(
         mix: what strikes; drawn from the seed when None, ``without`` some faults.
         conditions: whether some writes are of points that must not be there yet, or be as they were seen.
         ids: of the points; few make many calls of one.
+        beside: what is done for as long as something strikes.
     """
 
     async def story(world: World) -> None:
@@ -65,10 +68,14 @@ def swarm(
         if RESIZED in drawn.often:
             world.promised = 1  # of how many replicas, changes from run to run
         await world.begin(Load(ids, operations, think_s, conditions=conditions))
-        nemesis = asyncio.get_running_loop().create_task(Nemesis(world, drawn, rng).run())
+        loop = asyncio.get_running_loop()
+        working = [loop.create_task(Nemesis(world, drawn, rng).run())]
+        if beside is not None:
+            working.append(loop.create_task(beside(world)))
         async with asyncio.timeout(LIMIT_S):
             await world.drive()
-        nemesis.cancel()
+        for work in working:
+            work.cancel()
         world.judge.check_durable(list(world.nodes.values()), world.topology, world.lost, rng)
         world.heal()
         await world.quiet(list(IDS))
