@@ -13,6 +13,7 @@ COMMANDS = {
     "ingest": "durable ingest against a bare append loop, and how even it is",
     "search": "what OmenDB adds to the bare index call",
     "filters": "recall and latency under the filters of the WordNet set",
+    "indexes": "every kind of index over every code: bytes, recall, latency, rate, build",
     "footprint": "memory, disk and reopening",
     "transport": "what a call between a router and a data node costs",
     "fleet-ingest": "bulk ingest through a real local fleet, and where its processor time goes",

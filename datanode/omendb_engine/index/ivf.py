@@ -31,7 +31,7 @@ from omendb_common.schema import Float32Array, Metric, VectorDType
 from omendb_engine.index.curve import RecallCurve
 from omendb_engine.index.ivf_effort import EffortLadder, candidates
 from omendb_engine.index.metric import is_l2
-from omendb_engine.index.native import faiss
+from omendb_engine.index.native import faiss, on_one_thread
 from omendb_engine.index.rescore import Rescorer
 
 I64Array = npt.NDArray[np.int64]
@@ -152,14 +152,7 @@ def search_lists(index: Any, queries: Float32Array, k: int, parameters: Any) -> 
     if m > 1:
         index.search_c(m, faiss.swig_ptr(queries), k, *outputs, parameters)
         return values, rows
-    # A team of threads for one query's lists waits for its slowest member longer than the lists take. The count is
-    # that of the calling thread only, which gets back what it had.
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        index.search_c(m, faiss.swig_ptr(queries), k, *outputs, parameters)
-    finally:
-        faiss.omp_set_num_threads(before)
+    on_one_thread(index.search_c, m, faiss.swig_ptr(queries), k, *outputs, parameters)
     return values, rows
 
 

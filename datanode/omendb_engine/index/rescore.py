@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from omendb_common.schema import Float32Array, Metric, VectorDType
 from omendb_engine.index.metric import is_l2, to_index_space
-from omendb_engine.index.native import faiss
+from omendb_engine.index.native import faiss, on_one_thread
 
 I64Array = npt.NDArray[np.int64]
 
@@ -60,7 +60,7 @@ class Rescorer:
 
     def _compare(self, queries: Float32Array, rows: I64Array, values: Float32Array) -> None:
         by_rows = faiss.fvec_L2sqr_by_idx if is_l2(self._metric) else faiss.fvec_inner_products_by_idx
-        by_rows(
+        arguments = (
             faiss.swig_ptr(values),
             faiss.swig_ptr(queries),
             faiss.swig_ptr(self._vectors),
@@ -69,6 +69,10 @@ class Rescorer:
             len(queries),
             rows.shape[1],
         )
+        if len(queries) == 1:
+            on_one_thread(by_rows, *arguments)
+        else:
+            by_rows(*arguments)
 
     def _converted(self, queries: Float32Array, rows: I64Array) -> Float32Array:
         flat = np.maximum(rows, 0).reshape(-1)
