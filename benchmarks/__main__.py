@@ -14,6 +14,7 @@ COMMANDS = {
     "search": "what OmenDB adds to the bare index call",
     "filters": "recall and latency under the filters of the WordNet set",
     "indexes": "every kind of index over every code: bytes, recall, latency, rate, build",
+    "selectivity": "recall and latency of filters, from all rows to a hundred-thousandth",
     "footprint": "memory, disk and reopening",
     "transport": "what a call between a router and a data node costs",
     "fleet-ingest": "bulk ingest through a real local fleet, and where its processor time goes",

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import OmenDBError
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.overlays import NO_OVERLAYS, Overlays
@@ -138,6 +139,7 @@ class Search(NamedTuple):
     """The ``k`` nearest of every row of ``queries`` (m, dimension) in one shard.
 
     ``unproven``: only among the points of which the replica does not know that certain others have them as well (P23).
+    ``explain``: tell how the search is made as well.
     """
 
     shard: ShardRef
@@ -153,6 +155,7 @@ class Search(NamedTuple):
     """Answer with the hits' payload as well: saves the fetch when one replica is asked."""
     vectors: bool = False
     unproven: bool = False
+    explain: bool = False
 
 
 class Shared(NamedTuple):
@@ -193,7 +196,8 @@ class ShardHits:
     ``ids``, ``stamps``, ``payload`` and ``vectors`` are flat: the hits of query 0, then of query 1, and so on; the rows
     of ``overlays`` are numbered likewise. ``opening``: a number drawn when the replica was opened; 0: of none that can
     be vouched for. ``lsn``: the position of its log that was searched. ``shared``: of a search of the unproven; None
-    there means NOT COVERED: it was not made.
+    there means NOT COVERED: it was not made. ``explanation``: where it was asked for; a node of an older release tells
+    none.
     """
 
     verdict: Verdict
@@ -210,6 +214,7 @@ class ShardHits:
     opening: int = 0
     lsn: int = 0
     shared: Shared | None = None
+    explanation: Explanation | None = None
 
 
 class State(IntEnum):

@@ -35,6 +35,7 @@ from omendb_common.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from omendb_common.explanation import Explanation
 from omendb_common.hlc import HybridLogicalClock, stamp_wall_ms
 from omendb_common.records import WriteBatch
 from omendb_common.shard_calls import (
@@ -200,7 +201,7 @@ class ShardRules:
                 if told is not None:
                     return told
                 return await self._read(hosted, lambda: self._search_unproven(hosted.replica, call), deadline)
-            short = _is_short(hosted.replica, call)
+            short = not call.explain and _is_short(hosted.replica, call)
             return await self._read(hosted, lambda: self._search(hosted.replica, call), deadline, short=short)
 
         with self.clients:
@@ -434,7 +435,8 @@ class ShardRules:
             recall_target=call.recall_target,
             score_threshold=call.score_threshold,
         )
-        return self._hits(replica, call, answer)
+        hits = self._hits(replica, call, answer)
+        return dataclasses.replace(hits, explanation=_explained(replica, call)) if call.explain else hits
 
     def _nothing_unproven(self, replica: Replica, call: Search) -> ShardHits | None:
         """The answer where it is known that nothing is unproven, as mostly between writes: no thread is worth it."""
@@ -500,6 +502,18 @@ class ShardRules:
             self._hlc.now(),
             overlays=versions.overlays(),
         )
+
+
+def _explained(replica: Replica, call: Search) -> Explanation:
+    return replica.explain(
+        call.queries,
+        call.k,
+        field=call.field,
+        condition=call.condition,
+        exact=call.exact,
+        ef=call.ef,
+        recall_target=call.recall_target,
+    )
 
 
 def _score(replica: Replica, call: Score) -> Scored:

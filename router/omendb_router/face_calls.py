@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.deadline import Deadline
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.metadata import NewCollection
@@ -196,6 +197,9 @@ class RouterCalls(Protocol):
 
     async def search(self, collection: str, question: Question, *, seen: Seen, deadline: Deadline) -> Hits:
         """Search."""
+
+    async def explain(self, collection: str, question: Question, *, measure: bool, deadline: Deadline) -> Explanation:
+        """How one replica of each shard searches; ``measure``: and what part of an exact search's hits that finds."""
 
     async def get(
         self, collection: str, ids: IdColumn, *, payload: bool, vectors: bool, seen: Seen, deadline: Deadline

@@ -21,7 +21,7 @@ from omendb_common.wire import convert
 from omendb_proto.v1 import router_pb2 as pb
 from omendb_router import grpc_convert as out
 from omendb_router.config import About, FaceSettings
-from omendb_router.face_calls import RouterCalls
+from omendb_router.face_calls import Question, RouterCalls
 from omendb_router.face_inputs import checked_payload, checked_question, delete_condition, raw_matrix
 from omendb_router.search_company import SearchCompany, split
 
@@ -176,11 +176,21 @@ class MessageCalls:
         """The answers to searches that differ in their queries alone; when there are several, each has one query."""
         asked = together[0]
         name = check_collection_name(asked.collection)
+        queries = asked.queries if len(together) == 1 else b"".join([one.queries for one in together])
+        question = await self._question(name, asked, queries, deadline)
+        seen = out.seen(asked.consistency, asked.session)
+        if not len(question.queries):
+            return [pb.SearchReply()]
+        hits = await self._router.search(name, question, seen=seen, deadline=deadline)
+        parts = [hits] if len(together) == 1 else split(hits)
+        return [out.hits_message(part, question.field) for part in parts]
+
+    async def _question(self, name: str, asked: pb.SearchRequest, queries: bytes, deadline: Deadline) -> Question:
+        """What a search asks, checked against the collection's schema."""
         schema = (await self._router.find(name, deadline)).schema
         target = schema.vector(asked.field) if asked.field else schema.vectors[0]
         dimension = asked.dimension or target.dimension
-        queries = asked.queries if len(together) == 1 else b"".join([one.queries for one in together])
-        question = checked_question(
+        return checked_question(
             schema,
             raw_matrix(queries, dimension, "<f4", "queries"),
             name="queries",
@@ -194,12 +204,15 @@ class MessageCalls:
             payload=asked.with_payload,
             vectors=asked.with_vectors,
         )
-        seen = out.seen(asked.consistency, asked.session)
+
+    async def explain(self, asked: pb.ExplainRequest, deadline: Deadline) -> pb.ExplainReply:
+        """How a search is made."""
+        name = check_collection_name(asked.search.collection)
+        question = await self._question(name, asked.search, asked.search.queries, deadline)
         if not len(question.queries):
-            return [pb.SearchReply()]
-        hits = await self._router.search(name, question, seen=seen, deadline=deadline)
-        parts = [hits] if len(together) == 1 else split(hits)
-        return [out.hits_message(part, target.name) for part in parts]
+            raise InvalidArgumentError("got no query", field="queries", bound="one or more")
+        told = await self._router.explain(name, question, measure=asked.measure, deadline=deadline)
+        return pb.ExplainReply(explanation=json.dumps(told.to_json()))
 
     async def get(self, asked: pb.GetRequest, deadline: Deadline) -> pb.GetReply:
         """Points by id."""
@@ -300,6 +313,7 @@ class MessageCalls:
             "Get": (pb.GetRequest, self.get),
             "Scroll": (pb.ScrollRequest, self.scroll),
             "Count": (pb.CountRequest, self.count),
+            "Explain": (pb.ExplainRequest, self.explain),
             "Stats": (pb.StatsRequest, self.stats),
             "WaitUntilIndexed": (pb.WaitUntilIndexedRequest, self.wait_until_indexed),
             "Flush": (pb.FlushRequest, self.flush),

@@ -13,6 +13,7 @@ import pyarrow as pa
 from omendb_common.clock import Clock
 from omendb_common.deadline import Deadline
 from omendb_common.errors import DeadlineExceededError
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.metadata import Metadata, NewCollection
@@ -25,6 +26,7 @@ from omendb_router.care import Care
 from omendb_router.claiming import Claiming
 from omendb_router.clock_look import ClockLook
 from omendb_router.conditions import Conditions
+from omendb_router.explaining import explain
 from omendb_router.face_calls import Found, Hits, PointPage, Question, Seen, Written
 from omendb_router.fanout import Fanout, together
 from omendb_router.lookups import Lookups, Wanted
@@ -315,6 +317,15 @@ class Router:
                 seen.session,
                 not all(a.covers for a in asked),
             )
+
+        return await self._read(collection, work, deadline)
+
+    async def explain(self, collection: str, question: Question, *, measure: bool, deadline: Deadline) -> Explanation:
+        """How one replica of each shard makes a search; let in, limited and routed as the search is."""
+
+        async def work(info: CollectionInfo) -> Explanation:
+            asked = self._asked(info, question.condition, Seen(), otherwise=one)
+            return await explain(self._fanout, asked, question, deadline, measure=measure)
 
         return await self._read(collection, work, deadline)
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         UnavailableError,
         VersionConflictError,
     )
+    from omendb_common.explanation import Explanation, SegmentPlan
     from omendb_common.filters import FilterOp
     from omendb_common.schema import VectorField
 
@@ -64,6 +65,7 @@ __all__ = [
     "DeadlineExceededError",
     "Deleted",
     "DiskFullError",
+    "Explanation",
     "FilterOp",
     "FormatVersionError",
     "Hit",
@@ -77,6 +79,7 @@ __all__ = [
     "ReplicaFailedError",
     "ResourceExhaustedError",
     "SearchResults",
+    "SegmentPlan",
     "UnauthenticatedError",
     "UnavailableError",
     "VectorField",
@@ -94,6 +97,7 @@ _HOMES = {
     "omendb.opening": ("DB", "open"),
     "omendb.records": ("Deleted", "Page", "Record", "WriteResult"),
     "omendb.results": ("Hit", "SearchResults"),
+    "omendb_common.explanation": ("Explanation", "SegmentPlan"),
     "omendb_common.filters": ("FilterOp",),
     "omendb_common.schema": ("VectorField",),
 }

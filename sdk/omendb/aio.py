@@ -99,6 +99,7 @@ class AsyncCollection:
     get: Callable[..., Coroutine[Any, Any, Any]] = awaited(Collection.get)
     scroll = awaited(Collection.scroll)
     count = awaited(Collection.count)
+    explain = awaited(Collection.explain)
     stats = awaited(Collection.stats)
     wait_until_indexed = awaited(Collection.wait_until_indexed)
     flush = awaited(Collection.flush)

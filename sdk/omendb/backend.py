@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.deadline import Deadline
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import CollectionSchema
@@ -178,6 +179,20 @@ class CollectionBackend(Protocol):
         score_threshold: float | None = None,
     ) -> Answer:
         """The ``k`` nearest (matching) points of every row of ``queries`` (m, dimension)."""
+
+    def explain(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        field: str = "",
+        condition: Filter | None = None,
+        exact: bool = False,
+        ef: int | None = None,
+        recall_target: float | None = None,
+        measure: bool = False,
+    ) -> Explanation:
+        """How a search finds them; ``measure``: and what part of an exact search's hits it finds."""
 
     def get(self, ids: IdColumn) -> tuple[VersionedPoints, Int64]:
         """The points that exist, in the order asked, and their positions in ``ids``."""

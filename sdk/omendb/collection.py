@@ -17,6 +17,7 @@ from omendb.session import Session
 from omendb_common import inputs
 from omendb_common.errors import InvalidArgumentError, NotFoundError, VersionConflictError
 from omendb_common.expected import checked_versions, conflict
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter, MatchAll, parse_filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.matrices import as_queries
@@ -338,6 +339,52 @@ class Collection:
         if single and vectors is None:
             return SearchResults(answer, 0, schema, target, columns)
         return _results(answer, schema, target, columns, False)
+
+    def explain(
+        self,
+        query: Any = None,
+        k: int = 10,
+        *,
+        vectors: Any = None,
+        vector: Any = None,
+        filters: FilterLike = None,
+        exact: bool = False,
+        recall_target: float | None = None,
+        ef: int | None = None,
+        field: str | None = None,
+        measure: bool = False,
+        collection: str | None = None,
+        timeout: float | None = None,
+    ) -> Explanation:
+        """Tell how :meth:`search` with the same arguments is made: the plan of every segment, and why it is that.
+
+        Args:
+            measure: also search, search again exactly, and tell the share of the true neighbours that was found.
+
+        In a cluster one replica of each shard tells it. Deadlines, limits and errors are those of a search.
+        """
+        name, value = inputs.one_query(query, vector, vectors)
+        k = inputs.check_k(k)
+        tree = parse_filter(filters)
+        inputs.check_effort(ef, recall_target, None)
+        handle = self._reader(collection, call_options(timeout))
+        if handle is None:
+            return Explanation(k, 1.0 if recall_target is None else recall_target, ())
+        schema = handle.schema
+        target = schema.vectors[0] if field is None else schema.vector(field)
+        queries, _ = as_queries(value, target, name=name)
+        if not len(queries):
+            raise InvalidArgumentError("got no query", field=name, bound="one or more")
+        return handle.explain(
+            queries,
+            k,
+            field=target.name,
+            condition=tree,
+            exact=exact,
+            ef=ef,
+            recall_target=recall_target,
+            measure=measure,
+        )
 
     # -- reading
 

@@ -6,6 +6,7 @@ Whatever comes from a wire is checked here to the last byte, and refused with In
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter, parse_filter
 from omendb_common.filters import to_json as filter_to_json
 from omendb_common.ids import IdColumn
@@ -170,6 +172,33 @@ def columns_from_proto(
     return batch_from_ipc(data, field, rows=rows) if data else None
 
 
+# A filter's text is parsed once; longer texts are seldom the same twice and would fill the memory.
+_KNOWN_TEXT_MAX = 4096
+
+
+def filter_from_known_text(text: str) -> Filter | None:
+    """The same as :func:`filter_from_text`, for texts that come again and again."""
+    return _known_filter(text) if len(text) <= _KNOWN_TEXT_MAX else filter_from_text(text)
+
+
+@lru_cache(1024)
+def _known_filter(text: str) -> Filter | None:
+    return filter_from_text(text)
+
+
+def explanation_to_text(explanation: Explanation | None) -> str:
+    """The JSON text of an explanation; empty for none."""
+    return "" if explanation is None else json.dumps(explanation.to_json())
+
+
+def explanation_from_text(text: str) -> Explanation | None:
+    """The explanation of a JSON text; None for an empty one. InvalidArgumentError when it is something else."""
+    try:
+        return Explanation.from_json(json.loads(text)) if text else None
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise InvalidArgumentError(f"not an explanation: {error!r}", field="explanation") from None
+
+
 def filter_to_text(condition: Filter | None) -> str:
     """The JSON text of a filter; empty for none."""
     if condition is None:
@@ -229,6 +258,9 @@ __all__ = [
     "check_strings",
     "columns_from_proto",
     "columns_to_proto",
+    "explanation_from_text",
+    "explanation_to_text",
+    "filter_from_known_text",
     "filter_from_text",
     "filter_to_text",
     "ids_from_proto",

@@ -33,6 +33,7 @@ class JoinedSearches:
             call.payload,
             call.vectors,
             call.unproven,
+            call.explain,
             call.queries.dtype.str,
             call.queries.shape[1],
         )
@@ -111,6 +112,7 @@ def split_hits(hits: ShardHits, sizes: Sequence[int]) -> list[ShardHits]:
                 hits.opening,
                 hits.lsn,
                 hits.shared,
+                hits.explanation,
             )
         )
         start = stop

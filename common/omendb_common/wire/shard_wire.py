@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -16,7 +15,6 @@ from google.protobuf.message import DecodeError
 
 from omendb_common import shard_calls as calls
 from omendb_common.errors import InvalidArgumentError, OmenDBError
-from omendb_common.filters import Filter
 from omendb_common.overlays import NO_OVERLAYS, Overlays
 from omendb_common.records import Op, WriteBatch
 from omendb_common.schema import K_MAX, QUERIES_PER_CALL_MAX, SCROLL_LIMIT_MAX
@@ -24,7 +22,9 @@ from omendb_common.shard_calls import ShardRef, Verdict
 from omendb_common.wire import status
 from omendb_common.wire.blobs import F32, I64, U8, U32, U64, Packer, Unpacker
 from omendb_common.wire.convert import (
-    filter_from_text,
+    explanation_from_text,
+    explanation_to_text,
+    filter_from_known_text,
     filter_to_text,
     performance_from_proto,
     performance_to_proto,
@@ -63,9 +63,6 @@ _TASKS = frozenset(get_args(calls.Task))
 _K_MAX = 4 * K_MAX
 # More than a shard ever has replicas.
 _OPENINGS_MAX = 64
-# A filter's text is parsed once; longer texts are seldom the same twice and would fill the memory.
-_CACHED_TEXT_MAX = 4096
-_cached_filter = lru_cache(1024)(filter_from_text)
 
 READS = frozenset(
     {
@@ -79,10 +76,6 @@ READS = frozenset(
     }
 )
 """Methods that change nothing: a call of one that nobody waits for may be ended."""
-
-
-def _filter(text: str) -> Filter | None:
-    return _cached_filter(text) if len(text) <= _CACHED_TEXT_MAX else filter_from_text(text)
 
 
 def _shard_out(shard: ShardRef) -> pb.Shard:
@@ -123,7 +116,7 @@ def _apply_in(message: pb.ApplyCall, blobs: Unpacker) -> calls.Apply:
     if claim:
         marked = WriteBatch(Op.DELETE, blobs.ids(message.claimed))
         return calls.Apply(_shard_in(message.shard), message.stamp, marked, None, message.create_only, claim)
-    conditional = message.HasField("versions")
+    conditional = message.HasField("conditional")
     batch, body = blobs.batch(message.conditional if conditional else message.batch)
     wanted = blobs.column(message.versions, U64, "versions", batch.rows) if conditional else None
     return calls.Apply(_shard_in(message.shard), message.stamp, batch, (body,), message.create_only, versions=wanted)
@@ -142,6 +135,7 @@ def _search_out(call: calls.Search, pack: Packer) -> pb.SearchCall:
         payload=call.payload,
         vectors=call.vectors,
         unproven=call.unproven,
+        explain=call.explain,
     )
     pack.array(message.queries, call.queries)
     return message
@@ -155,7 +149,7 @@ def _search_in(message: pb.SearchCall, blobs: Unpacker) -> calls.Search:
         queries,
         _within(message.k, 1, _K_MAX, "k"),
         message.field,
-        _filter(message.condition),
+        filter_from_known_text(message.condition),
         message.exact,
         message.ef if message.HasField("ef") else None,
         message.recall_target if message.HasField("recall_target") else None,
@@ -163,6 +157,7 @@ def _search_in(message: pb.SearchCall, blobs: Unpacker) -> calls.Search:
         message.payload,
         message.vectors,
         message.unproven,
+        message.explain,
     )
 
 
@@ -196,7 +191,7 @@ def _score_in(message: pb.ScoreCall, blobs: Unpacker) -> calls.Score:
     dimensions = _within(len(message.query.shape), 1, 2, "query")
     query = blobs.array(message.query, "query", dimensions=dimensions)
     ids = blobs.ids(message.ids)
-    return calls.Score(_shard_in(message.shard), query, ids, message.field, _filter(message.condition))
+    return calls.Score(_shard_in(message.shard), query, ids, message.field, filter_from_known_text(message.condition))
 
 
 def _repair_out(call: calls.Repair, pack: Packer) -> pb.RepairCall:
@@ -227,7 +222,7 @@ def _scroll_in(message: pb.ScrollCall, blobs: Unpacker) -> calls.Scroll:
         _shard_in(message.shard),
         message.cursor if message.HasField("cursor") else None,
         _within(message.limit, 1, SCROLL_LIMIT_MAX, "limit"),
-        _filter(message.condition),
+        filter_from_known_text(message.condition),
         message.payload,
         tuple(message.vectors),
     )
@@ -240,7 +235,7 @@ def _select_out(call: calls.Select, pack: Packer) -> pb.SelectCall:
 
 
 def _select_in(message: pb.SelectCall, blobs: Unpacker) -> calls.Select:
-    return calls.Select(_shard_in(message.shard), _filter(message.condition), message.count_only)
+    return calls.Select(_shard_in(message.shard), filter_from_known_text(message.condition), message.count_only)
 
 
 def _maintain_out(call: calls.Maintain, pack: Packer) -> pb.MaintainCall:
@@ -404,6 +399,7 @@ def _hits_out(answer: calls.ShardHits, pack: Packer) -> pb.HitsAnswer:
         pack.column(message.shared.openings, answer.shared.openings, U64)
         pack.column(message.shared.positions, answer.shared.positions, U64)
         pack.column(message.shared.names, answer.shared.names, U32)
+    message.explanation = explanation_to_text(answer.explanation)
     return message
 
 
@@ -449,6 +445,7 @@ def _hits_in(message: pb.HitsAnswer, blobs: Unpacker) -> calls.ShardHits:
         message.opening,
         message.lsn,
         _shared_in(message, blobs),
+        explanation_from_text(message.explanation),
     )
 
 

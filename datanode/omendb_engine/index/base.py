@@ -56,5 +56,8 @@ class VectorIndex(Protocol):
     def effort_for(self, recall_target: float, k: int) -> int:
         """The least ``ef`` expected to reach ``recall_target`` (0..1) at ``k``."""
 
+    def recall_for(self, ef: int, k: int) -> float:
+        """The recall at ``k`` that was measured at about this effort."""
+
 
 __all__ = ["BuildCancelledError", "VectorIndex"]

@@ -26,6 +26,8 @@ EF_MAX = 1 << 16
 CURVE_KS = (10, 100)
 SAMPLE_ROWS = 200
 _ENOUGH = 0.9995
+# Of the interval in which a recall is looked for: to a ten-thousandth.
+_HALVINGS = 14
 
 Search = Callable[[Float32Array, int, int], I64Array]
 """(queries (m, d), k, ef) -> rows (m, k), -1 where there are fewer."""
@@ -43,18 +45,30 @@ class RecallCurve:
         The curve was measured with rows that were not in the graph yet. Real queries are somewhat harder
         (measured: 0.90 where such rows gave 0.92), so half of the error that the target allows is held back.
         """
-        wanted = recall_target + (1.0 - recall_target) / 2
-        known = sorted(self.points)
-        if not known:
+        if not self.points:
             return max(k, EF_LADDER[-1])
+        effort = self._effort(recall_target + (1.0 - recall_target) / 2, k)
+        return min(max(k, math.ceil(effort)), max(EF_MAX, k))
+
+    def recall_for(self, effort: int, k: int) -> float:
+        """The recall at ``k`` of this effort, between what was measured; 0.0 where nothing was."""
+        if not self.points:
+            return 0.0
+        low, high = 0.0, max(recall for curve in self.points.values() for _, recall in curve)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._effort(middle, k) <= effort else (low, middle)
+        return low
+
+    def _effort(self, wanted: float, k: int) -> float:
+        """The effort at which the measured recall at ``k`` is ``wanted``, between the ks that were measured."""
+        known = sorted(self.points)
         efforts = {at: self._least(at, wanted) for at in known}
         if k <= known[0]:
-            effort = efforts[known[0]]
-        elif k >= known[-1]:
-            effort = efforts[known[-1]] * k / known[-1]
-        else:
-            effort = _between(known, efforts, k)
-        return min(max(k, math.ceil(effort)), max(EF_MAX, k))
+            return efforts[known[0]]
+        if k >= known[-1]:
+            return efforts[known[-1]] * k / known[-1]
+        return _between(known, efforts, k)
 
     def _least(self, k: int, wanted: float) -> float:
         """The effort where the measured curve crosses ``wanted``; the last one when it never does."""

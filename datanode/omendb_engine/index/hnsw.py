@@ -157,6 +157,10 @@ class HnswIndex:
             found = self._efforts[recall_target, k] = self.curve.effort_for(recall_target, k)
         return found
 
+    def recall_for(self, ef: int, k: int) -> float:
+        """See ``VectorIndex``."""
+        return self.curve.recall_for(ef, k)
+
     def search(
         self, queries: Float32Array, k: int, *, ef: int, allowed: U8Array | None = None
     ) -> tuple[Float32Array, I64Array]:

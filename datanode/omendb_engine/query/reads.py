@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from omendb_common.clock import Clock
 from omendb_common.errors import DatabaseClosedError, InvalidArgumentError
+from omendb_common.explanation import Explanation, recall_of
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import (
@@ -26,6 +27,7 @@ from omendb_common.scores import distance_to_score
 from omendb_engine.index.metric import prepare_queries
 from omendb_engine.parts import AnyPart, SegmentPart, Snapshot
 from omendb_engine.query.answer import Performance, Picked, SearchAnswer
+from omendb_engine.query.explain import explained
 from omendb_engine.query.rowset import RowSet
 from omendb_engine.query.search import (
     Nearest,
@@ -105,6 +107,46 @@ class Reader(ABC):
         work = Work()
         found = nearest(snapshot, request, self.resources, work)
         return self._answer(snapshot, found, spec, score_threshold, work, started)
+
+    def explain(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        field: str = "",
+        condition: Filter | None = None,
+        exact: bool = False,
+        ef: int | None = None,
+        recall_target: float | None = None,
+        measure: bool = False,
+    ) -> Explanation:
+        """How :meth:`search` finds the ``k`` nearest: the plan of every part, for one query.
+
+        Args:
+            measure: search, search again exactly, and tell the share of the true neighbours that was found.
+
+        Raises:
+            InvalidArgumentError: as :meth:`search`.
+        """
+        spec = self.schema.vector(field)
+        _check_search(queries, k, spec, ef, recall_target)
+        snapshot = self.snapshot()
+        target = self._recall_target if recall_target is None else recall_target
+        request = SearchRequest(spec, prepare_queries(queries, spec.metric), k, condition, exact, ef, target)
+        plans = explained(snapshot, request, self.resources)
+        measured = self._measured(snapshot, request) if measure else None
+        return Explanation(k, target, plans, measured)
+
+    def _measured(self, snapshot: Snapshot, request: SearchRequest) -> float:
+        """The share of the true neighbours that a search of this snapshot finds."""
+        found = self._ids(snapshot, request)
+        return recall_of(found, self._ids(snapshot, replace(request, exact=True)))
+
+    def _ids(self, snapshot: Snapshot, request: SearchRequest) -> list[list[Any]]:
+        work = Work()
+        found = nearest(snapshot, request, self.resources, work)
+        answer = self._answer(snapshot, found, request.field, None, work, self._clock.mono_s())
+        return [answer.picked(query).ids().to_list() for query in range(len(answer))]
 
     def search_among(
         self,

@@ -115,7 +115,7 @@ def allowed_rows(part: AnyPart, condition: Filter | None, resources: Resources, 
     return rows & part.alive()
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """How one part is searched: ``graph`` with ``plan.ef`` where there is one, else exactly.
 
     ``allowed``: the rows that may be returned, None for all; ``bits``: the same packed, for an index.
@@ -137,7 +137,7 @@ class _Route(NamedTuple):
     ``walks``: whether every step walks an index. ``cost``: of one query, in comparisons of a scan.
     """
 
-    steps: tuple[_Step, ...]
+    steps: tuple[Step, ...]
     skipped: int
     comparisons: int
     walks: bool
@@ -220,12 +220,12 @@ def _route(snapshot: Snapshot, request: SearchRequest, resources: Resources, wor
 
 
 def _plan(snapshot: Snapshot, request: SearchRequest, resources: Resources, work: Work) -> _Route:
-    steps: list[_Step] = []
+    steps: list[Step] = []
     skipped = 0
     for number, part in enumerate(snapshot.parts):
         if part.n == part.dead.count:
             continue
-        step = _step(number, part, request, resources, work)
+        step = step_of(number, part, request, resources, work)
         if step is None:
             skipped += 1
         else:
@@ -235,7 +235,8 @@ def _plan(snapshot: Snapshot, request: SearchRequest, resources: Resources, work
     return _Route(tuple(steps), skipped, comparisons, all(step.graph is not None for step in steps), cost)
 
 
-def _step(number: int, part: AnyPart, request: SearchRequest, resources: Resources, work: Work) -> _Step | None:
+def step_of(number: int, part: AnyPart, request: SearchRequest, resources: Resources, work: Work) -> Step | None:
+    """How a part is searched, by the exact count of the rows that may be returned; None where there is none."""
     allowed = None
     if request.condition is not None or part.dead.count:
         allowed = allowed_rows(part, request.condition, resources, work)
@@ -252,17 +253,17 @@ def _step(number: int, part: AnyPart, request: SearchRequest, resources: Resourc
         share = count / part.n
         plan = choose_wide(rows=part.n, allowed=count, k=k, ef=_wide_effort(index, share, request), share=share)
         if plan is not None:
-            return _Step(number, part, plan, index, allowed, None, k)
+            return Step(number, part, plan, index, allowed, None, k)
     plan = choose(rows=part.n, allowed=count, k=k, ef=ef, has_index=index is not None, exact=request.exact)
     if plan.strategy is Strategy.SKIP:
         return None
     if plan.strategy is Strategy.EXACT:
-        return _Step(number, part, plan, None, allowed, None, 0)
+        return Step(number, part, plan, None, allowed, None, 0)
     bits = None
     if allowed is not None:
         assert isinstance(part, SegmentPart)
         bits = allowed.bits() if request.condition is not None else part.alive_bits()
-    return _Step(number, part, plan, index, allowed, bits, min(k, count))
+    return Step(number, part, plan, index, allowed, bits, min(k, count))
 
 
 def _wide_effort(index: VectorIndex, share: float, request: SearchRequest) -> int:
@@ -272,7 +273,7 @@ def _wide_effort(index: VectorIndex, share: float, request: SearchRequest) -> in
     return effort if request.ef is None else math.ceil(request.ef * effort / index.effort_for(target, k))
 
 
-def _search(steps: tuple[_Step, ...], request: SearchRequest, work: Work) -> Nearest:
+def _search(steps: tuple[Step, ...], request: SearchRequest, work: Work) -> Nearest:
     if len(steps) == 1:
         native, rows = _search_part(steps[0], request, work)
         return Nearest(steps[0].number, rows, native, count_hits(rows))
@@ -280,7 +281,7 @@ def _search(steps: tuple[_Step, ...], request: SearchRequest, work: Work) -> Nea
     return _merge(found, len(request.queries), request.k, request.field.metric == "l2")
 
 
-def _search_part(step: _Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
+def _search_part(step: Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
     if step.graph is None:
         return _scan(step.part, step.allowed, request)
     if step.plan.wide:
@@ -295,7 +296,7 @@ def _search_part(step: _Step, request: SearchRequest, work: Work) -> tuple[Float
     return native, rows
 
 
-def _search_wide(step: _Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
+def _search_wide(step: Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
     """Ask the index for more rows, without the filter, and take those that pass."""
     assert step.graph is not None and step.allowed is not None
     m, k = len(request.queries), request.k
@@ -325,7 +326,7 @@ def _search_wide(step: _Step, request: SearchRequest, work: Work) -> tuple[Float
 
 
 def _search_thin(
-    step: _Step, request: SearchRequest, queries: list[int], fewest: int, work: Work
+    step: Step, request: SearchRequest, queries: list[int], fewest: int, work: Work
 ) -> tuple[Float32Array, I64Array]:
     """Search again for ``queries``, of whose nearest rows only ``fewest`` or a few more pass."""
     part, allowed, graph = step.part, step.allowed, step.graph
@@ -423,6 +424,7 @@ def _full(k: int) -> I64Array:
 __all__ = [
     "Nearest",
     "SearchRequest",
+    "Step",
     "Work",
     "allowed_rows",
     "count_hits",
@@ -430,5 +432,6 @@ __all__ = [
     "matching",
     "nearest",
     "nearest_among",
+    "step_of",
     "values_at",
 ]

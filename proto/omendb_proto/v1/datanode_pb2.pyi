@@ -136,7 +136,7 @@ class AppliedAnswer(_message.Message):
     def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., lsn: _Optional[int] = ..., durability: _Optional[str] = ..., existed: _Optional[int] = ..., superseded: _Optional[_Union[Blob, _Mapping]] = ..., newer: _Optional[_Union[Blob, _Mapping]] = ..., missing: _Optional[_Union[Blob, _Mapping]] = ..., partial: _Optional[bool] = ..., barred: _Optional[_Union[Blob, _Mapping]] = ..., open_rows: _Optional[_Union[Blob, _Mapping]] = ..., open_stamps: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class SearchCall(_message.Message):
-    __slots__ = ("shard", "queries", "k", "field", "condition", "exact", "ef", "recall_target", "score_threshold", "payload", "vectors", "unproven")
+    __slots__ = ("shard", "queries", "k", "field", "condition", "exact", "ef", "recall_target", "score_threshold", "payload", "vectors", "unproven", "explain")
     SHARD_FIELD_NUMBER: _ClassVar[int]
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     K_FIELD_NUMBER: _ClassVar[int]
@@ -149,6 +149,7 @@ class SearchCall(_message.Message):
     PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     VECTORS_FIELD_NUMBER: _ClassVar[int]
     UNPROVEN_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     shard: Shard
     queries: Array
     k: int
@@ -161,7 +162,8 @@ class SearchCall(_message.Message):
     payload: bool
     vectors: bool
     unproven: bool
-    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., queries: _Optional[_Union[Array, _Mapping]] = ..., k: _Optional[int] = ..., field: _Optional[str] = ..., condition: _Optional[str] = ..., exact: _Optional[bool] = ..., ef: _Optional[int] = ..., recall_target: _Optional[float] = ..., score_threshold: _Optional[float] = ..., payload: _Optional[bool] = ..., vectors: _Optional[bool] = ..., unproven: _Optional[bool] = ...) -> None: ...
+    explain: bool
+    def __init__(self, shard: _Optional[_Union[Shard, _Mapping]] = ..., queries: _Optional[_Union[Array, _Mapping]] = ..., k: _Optional[int] = ..., field: _Optional[str] = ..., condition: _Optional[str] = ..., exact: _Optional[bool] = ..., ef: _Optional[int] = ..., recall_target: _Optional[float] = ..., score_threshold: _Optional[float] = ..., payload: _Optional[bool] = ..., vectors: _Optional[bool] = ..., unproven: _Optional[bool] = ..., explain: _Optional[bool] = ...) -> None: ...
 
 class Shared(_message.Message):
     __slots__ = ("openings", "positions", "names")
@@ -184,7 +186,7 @@ class Overlays(_message.Message):
     def __init__(self, rows: _Optional[_Union[Blob, _Mapping]] = ..., bases: _Optional[_Union[Blob, _Mapping]] = ..., marks: _Optional[_Union[Blob, _Mapping]] = ...) -> None: ...
 
 class HitsAnswer(_message.Message):
-    __slots__ = ("verdict", "distances", "counts", "ids", "stamps", "payload", "vectors", "work", "overlays", "opening", "shared", "lsn")
+    __slots__ = ("verdict", "distances", "counts", "ids", "stamps", "payload", "vectors", "work", "overlays", "opening", "shared", "lsn", "explanation")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     DISTANCES_FIELD_NUMBER: _ClassVar[int]
     COUNTS_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +199,7 @@ class HitsAnswer(_message.Message):
     OPENING_FIELD_NUMBER: _ClassVar[int]
     SHARED_FIELD_NUMBER: _ClassVar[int]
     LSN_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     verdict: Verdict
     distances: Blob
     counts: Blob
@@ -209,7 +212,8 @@ class HitsAnswer(_message.Message):
     opening: int
     shared: Shared
     lsn: int
-    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., work: _Optional[_Union[_common_pb2.Performance, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ..., opening: _Optional[int] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., lsn: _Optional[int] = ...) -> None: ...
+    explanation: str
+    def __init__(self, verdict: _Optional[_Union[Verdict, _Mapping]] = ..., distances: _Optional[_Union[Blob, _Mapping]] = ..., counts: _Optional[_Union[Blob, _Mapping]] = ..., ids: _Optional[_Union[IdBlob, _Mapping]] = ..., stamps: _Optional[_Union[Blob, _Mapping]] = ..., payload: _Optional[_Union[Blob, _Mapping]] = ..., vectors: _Optional[_Union[Array, _Mapping]] = ..., work: _Optional[_Union[_common_pb2.Performance, _Mapping]] = ..., overlays: _Optional[_Union[Overlays, _Mapping]] = ..., opening: _Optional[int] = ..., shared: _Optional[_Union[Shared, _Mapping]] = ..., lsn: _Optional[int] = ..., explanation: _Optional[str] = ...) -> None: ...
 
 class LookupCall(_message.Message):
     __slots__ = ("shard", "ids", "records", "payload", "vectors", "brief")

@@ -31,6 +31,7 @@ class RouterMethod(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ROUTER_METHOD_SERVER_INFO: _ClassVar[RouterMethod]
     ROUTER_METHOD_ALTER_COLLECTION: _ClassVar[RouterMethod]
     ROUTER_METHOD_VERIFY: _ClassVar[RouterMethod]
+    ROUTER_METHOD_EXPLAIN: _ClassVar[RouterMethod]
 
 class Consistency(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -61,6 +62,7 @@ ROUTER_METHOD_CLUSTER_STATUS: RouterMethod
 ROUTER_METHOD_SERVER_INFO: RouterMethod
 ROUTER_METHOD_ALTER_COLLECTION: RouterMethod
 ROUTER_METHOD_VERIFY: RouterMethod
+ROUTER_METHOD_EXPLAIN: RouterMethod
 CONSISTENCY_UNSPECIFIED: Consistency
 CONSISTENCY_ONE: Consistency
 CONSISTENCY_QUORUM: Consistency
@@ -371,6 +373,20 @@ class CountReply(_message.Message):
     COUNT_FIELD_NUMBER: _ClassVar[int]
     count: int
     def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("search", "measure")
+    SEARCH_FIELD_NUMBER: _ClassVar[int]
+    MEASURE_FIELD_NUMBER: _ClassVar[int]
+    search: SearchRequest
+    measure: bool
+    def __init__(self, search: _Optional[_Union[SearchRequest, _Mapping]] = ..., measure: _Optional[bool] = ...) -> None: ...
+
+class ExplainReply(_message.Message):
+    __slots__ = ("explanation",)
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    explanation: str
+    def __init__(self, explanation: _Optional[str] = ...) -> None: ...
 
 class StatsRequest(_message.Message):
     __slots__ = ("collection",)

@@ -99,6 +99,11 @@ class RouterStub:
                 request_serializer=omendb__proto_dot_v1_dot_router__pb2.CountRequest.SerializeToString,
                 response_deserializer=omendb__proto_dot_v1_dot_router__pb2.CountReply.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/omendb.v1.Router/Explain',
+                request_serializer=omendb__proto_dot_v1_dot_router__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=omendb__proto_dot_v1_dot_router__pb2.ExplainReply.FromString,
+                _registered_method=True)
         self.Stats = channel.unary_unary(
                 '/omendb.v1.Router/Stats',
                 request_serializer=omendb__proto_dot_v1_dot_router__pb2.StatsRequest.SerializeToString,
@@ -217,6 +222,12 @@ class RouterServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Stats(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -326,6 +337,11 @@ def add_RouterServicer_to_server(servicer, server):
                     servicer.Count,
                     request_deserializer=omendb__proto_dot_v1_dot_router__pb2.CountRequest.FromString,
                     response_serializer=omendb__proto_dot_v1_dot_router__pb2.CountReply.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=omendb__proto_dot_v1_dot_router__pb2.ExplainRequest.FromString,
+                    response_serializer=omendb__proto_dot_v1_dot_router__pb2.ExplainReply.SerializeToString,
             ),
             'Stats': grpc.unary_unary_rpc_method_handler(
                     servicer.Stats,
@@ -714,6 +730,33 @@ class Router:
             '/omendb.v1.Router/Count',
             omendb__proto_dot_v1_dot_router__pb2.CountRequest.SerializeToString,
             omendb__proto_dot_v1_dot_router__pb2.CountReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/omendb.v1.Router/Explain',
+            omendb__proto_dot_v1_dot_router__pb2.ExplainRequest.SerializeToString,
+            omendb__proto_dot_v1_dot_router__pb2.ExplainReply.FromString,
             options,
             channel_credentials,
             insecure,

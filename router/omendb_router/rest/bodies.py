@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from omendb_common.explanation import Choice
 from omendb_common.index_options import NLIST_MAX, IndexChoice, QuantizationChoice
 from omendb_common.inputs import INCLUDE
 from omendb_common.new_schema import VECTOR_FIELDS_MAX
@@ -278,6 +279,51 @@ class SearchBody(Request):
     session: Session | None = None
 
 
+class ExplainBody(Request):
+    """A search to be explained, and whether to measure what part of an exact search's hits it finds."""
+
+    vector: Vector | None = None
+    vectors: Annotated[list[Vector], _told(minItems=1, maxItems=QUERIES_PER_CALL_MAX)] | None = None
+    k: Annotated[int, _told("hits wanted for each query", minimum=1, maximum=K_MAX)] = 10
+    filters: Filters | None = None
+    exact: bool = False
+    ef: Annotated[int, _told("the effort of a graph search", minimum=1, maximum=EF_MAX)] | None = None
+    recall_target: (
+        Annotated[float, _told("share of the true neighbours to find", exclusiveMinimum=0, maximum=1)] | None
+    ) = None
+    field: Annotated[str, Meta(description="the vector field to search; the first one when left out")] | None = None
+    measure: bool = False
+
+
+class SegmentPlanBody(Reply):
+    """What the search does with one segment, or with one buffer of new points (``segment`` is negative)."""
+
+    segment: int
+    rows: int
+    matching: int
+    choice: Choice
+    why: str
+    effort: int
+    asked: int
+    comparisons: int
+    recall: float
+    cached: bool
+    shard: int
+    node: str
+
+
+class ExplanationBody(Reply):
+    """How a search is made; ``measured_recall`` is null unless it was to be measured."""
+
+    k: int
+    recall_target: float
+    matching: int
+    comparisons: int
+    expected_recall: float
+    measured_recall: float | None
+    segments: list[SegmentPlanBody]
+
+
 class HitBody(Reply, omit_defaults=True):
     """One point found, with what ``include`` asked for; a smaller distance and a larger score are nearer."""
 
@@ -458,6 +504,8 @@ __all__ = [
     "Done",
     "ErrorBody",
     "ErrorInfo",
+    "ExplainBody",
+    "ExplanationBody",
     "FoundVersion",
     "GetAnswer",
     "GetBody",
@@ -477,6 +525,7 @@ __all__ = [
     "ScrollBody",
     "SearchAnswer",
     "SearchBody",
+    "SegmentPlanBody",
     "Update",
     "Upsert",
     "VectorInfo",

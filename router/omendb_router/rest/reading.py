@@ -17,6 +17,8 @@ from omendb_router.rest.bodies import (
     Consistency,
     CountAnswer,
     CountBody,
+    ExplainBody,
+    ExplanationBody,
     GetAnswer,
     GetBody,
     PerformanceBody,
@@ -86,6 +88,29 @@ async def search(call: Call) -> Any:
     if call.arrow:
         return hits_stream(hits, target, include)
     return _told(hits, question, hit_bodies(hits, target, include), name == "vector")
+
+
+async def explain(call: Call) -> ExplanationBody:
+    """How a search is made."""
+    asked: ExplainBody = call.body
+    collection = check_collection_name(call.path["name"])
+    schema = (await call.router.find(collection, call.deadline)).schema
+    name, queries = inputs.one_query(None, asked.vector, asked.vectors)
+    question = checked_question(
+        schema,
+        [queries] if name == "vector" else queries,
+        name=name,
+        k=asked.k,
+        field=asked.field,
+        filters=asked.filters,
+        exact=asked.exact,
+        ef=asked.ef,
+        recall_target=asked.recall_target,
+    )
+    if not len(question.queries):
+        raise InvalidArgumentError("got no query", field="vectors", bound="one or more")
+    told = await call.router.explain(collection, question, measure=asked.measure, deadline=call.deadline)
+    return msgspec.convert(told.to_json(), ExplanationBody)
 
 
 def _question(body: SearchBody) -> tuple[frozenset[str], str, Any, Any]:
@@ -226,6 +251,16 @@ ROUTES = (
         arrow_answer=True,
         tag="search",
     ),
+    Route(
+        "POST",
+        "/collections/{name}/explain",
+        "explain",
+        "Tell how a search is made, segment by segment, and how well it finds",
+        explain,
+        ExplanationBody,
+        ExplainBody,
+        tag="search",
+    ),
     Route("POST", "/collections/{name}/points/get", "getPoints", "Read points by id", get_points, GetAnswer, GetBody),
     Route(
         "GET",
@@ -258,4 +293,14 @@ ROUTES = (
     ),
 )
 
-__all__ = ["ROUTES", "PointParams", "RawSearchParams", "count", "get_point", "get_points", "scroll", "search"]
+__all__ = [
+    "ROUTES",
+    "PointParams",
+    "RawSearchParams",
+    "count",
+    "explain",
+    "get_point",
+    "get_points",
+    "scroll",
+    "search",
+]

@@ -31,6 +31,7 @@ from omendb_common.errors import (
     OmenDBError,
     UnavailableError,
 )
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.schema import CollectionSchema, Metric, VectorDType, VectorField
@@ -127,6 +128,35 @@ class RemoteCollection:
             return cast(pb.SearchReply, self._call("Search", asked))
 
         return RemoteAnswer(list(self._link.sender.each(send, parts)), self._fetch)
+
+    def explain(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        field: str = "",
+        condition: Filter | None = None,
+        exact: bool = False,
+        ef: int | None = None,
+        recall_target: float | None = None,
+        measure: bool = False,
+    ) -> Explanation:
+        """How a search finds the ``k`` nearest (matching) points of the queries, which go in one message."""
+        data = np.ascontiguousarray(queries, "<f4").tobytes()
+        self._check_one_message(len(data), "vectors")
+        search = pb.SearchRequest(
+            collection=self._known.name,
+            queries=data,
+            dimension=queries.shape[1],
+            k=k,
+            field=field,
+            filter=convert.filter_to_text(condition),
+            exact=exact,
+            ef=ef,
+            recall_target=recall_target,
+        )
+        reply = self._call("Explain", pb.ExplainRequest(search=search, measure=measure))
+        return Explanation.from_json(json.loads(reply.explanation))
 
     def get(self, ids: IdColumn) -> tuple[RemotePoints, Int64]:
         """The points that exist, in the order asked, and their positions in ``ids``."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from omendb_common.deadline import Deadline
 from omendb_common.errors import NotFoundError
+from omendb_common.explanation import Explanation
 from omendb_common.filters import Filter
 from omendb_common.ids import IdColumn, U64Array
 from omendb_common.metadata import NewCollection
@@ -206,6 +207,20 @@ class FolderRouter:
         self._begin(deadline)
         self.seen = seen
         return self._replica(collection).count(condition)
+
+    async def explain(self, collection: str, question: Question, *, measure: bool, deadline: Deadline) -> Explanation:
+        self._begin(deadline)
+        asked = question
+        return self._replica(collection).explain(
+            asked.queries,
+            asked.k,
+            field=asked.field,
+            condition=asked.condition,
+            exact=asked.exact,
+            ef=asked.ef,
+            recall_target=asked.recall_target,
+            measure=measure,
+        )
 
     async def stats(self, collection: str, deadline: Deadline) -> dict[str, Any]:
         self._begin(deadline)

@@ -304,6 +304,18 @@ def test_a_bad_search_names_its_field(faces: Faces, body: dict[str, Any], field:
     refused(faces.rest("POST", "/collections/c/search", body), 400, "InvalidArgumentError", field)
 
 
+def test_a_search_is_explained(faces: Faces) -> None:
+    filled(faces)
+    told = faces.rest("POST", "/collections/c/explain", {"vector": [1, 2], "k": 2, "measure": True}).json()
+    assert (told["k"], told["matching"], told["measured_recall"]) == (2, 3, 1.0)
+    assert [(plan["choice"], plan["comparisons"]) for plan in told["segments"]] == [("exact", 3)]
+    several = faces.rest("POST", "/collections/c/explain", {"vectors": [[1, 2], [3, 4]]}).json()
+    assert several["measured_recall"] is None
+    refused(faces.rest("POST", "/collections/c/explain", {"vectors": []}), 400, "InvalidArgumentError", "vectors")
+    wrong = faces.rest("POST", "/collections/c/explain", {"vector": [1, 2], "k": 0})
+    refused(wrong, 400, "InvalidArgumentError", "k")
+
+
 def test_reads_say_what_they_must_see(faces: Faces) -> None:
     filled(faces)
     answer = faces.rest("POST", "/collections/c/search", {"vector": [0, 0], "consistency": "session", "session": "abc"})

@@ -85,6 +85,10 @@ def test_a_bug_says_nothing_of_itself(faces: Faces, caplog: pytest.LogCaptureFix
             ("Count", pb.CountRequest(collection="c", filter='{"a": {"$no": 1}}')),
         ),
         (
+            ("POST", "/collections/none/explain", {"vector": [1.0]}),
+            ("Explain", pb.ExplainRequest(search=pb.SearchRequest(collection="none", k=10))),
+        ),
+        (
             ("POST", "/collections/c/scroll", {"limit": 0}),
             ("Scroll", pb.ScrollRequest(collection="c", limit=0)),
         ),

@@ -17,6 +17,7 @@ from omendb.backend import CallOptions, CollectionBackend, Spread
 from omendb.results import NoWork
 from omendb_common.errors import AlreadyExistsError, NotFoundError
 from omendb_common.expected import conflict
+from omendb_common.explanation import Explanation, SegmentPlan
 from omendb_common.filters import Compare, Filter
 from omendb_common.ids import IdColumn, PointId, U64Array
 from omendb_common.payload import rows_from_columns
@@ -181,6 +182,22 @@ class MemoryCollection:
             distances[number] = length[order]
             hits.append(MemoryPoints([ids[i] for i in order], [rows[i] for i in order]))
         return MemoryAnswer(hits, distances, [k] * len(queries))
+
+    def explain(
+        self,
+        queries: npt.NDArray[Any],
+        k: int,
+        *,
+        field: str = "",
+        condition: Filter | None = None,
+        exact: bool = False,
+        ef: int | None = None,
+        recall_target: float | None = None,
+        measure: bool = False,
+    ) -> Explanation:
+        n = len(self.points)
+        plan = SegmentPlan(-1, n, n, "exact" if n else "skip", "a dict", comparisons=n)
+        return Explanation(k, recall_target or 1.0, (plan,), 1.0 if measure else None)
 
     def get(self, ids: IdColumn) -> tuple[MemoryPoints, npt.NDArray[np.int64]]:
         listed = ids.to_list()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from omendb_common import shard_calls as calls
 from omendb_common.errors import OmenDBError
+from omendb_common.explanation import Explanation, SegmentPlan
 from omendb_common.filters import Filter
 from omendb_common.filters import FilterOp as F
 from omendb_common.ids import IdColumn
@@ -88,7 +89,7 @@ def any_call(draw: st.DrawFn) -> Any:
         call = calls.Search(
             shard, queries, draw(st.integers(1, 99)), draw(NAMES), draw(FILTERS), flags[0], *more, *flags[1:]
         )
-        return call._replace(unproven=draw(st.booleans()))
+        return call._replace(unproven=draw(st.booleans()), explain=draw(st.booleans()))
     if kind == "lookup":
         return calls.Lookup(shard, draw(_ids(draw(COUNTS))), flags[0], flags[1], names, flags[2])
     if kind == "score":
@@ -120,6 +121,17 @@ def _overlays(draw: st.DrawFn, n: int) -> Overlays:
     return Overlays(rows, _column(len(rows), "uint64", 11), _column(len(rows), "uint64", 12))
 
 
+EXPLANATION = Explanation(
+    5,
+    0.95,
+    (
+        SegmentPlan(3, 100, 40, "graph and pick", "because", 64, 30, 2048, 0.97, True, 1, "d1"),
+        SegmentPlan(-2, 7, 0, "skip", "none matches"),
+    ),
+    0.9,
+)
+
+
 @st.composite
 def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
     m = draw(st.integers(1, 6)) if queries is None else queries
@@ -142,6 +154,7 @@ def hits(draw: st.DrawFn, queries: int | None = None) -> calls.ShardHits:
         draw(U64),
         draw(U64),
         draw(st.none() | st.just(shared)),
+        draw(st.none() | st.just(EXPLANATION)),
     )
 
 

@@ -51,7 +51,8 @@ def test_answers_survive(case: tuple[int, Any]) -> None:
 
 CARRIED = {
     calls.Apply: "shard stamp batch body create_only claim versions",
-    calls.Search: "shard queries k field condition exact ef recall_target score_threshold payload vectors unproven",
+    calls.Search: "shard queries k field condition exact ef recall_target score_threshold payload vectors unproven "
+    "explain",
     calls.Shared: "openings positions names",
     calls.Lookup: "shard ids records payload vectors brief",
     calls.Score: "shard query ids field condition",
@@ -64,7 +65,8 @@ CARRIED = {
     calls.Applied: (
         "verdict hlc lsn durability existed superseded newer missing error partial barred open_rows open_stamps"
     ),
-    calls.ShardHits: "verdict distances counts ids stamps payload vectors work hlc error overlays opening lsn shared",
+    calls.ShardHits: "verdict distances counts ids stamps payload vectors work hlc error overlays opening lsn shared "
+    "explanation",
     calls.Looked: "verdict states stamps digests records payload vectors hlc error overlays",
     calls.Scored: "verdict states stamps matches distances error overlays",
     calls.Scrolled: "verdict ids stamps hashes payload vectors cursor error overlays",
