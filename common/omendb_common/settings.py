@@ -208,7 +208,12 @@ class MemorySettings(_Group):
     column_cache_bytes: int = setting(
         256 * MIB, "decoded payload columns and their sorted indexes kept for filters", low=0, high=1 << 50
     )
-    filter_cache_bytes: int = setting(64 * MIB, "results of filters kept per segment", low=0, high=1 << 50)
+    filter_cache_bytes: int = setting(
+        64 * MIB,
+        "results of filters kept per segment, and copies of the vectors that often-used ones let pass",
+        low=0,
+        high=1 << 50,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,13 +19,15 @@ SPARSE_FRACTION = 16
 class RowSet:
     """An immutable set of rows 0..n-1: sparse (sorted int64 rows) or dense (bool mask of n).
 
-    Arrays given and handed out are shared, not copied: nobody may write to them.
+    Arrays given and handed out are shared, not copied: nobody may write to them. ``uses``: how often it was found
+    among the results that are kept; threads that count at the same time may miss one.
     """
 
-    __slots__ = ("_bits", "_count", "_mask", "_rows", "n")
+    __slots__ = ("_bits", "_count", "_mask", "_rows", "n", "uses")
 
     def __init__(self, n: int, rows: RowArray | None, mask: MaskArray | None) -> None:
         self.n = n
+        self.uses = 0
         self._rows = rows
         self._mask = mask
         self._bits: BitArray | None = None

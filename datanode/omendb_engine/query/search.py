@@ -18,8 +18,18 @@ from omendb_engine.index.metric import native_to_distance
 from omendb_engine.index.native import faiss
 from omendb_engine.parts import AnyPart, BufferPart, I32Array, I64Array, SegmentPart, Snapshot
 from omendb_engine.payload.statistics import may_match
+from omendb_engine.query.copies import COPIED_ROW_COST, Copy, copy_of, scan_copy
 from omendb_engine.query.filter import evaluate
-from omendb_engine.query.plan import SPARE_FACTOR, SPARE_ROWS, Plan, Strategy, choose, choose_wide
+from omendb_engine.query.plan import (
+    EXACT_ROWS_MIN,
+    SPARE_FACTOR,
+    SPARE_ROWS,
+    WALK_COST,
+    Plan,
+    Strategy,
+    choose,
+    choose_wide,
+)
 from omendb_engine.query.rowset import RowSet
 from omendb_engine.resources import Resources
 
@@ -29,7 +39,7 @@ from omendb_engine.resources import Resources
 _ONE_THREAD_QUERIES_MAX = 4
 _ONE_THREAD_COST_MAX = 16_000_000
 """Numbers compared by a scan: about two milliseconds of a core."""
-_WALK_COST = 4.5
+_TEAM_WALK_COST = 4.5
 """What a comparison on a walk costs, in those of a scan of all rows."""
 _HOLES_MAX = 2
 """Rows looked at for each that counts, rather than gathering those."""
@@ -99,12 +109,17 @@ def matching(part: AnyPart, condition: Filter | None, resources: Resources, work
         resources.filters.put(key, rows, rows.nbytes)
     else:
         work.cached += 1
+        rows.uses += 1
     return rows
 
 
 def allowed_rows(part: AnyPart, condition: Filter | None, resources: Resources, work: Work) -> RowSet | None:
     """Live rows of ``part`` that pass the filter; None when every row may be returned."""
-    rows = matching(part, condition, resources, work)
+    return _alive_of(part, matching(part, condition, resources, work))
+
+
+def _alive_of(part: AnyPart, rows: RowSet | None) -> RowSet | None:
+    """Those of ``rows`` (None: of all) that live; None when every row may be returned."""
     if rows is None:
         return part.alive() if part.dead.count else None
     if not part.dead.count:
@@ -119,7 +134,8 @@ class Step(NamedTuple):
     """How one part is searched: ``graph`` with ``plan.ef`` where there is one, else exactly.
 
     ``allowed``: the rows that may be returned, None for all; ``bits``: the same packed, for an index.
-    ``wanted``: hits that every query must have.
+    ``wanted``: hits that every query must have. ``matched``: the rows that pass the filter, dead ones too; ``copy``: of
+    these, to be compared exactly.
     """
 
     number: int
@@ -129,6 +145,8 @@ class Step(NamedTuple):
     allowed: RowSet | None
     bits: U8Array | None
     wanted: int
+    matched: RowSet | None = None
+    copy: Copy | None = None
 
 
 class _Route(NamedTuple):
@@ -153,12 +171,12 @@ def nearest(snapshot: Snapshot, request: SearchRequest, resources: Resources, wo
     work.scanned += route.comparisons * m
     # A walk with one query never starts a team of threads.
     if (m == 1 and route.walks) or (m > _ONE_THREAD_QUERIES_MAX and _for_a_team(route, request)):
-        return _search(route.steps, request, work)
+        return _search(route.steps, request, resources, work)
     # A thread count is per calling thread, so this touches nobody else; the caller gets back what it had.
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        return _search(route.steps, request, work)
+        return _search(route.steps, request, resources, work)
     finally:
         faiss.omp_set_num_threads(before)
 
@@ -231,15 +249,14 @@ def _plan(snapshot: Snapshot, request: SearchRequest, resources: Resources, work
         else:
             steps.append(step)
     comparisons = sum(step.plan.comparisons for step in steps)
-    cost = sum(step.plan.comparisons * (1.0 if step.graph is None else _WALK_COST) for step in steps)
+    cost = sum(step.plan.comparisons * (1.0 if step.graph is None else _TEAM_WALK_COST) for step in steps)
     return _Route(tuple(steps), skipped, comparisons, all(step.graph is not None for step in steps), cost)
 
 
 def step_of(number: int, part: AnyPart, request: SearchRequest, resources: Resources, work: Work) -> Step | None:
     """How a part is searched, by the exact count of the rows that may be returned; None where there is none."""
-    allowed = None
-    if request.condition is not None or part.dead.count:
-        allowed = allowed_rows(part, request.condition, resources, work)
+    matched = matching(part, request.condition, resources, work)
+    allowed = _alive_of(part, matched)
     count = part.n if allowed is None else allowed.count
     if count == part.n:
         allowed = None
@@ -249,21 +266,37 @@ def step_of(number: int, part: AnyPart, request: SearchRequest, resources: Resou
     if index is not None and not request.exact:
         ef = max(request.ef or index.effort_for(request.recall_target, k), k)
     plan = None
-    if index is not None and allowed is not None and count and request.condition is not None and not request.exact:
+    if index is not None and allowed is not None and request.condition is not None and not request.exact:
         share = count / part.n
         plan = choose_wide(rows=part.n, allowed=count, k=k, ef=_wide_effort(index, share, request), share=share)
-        if plan is not None:
-            return Step(number, part, plan, index, allowed, None, k)
-    plan = choose(rows=part.n, allowed=count, k=k, ef=ef, has_index=index is not None, exact=request.exact)
+    if plan is None:
+        plan = choose(rows=part.n, allowed=count, k=k, ef=ef, has_index=index is not None, exact=request.exact)
     if plan.strategy is Strategy.SKIP:
         return None
+    copy = _copy(part, matched, plan, request, resources)
+    if copy is not None:
+        return Step(number, part, Plan(Strategy.EXACT, 0, count), None, allowed, None, 0, matched, copy)
     if plan.strategy is Strategy.EXACT:
         return Step(number, part, plan, None, allowed, None, 0)
+    if plan.wide:
+        return Step(number, part, plan, index, allowed, None, k, matched)
     bits = None
     if allowed is not None:
         assert isinstance(part, SegmentPart)
         bits = allowed.bits() if request.condition is not None else part.alive_bits()
     return Step(number, part, plan, index, allowed, bits, min(k, count))
+
+
+def _copy(
+    part: AnyPart, matched: RowSet | None, plan: Plan, request: SearchRequest, resources: Resources
+) -> Copy | None:
+    """A copy of the rows that match, where comparing all of it costs less than the plan."""
+    if matched is None or request.condition is None or not isinstance(part, SegmentPart):
+        return None
+    cost = plan.comparisons * (WALK_COST if plan.strategy is Strategy.INDEX else 1.0)
+    if matched.count <= EXACT_ROWS_MIN or matched.count * COPIED_ROW_COST >= cost or matched.count == part.n:
+        return None
+    return copy_of(part, request.field, canonical_key(request.condition), matched, resources)
 
 
 def _wide_effort(index: VectorIndex, share: float, request: SearchRequest) -> int:
@@ -273,19 +306,22 @@ def _wide_effort(index: VectorIndex, share: float, request: SearchRequest) -> in
     return effort if request.ef is None else math.ceil(request.ef * effort / index.effort_for(target, k))
 
 
-def _search(steps: tuple[Step, ...], request: SearchRequest, work: Work) -> Nearest:
+def _search(steps: tuple[Step, ...], request: SearchRequest, resources: Resources, work: Work) -> Nearest:
     if len(steps) == 1:
-        native, rows = _search_part(steps[0], request, work)
+        native, rows = _search_part(steps[0], request, resources, work)
         return Nearest(steps[0].number, rows, native, count_hits(rows))
-    found = [(step.number, *_search_part(step, request, work)) for step in steps]
+    found = [(step.number, *_search_part(step, request, resources, work)) for step in steps]
     return _merge(found, len(request.queries), request.k, request.field.metric == "l2")
 
 
-def _search_part(step: Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
+def _search_part(step: Step, request: SearchRequest, resources: Resources, work: Work) -> tuple[Float32Array, I64Array]:
+    if step.copy is not None:
+        assert isinstance(step.part, SegmentPart)
+        return scan_copy(step.copy, step.part, request.queries, request.k, request.field)
     if step.graph is None:
         return _scan(step.part, step.allowed, request)
     if step.plan.wide:
-        return _search_wide(step, request, work)
+        return _search_wide(step, request, resources, work)
     native, rows = step.graph.search(request.queries, request.k, ef=step.plan.ef, allowed=step.bits)
     # A graph that a filter has cut to pieces may strand a query. Rather than answer short, look at every row.
     if not _complete(rows, step.wanted):
@@ -296,7 +332,7 @@ def _search_part(step: Step, request: SearchRequest, work: Work) -> tuple[Float3
     return native, rows
 
 
-def _search_wide(step: Step, request: SearchRequest, work: Work) -> tuple[Float32Array, I64Array]:
+def _search_wide(step: Step, request: SearchRequest, resources: Resources, work: Work) -> tuple[Float32Array, I64Array]:
     """Ask the index for more rows, without the filter, and take those that pass."""
     assert step.graph is not None and step.allowed is not None
     m, k = len(request.queries), request.k
@@ -309,7 +345,7 @@ def _search_wide(step: Step, request: SearchRequest, work: Work) -> tuple[Float3
         if len(hits) >= k:
             hits = hits[:k]
             return near.take(hits, axis=1), candidates.take(hits, axis=1)
-        return _search_thin(step, request, [0], len(hits), work)
+        return _search_thin(step, request, [0], len(hits), resources, work)
     native, rows = np.empty((m, k), np.float32), np.empty((m, k), np.int64)
     short: list[int] = []
     fewest = k
@@ -321,26 +357,29 @@ def _search_wide(step: Step, request: SearchRequest, work: Work) -> tuple[Float3
         else:
             native[query], rows[query] = near[query, hits[:k]], candidates[query, hits[:k]]
     if short:
-        native[short], rows[short] = _search_thin(step, request, short, fewest, work)
+        native[short], rows[short] = _search_thin(step, request, short, fewest, resources, work)
     return native, rows
 
 
 def _search_thin(
-    step: Step, request: SearchRequest, queries: list[int], fewest: int, work: Work
+    step: Step, request: SearchRequest, queries: list[int], fewest: int, resources: Resources, work: Work
 ) -> tuple[Float32Array, I64Array]:
     """Search again for ``queries``, of whose nearest rows only ``fewest`` or a few more pass."""
     part, allowed, graph = step.part, step.allowed, step.graph
-    assert allowed is not None and graph is not None
+    assert allowed is not None and graph is not None and isinstance(part, SegmentPart)
     request = replace(request, queries=request.queries[queries])
     # At least four times as wide: however often it comes to this, the last time costs most of it.
     share = min((fewest + 1) / step.plan.wide, (SPARE_FACTOR * request.k + SPARE_ROWS) / (4 * step.plan.wide))
     ef = _wide_effort(graph, share, request)
     plan = choose_wide(rows=part.n, allowed=allowed.count, k=request.k, ef=ef, share=share)
-    if plan is None:
-        work.scanned += allowed.count * len(queries)
-        return _scan(part, allowed, request)
-    work.scanned += plan.comparisons * len(queries)
-    return _search_wide(step._replace(plan=plan), request, work)
+    copy = _copy(part, step.matched, plan or Plan(Strategy.EXACT, 0, allowed.count), request, resources)
+    if copy is None and plan is not None:
+        work.scanned += plan.comparisons * len(queries)
+        return _search_wide(step._replace(plan=plan), request, resources, work)
+    work.scanned += allowed.count * len(queries)
+    if copy is not None:
+        return scan_copy(copy, part, request.queries, request.k, request.field)
+    return _scan(part, allowed, request)
 
 
 def _complete(rows: I64Array, wanted: int) -> bool:

@@ -13,6 +13,7 @@ from omendb_common.filters import Filter
 from omendb_common.filters import FilterOp as F
 from omendb_common.ids import IdColumn
 from omendb_common.schema import VectorField
+from omendb_engine.query.copies import USES_MIN, Copy
 from omendb_engine.query.plan import choose_wide
 from omendb_engine.query.search import SearchRequest, Work, nearest
 from omendb_engine.replica import Replica
@@ -50,6 +51,8 @@ def recall(replica: Replica, condition: Filter, queries: npt.NDArray[np.float32]
     """The share of the true neighbours found, with the batch asked whole and query by query."""
     truth = replica.search(queries, K, condition=condition, exact=True)
     hits = 0
+    for _ in range(USES_MIN + 1):  # whatever is copied for a filter that is used often is there by then
+        replica.search(queries[:1], K, condition=condition, **options)
     together = replica.search(queries, K, condition=condition, **options)
     for number in range(len(queries)):
         alone = replica.search(queries[number : number + 1], K, condition=condition, **options)
@@ -106,3 +109,52 @@ def test_the_wide_plan(allowed: int, k: int) -> None:
         assert plan.wide * allowed / 100_000 > k, "not even by chance are there k"
     else:
         assert allowed <= 1_001 or k >= 1_000, "half of the rows are too many to compare"
+
+
+def copies(replica: Replica) -> list[Copy]:
+    """The copies that the cache of filters holds."""
+    return [value for value, _ in replica.resources.filters._entries.values() if isinstance(value, Copy)]
+
+
+def test_a_filter_that_is_used_often_has_its_vectors_copied(replica: Replica) -> None:
+    """The first searches do without; from then on the rows are compared side by side, and dead ones are no hits."""
+    condition, query = F.lt("chance", 137), vectors_of(1, DIMENSION, seed=21)
+    before = len(copies(replica))
+    first = replica.search(query, K, condition=condition, exact=True)
+    for _ in range(USES_MIN - 1):
+        replica.search(query, K, condition=condition)
+    assert len(copies(replica)) == before
+    for _ in range(3):
+        again = replica.search(query, K, condition=condition)
+        assert again.picked(0).ids().to_list() == first.picked(0).ids().to_list()
+    assert len(copies(replica)) == before + 1
+    assert "copied" in replica.explain(query, K, condition=condition).segments[0].why
+    nearest_id = first.picked(0).ids().to_list()[0]
+    picked, _ = replica.get(IdColumn.of([nearest_id]))
+    vector, payload = picked.vectors("", replica.schema), picked.payload()
+    replica.delete(IdColumn.of([nearest_id]))
+    try:
+        fewer = replica.search(query, K, condition=condition).picked(0).ids().to_list()
+        assert nearest_id not in fewer and fewer[: K - 1] == first.picked(0).ids().to_list()[1:]
+        assert replica.search(query, 5_000, condition=condition).counts[0] == replica.count(condition)
+    finally:
+        put(replica, IdColumn.of([nearest_id]), vectors=vector, payload=payload)
+
+
+def test_a_copy_that_was_dropped_is_earned_anew(replica: Replica) -> None:
+    condition, query = F.lt("chance", 139), vectors_of(1, DIMENSION, seed=22)
+    for _ in range(USES_MIN + 2):
+        replica.search(query, K, condition=condition)
+    cache = replica.resources.filters
+    for name in [name for name, (value, _) in cache._entries.items() if isinstance(value, Copy)]:
+        cache._used -= cache._entries.pop(name)[1]
+    replica.search(query, K, condition=condition)
+    assert not copies(replica)
+
+
+def test_a_copy_too_large_for_the_budget_is_not_made(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica.resources.filters, "budget_bytes", 8 * 1_500 * (4 * DIMENSION + 8))
+    condition, query = F.lt("chance", 138), vectors_of(1, DIMENSION, seed=23)
+    for _ in range(USES_MIN + 2):
+        replica.search(query, K, condition=condition)
+    assert not copies(replica)
