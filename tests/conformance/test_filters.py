@@ -19,10 +19,10 @@ from tests.property.test_filter_semantics import FILTERS, clean, flat, naive, ne
 
 NAMES = (f"example-{number}" for number in itertools.count())
 ROWS: list[dict[str, Any]] = [
-    {"n": 1, "s": "apple", "b": True, "tags": ["x", "y"], "deep": {"k": 1.5}},
+    {"at": {"lat": 52.52, "lon": 13.405}, "n": 1, "s": "apple", "b": True, "tags": ["x", "y"], "deep": {"k": 1.5}},
     {"n": 2, "s": "apricot", "b": False, "tags": ["y"], "deep": {"k": 2}},
     {"n": 2.5, "s": "banana", "tags": []},
-    {"n": "two", "deep": {"k": None}},
+    {"n": "two", "deep": {"k": None}, "at": {"lat": -17.7, "lon": 178.1}},
     {},
 ]
 CASES: list[tuple[str, Filter, set[int]]] = [
@@ -40,6 +40,10 @@ CASES: list[tuple[str, Filter, set[int]]] = [
     ("contains an element", F.contains("tags", "x"), {0}),
     ("contains a piece", F.contains("s", "an"), {2}),
     ("starts with", F.startswith("s", "ap"), {0, 1}),
+    ("in a circle", F.geo_radius("at", 52.4, 13.1, 30_000), {0}),
+    ("in a box over the 180th meridian", F.geo_box("at", south=-20, west=170, north=-10, east=-170), {3}),
+    ("in a polygon", F.geo_polygon("at", [(50, 10), (55, 10), (53, 20)]), {0}),
+    ("not in a circle", F.NOT(F.geo_radius("at", 52.4, 13.1, 30_000)), {1, 2, 3, 4}),
     ("and", F.AND(F.gte("n", 2), F.eq("b", False)), {1}),
     ("or", F.OR(F.eq("b", True), F.startswith("s", "ban")), {0, 2}),
     ("not", F.NOT(F.exists("s")), {3, 4}),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from omendb_common.filters import (
     Exists,
     Filter,
     FilterOp,
+    Geo,
     In,
     IsNull,
     MatchAll,
@@ -28,6 +31,7 @@ from omendb_common.filters import (
     parse_filter,
     to_json,
 )
+from omendb_common.filters.geo import EARTH_RADIUS_M, Box, Circle, Polygon
 from omendb_common.payload import columns_from_rows, key_masks, overlay, rows_from_columns
 from omendb_engine.payload import parquet
 from omendb_engine.payload.columns import (
@@ -63,6 +67,13 @@ LISTS = st.one_of(
     st.lists(st.one_of(JSON_SCALARS, st.none()), max_size=3),
     st.lists(st.dictionaries(st.sampled_from(["x", "y"]), JSON_SCALARS, max_size=2), max_size=2),
 )
+PLACES = st.fixed_dictionaries(
+    {},
+    optional={
+        "lat": st.one_of(st.integers(-90, 90), st.floats(-90, 90), st.sampled_from([91, "x", [1.0], 1e300])),
+        "lon": st.one_of(st.integers(-180, 180), st.floats(-180, 180), st.sampled_from([None, 200.5, True])),
+    },
+)
 OBJECTS = st.dictionaries(st.sampled_from(["d", "e", "g"]), st.one_of(SCALARS, LISTS, st.none()), max_size=3)
 
 
@@ -74,11 +85,23 @@ def payloads(draw: st.DrawFn) -> dict[str, Any] | None:
         if key.split(".")[0] in {k.split(".")[0] for k in row} and "c" in key:
             continue
         row[key] = draw(OBJECTS if key == "c" else st.one_of(SCALARS, LISTS, st.none()))
+    if draw(st.booleans()):
+        row["at"] = draw(PLACES)
     return row if draw(st.integers(0, 3)) else None
 
 
 FIELDS = st.sampled_from([*KEYS, "c.g", "zz", "c.d.x"])
+LATS, LONS = st.integers(-90, 90).map(float), st.integers(-180, 180).map(float)
+REGIONS = st.one_of(
+    st.tuples(LATS, LONS, LATS, LONS).map(lambda b: Box(min(b[0], b[2]), b[1], max(b[0], b[2]), b[3])),
+    st.builds(Circle, LATS, LONS, st.floats(0, 2e7)),
+    # Corners off the grid that places lie on: a place right on an edge may be either.
+    st.lists(st.tuples(st.integers(-89, 89), st.integers(-89, 89)), min_size=3, max_size=6, unique=True).map(
+        lambda points: Polygon(tuple((lat + 0.2173, lon + 0.3718261) for lat, lon in points))
+    ),
+)
 LEAVES = st.one_of(
+    st.builds(Geo, st.just("at"), REGIONS),
     st.builds(Compare, FIELDS, st.sampled_from(["eq", "ne", "gt", "gte", "lt", "lte"]), SCALARS),
     st.builds(In, FIELDS, st.lists(SCALARS, max_size=4).map(tuple), st.booleans()),
     st.builds(Exists, FIELDS),
@@ -96,6 +119,36 @@ FILTERS = st.recursive(
     ),
     max_leaves=6,
 )
+
+
+def inside(region: Any, lat: Any, lon: Any) -> bool:
+    """Whether a place lies in a region, by other formulas; vectors for the distance."""
+    if any(klass(value) != "number" for value in (lat, lon)):
+        return False
+    if isinstance(region, Box):
+        wraps = region.west > region.east
+        east_of, west_of = bool(lon >= region.west), bool(lon <= region.east)
+        return bool(region.south <= lat <= region.north) and (east_of or west_of if wraps else east_of and west_of)
+    if abs(lat) > 90 or abs(lon) > 180:
+        return False
+    if isinstance(region, Circle):
+        a, b = (
+            (
+                math.cos(math.radians(y)) * math.cos(math.radians(x)),
+                math.cos(math.radians(y)) * math.sin(math.radians(x)),
+                math.sin(math.radians(y)),
+            )
+            for y, x in ((lat, lon), (region.lat, region.lon))
+        )
+        chord = math.dist(a, b)
+        return 2 * EARTH_RADIUS_M * math.asin(min(1.0, chord / 2)) <= region.radius_m
+    crossings = 0
+    for (lat1, lon1), (lat2, lon2) in zip(region.points, region.points[1:] + region.points[:1], strict=True):
+        if min(lat1, lat2) <= lat < max(lat1, lat2):
+            crossings += Fraction(lon) - Fraction(lon1) < Fraction(lon2 - lon1) * (
+                Fraction(lat) - Fraction(lat1)
+            ) / Fraction(lat2 - lat1)
+    return crossings % 2 == 1
 
 
 # The rules once more, one value at a time, over the payload dicts themselves.
@@ -168,6 +221,8 @@ def naive(node: Filter, row: dict[str, Any]) -> bool:
             return not naive(Exists(path), row)
         case In(path, values, negate):
             return any(path in row and any_passes(row[path], "eq", v) for v in values) != negate
+        case Geo(path, region):
+            return inside(region, row.get(f"{path}.lat"), row.get(f"{path}.lon"))
         case Compare(path, "ne", value):
             return not naive(Compare(path, "eq", value), row)
         case Compare(path, op, value):

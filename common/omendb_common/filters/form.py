@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.filters.geo import box_of, circle_of, polygon_of
 from omendb_common.filters.nodes import (
     FILTER_DEPTH_MAX,
     And,
@@ -17,6 +18,7 @@ from omendb_common.filters.nodes import (
     Contains,
     Exists,
     Filter,
+    Geo,
     In,
     IsNull,
     MatchAll,
@@ -216,6 +218,9 @@ _OPERATORS: dict[str, Callable[[str, Any], Filter]] = {
     "$isNull": _is_null,
     "$contains": _contains,
     "$startsWith": StartsWith,
+    "$geoBox": lambda path, value: Geo(path, box_of(path, value)),
+    "$geoRadius": lambda path, value: Geo(path, circle_of(path, value)),
+    "$geoPolygon": lambda path, value: Geo(path, polygon_of(path, value)),
 }
 FIELD_OPERATORS: tuple[str, ...] = (*_OPERATORS, "$not")
 _OPERATORS |= {
@@ -240,6 +245,8 @@ def to_json(node: Filter) -> dict[str, Any]:
         return {node.path: {"$contains": _value_json(node.value)}}
     if isinstance(node, StartsWith):
         return {node.path: {"$startsWith": node.prefix}}
+    if isinstance(node, Geo):
+        return {node.path: node.region.to_json()}
     if isinstance(node, (And, Or)):
         return {"$and" if isinstance(node, And) else "$or": [to_json(child) for child in node.children]}
     return {"$not": to_json(node.child)} if isinstance(node, Not) else {}
@@ -289,6 +296,8 @@ def _canonical(node: Filter) -> list[Any]:
         return ["contains", node.path, _canonical_value(node.value)]
     if isinstance(node, StartsWith):
         return ["starts", node.path, node.prefix]
+    if isinstance(node, Geo):
+        return ["geo", node.path, node.region.to_json()]
     return ["all"]
 
 

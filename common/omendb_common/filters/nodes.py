@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from omendb_common.errors import InvalidArgumentError
+from omendb_common.filters.geo import Box, Circle, Polygon, Region, Span
 from omendb_common.payload.names import check_path
 
 Value = bool | int | float | str | dt.datetime
@@ -148,6 +149,38 @@ class StartsWith(Filter):
         if not isinstance(self.prefix, str):
             raise _bad_value(self.path, self.prefix, "a string prefix")
         object.__setattr__(self, "prefix", as_value(self.path, self.prefix))
+
+
+@dataclass(frozen=True, slots=True)
+class Geo(Filter):
+    """The field is a place within a region: an object whose ``lat`` and ``lon`` are numbers."""
+
+    path: str
+    region: Region
+
+    def __post_init__(self) -> None:
+        _check_field(self.path)
+        check_path(f"{self.path}.lat")
+        if not isinstance(self.region, (Box, Circle, Polygon)):
+            raise InvalidArgumentError(
+                f"got a {type(self.region).__name__}", field=self.path, bound="a box, a circle or a polygon"
+            )
+
+    def around(self) -> Filter:
+        """What every place in the region passes: comparisons, which indexes and statistics know."""
+        found = [self._within(span) for span in self.region.spans()]
+        return found[0] if len(found) == 1 else Or(tuple(found))
+
+    def _within(self, span: Span) -> Filter:
+        lat, lon = f"{self.path}.lat", f"{self.path}.lon"
+        return And(
+            (
+                Compare(lat, "gte", span.south),
+                Compare(lat, "lte", span.north),
+                Compare(lon, "gte", span.west),
+                Compare(lon, "lte", span.east),
+            )
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +328,7 @@ __all__ = [
     "Contains",
     "Exists",
     "Filter",
+    "Geo",
     "In",
     "IsNull",
     "MatchAll",

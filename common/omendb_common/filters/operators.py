@@ -7,7 +7,8 @@ from typing import Any
 
 from omendb_common.errors import InvalidArgumentError
 from omendb_common.filters import form
-from omendb_common.filters.nodes import And, Compare, Contains, Filter, Not, Or, StartsWith
+from omendb_common.filters.geo import Box, Circle, Polygon
+from omendb_common.filters.nodes import And, Compare, Contains, Filter, Geo, Not, Or, StartsWith
 
 
 class FilterOp:
@@ -90,6 +91,21 @@ class FilterOp:
     def startswith(path: str, prefix: str) -> Filter:
         """The string begins with ``prefix``."""
         return StartsWith(path, prefix)
+
+    @staticmethod
+    def geo_box(path: str, *, south: float, west: float, north: float, east: float) -> Filter:
+        """The place (``lat`` and ``lon`` of the object ``path``) lies in a box, also through the 180th meridian."""
+        return Geo(path, Box(south, west, north, east))
+
+    @staticmethod
+    def geo_radius(path: str, lat: float, lon: float, radius_m: float) -> Filter:
+        """The place is at most ``radius_m`` metres from (``lat``, ``lon``)."""
+        return Geo(path, Circle(lat, lon, radius_m))
+
+    @staticmethod
+    def geo_polygon(path: str, points: Iterable[tuple[float, float]]) -> Filter:
+        """The place lies within the ring of ``points``, each (lat, lon)."""
+        return Geo(path, Polygon(tuple(points)))
 
     IN = isin = in_
     NIN = not_in = nin

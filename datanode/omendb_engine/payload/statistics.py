@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from omendb_common.errors import CorruptionError
-from omendb_common.filters import And, Compare, Contains, Exists, Filter, In, IsNull, Not, Or, StartsWith
+from omendb_common.filters import And, Compare, Contains, Exists, Filter, Geo, In, IsNull, Not, Or, StartsWith
 from omendb_common.payload import Kind, split_name
 from omendb_engine.payload.conditions import (
     ELEMENT_KINDS,
@@ -139,6 +139,8 @@ def _judge(node: Filter, statistics: SegmentStatistics) -> tuple[bool, bool]:
         return _judge_existing(node.path, statistics)
     if isinstance(node, IsNull):
         return _negated(_judge_existing(node.path, statistics))
+    if isinstance(node, Geo):
+        return _judge(node.around(), statistics)[0], False
     if isinstance(node, (Compare, In, Contains, StartsWith)):
         positive = _judge_leaf(node, statistics)
         negative = (isinstance(node, Compare) and node.op == "ne") or (isinstance(node, In) and node.negate)

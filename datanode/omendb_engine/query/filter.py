@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from omendb_common.filters import And, Compare, Contains, Exists, Filter, In, IsNull, Not, Or, StartsWith
+from omendb_common.filters import And, Compare, Contains, Exists, Filter, Geo, In, IsNull, Not, Or, StartsWith
 from omendb_common.payload import Kind
 from omendb_engine.payload.conditions import ELEMENT_KINDS, Condition, Leaf, condition_for, meet_all
 from omendb_engine.payload.scan import Mask, compare, scan, valid_mask, values_of_buffer
 from omendb_engine.payload.sorted_index import SortedIndex, Spans
 from omendb_engine.payload.store import ColumnStore
+from omendb_engine.query.places import lie_in
 from omendb_engine.query.rowset import SPARSE_FRACTION, RowSet
 
 _LEAVES = (Compare, In, Contains, StartsWith)
@@ -43,6 +44,9 @@ def evaluate(node: Filter, store: ColumnStore) -> RowSet:
         return _existing(node.path, store)
     if isinstance(node, IsNull):
         return ~_existing(node.path, store)
+    if isinstance(node, Geo):
+        rows = evaluate(node.around(), store).rows()
+        return RowSet.of_rows(rows[lie_in(node, store, rows)], store.n)
     if isinstance(node, _LEAVES):
         found = _union([probe.rows() for probe in _probes((node,), store)], store.n)
         return ~found if _is_negative(node) else found
@@ -250,6 +254,8 @@ def _test(node: Filter, store: ColumnStore, rows: Rows) -> Mask:
         return _test_existing(node.path, store, rows)
     if isinstance(node, IsNull):
         return ~_test_existing(node.path, store, rows)
+    if isinstance(node, Geo):
+        return lie_in(node, store, rows)
     if isinstance(node, _LEAVES):
         mask = _any([probe.test(rows) for probe in _probes((node,), store)], len(rows))
         return ~mask if _is_negative(node) else mask
