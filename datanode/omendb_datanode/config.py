@@ -28,6 +28,16 @@ class DataNodeSettings:
         high=600.0,
     )
     drain_s: float = setting(10.0, "time for calls under way to end after SIGTERM", low=0.0, high=600.0)
+    recall_sample_share: float = setting(
+        0.001,
+        "share of searches that are made again exactly, in the background, to see what part of the true neighbours "
+        "searches find (omendb_recall_at_10); 0: none",
+        low=0.0,
+        high=1.0,
+    )
+    recall_time_share: float = setting(
+        0.01, "share of one core's time that this takes at most: an exact search compares all", low=0.0001, high=1.0
+    )
     reopen_s: float = setting(5.0, "how often a replica that could not be opened is tried again", low=0.05, high=3600.0)
 
     def __post_init__(self) -> None:

@@ -60,8 +60,12 @@ A = TypeVar("A", bound=_Answer)
 class MeasuredNode:
     """A :class:`~omendb_common.shard_calls.DataNode` that counts what another one answers."""
 
-    def __init__(self, node: DataNode, metrics: Metrics, clock: Clock) -> None:
+    def __init__(
+        self, node: DataNode, metrics: Metrics, clock: Clock, saw: Callable[[Search], None] = lambda _: None
+    ) -> None:
+        """``saw``: told of every search that was answered."""
         self._node = node
+        self._saw = saw
         self._metrics = metrics
         self._clock = clock
 
@@ -78,6 +82,7 @@ class MeasuredNode:
         answer = await self._timed("search", self._node.search(call, deadline))
         if answer.verdict is Verdict.OK:
             self._metrics.observe_search(self._clock.mono_s() - started_s, len(call.queries))
+            self._saw(call)
         return answer
 
     async def lookup(self, call: Lookup, deadline: Deadline) -> Looked:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import random
 import sys
 import uuid
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ from omendb_common.feature_level import CURRENT
 from omendb_common.metadata import RepairedShard
 from omendb_common.security.renewal import renewed
 from omendb_common.security.tls import TlsFiles
-from omendb_common.shard_calls import DataNode
+from omendb_common.shard_calls import DataNode, ShardRef
 from omendb_common.telemetry.http import HealthServer
 from omendb_common.telemetry.loop_lag import LoopLag
 from omendb_common.telemetry.metrics import Metrics
@@ -45,6 +46,7 @@ from omendb_common.wire.unending import Unending
 from omendb_datanode.config import DataNodeSettings, RepairSettings
 from omendb_datanode.engine_threads import RETRY_AFTER_S, EngineThreads
 from omendb_datanode.hosting import Hosting, OpenShard
+from omendb_datanode.live_recall import LiveRecall
 from omendb_datanode.measured import Census, MeasuredNode, show_repairs
 from omendb_datanode.node_folder import Identity, ReplicaKey, open_identity
 from omendb_datanode.replicate.agreeing import Agreeing
@@ -134,6 +136,7 @@ class DataNodeProcess:
             care=lambda shard, repair: self.repairer.on_request(shard, repair),
             damaged=lambda shard: self.scrubber.suspect(shard),
             scrub=lambda shard, deadline, rate: self.scrubber.on_request(shard, deadline, rate),
+            recall=lambda shard: self.recall.of(shard),
         )
         self.metrics = Metrics("datanode", options.node_id, self._clock, release=importlib.metadata.version("omendb"))
         self.metrics.gauge("omendb_loop_lag_seconds", "How late the event loop runs", lambda: self.lag.lag_s)
@@ -142,6 +145,7 @@ class DataNodeProcess:
         folder = options.folder
         self._census = Census(self.hosting, self._threads, self.rules.loads, lambda: folder_bytes(self._disk, folder))
         self._census.show(self.metrics)
+        self.recall = self._make_recall()
         self._peer_frames = FrameStats()
         self.metrics.watch_frames(self._peer_frames, "client")
         self._peers = Peers(self._connect, _close)
@@ -171,6 +175,17 @@ class DataNodeProcess:
         )
         show_repairs(self.metrics, self.repairer, self.scrubber, self.agreeing)
         self._ready = False
+
+    def _make_recall(self) -> LiveRecall:
+        options = self._options
+        dice = random.Random(options.node_id)
+        recall = LiveRecall(self._clock, options.settings, self._replica_of, self._threads.compare, dice)
+        self.metrics.sample("omendb_recall_at_10", recall.mean)
+        return recall
+
+    def _replica_of(self, shard: ShardRef) -> Replica | None:
+        hosted = self.hosting.find(shard)
+        return None if hosted is None else hosted.replica
 
     def _fills(self) -> list[Fill]:
         """How far the replicas are that are made here, and what those that split or merge become."""
@@ -270,7 +285,7 @@ class DataNodeProcess:
         stats = FrameStats()
         self.metrics.watch_frames(stats, "server")
         server = await serve_datanode(
-            MeasuredNode(self.rules, self.metrics, self._clock),
+            MeasuredNode(self.rules, self.metrics, self._clock, self.recall.saw),
             options.listen,
             identity=FrameIdentity(
                 identity.cluster_id, "datanode", identity.node_id, importlib.metadata.version("omendb")
@@ -287,6 +302,7 @@ class DataNodeProcess:
         health = None
         self.lag.start()
         census = Unending(lambda: self._census.run(lambda: Deadline.after(self._clock, _CENSUS_S)), "census")
+        recall = Unending(self.recall.run, "live recall")
         try:
             health = await self._show()
             # Known to the coordinators before anything is opened: they say which replicas were lost with a folder.
@@ -316,6 +332,7 @@ class DataNodeProcess:
             self.lag.stop()
             if health is not None:
                 await health.stop()
+            await recall.stop()
             await census.stop()
 
     async def _register(self, member: Member, stop: asyncio.Event) -> bool:

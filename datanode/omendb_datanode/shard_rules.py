@@ -112,6 +112,7 @@ class ShardRules:
         damaged: told of a shard when a call met damage there.
         scrub: reads all files of the replica of a shard now, so many bytes a second (0: its own rate); what is damaged.
         loads: where it is counted what clients' calls cost.
+        recall: what part of the true neighbours searches of a shard were found to find lately; None: not known.
     """
 
     def __init__(
@@ -126,11 +127,13 @@ class ShardRules:
         damaged: Callable[[ShardRef], None] = lambda _: None,
         scrub: Callable[[ShardRef, Deadline, int], Awaitable[Any]] | None = None,
         loads: Loads | None = None,
+        recall: Callable[[ShardRef], float | None] = lambda _: None,
     ) -> None:
         self._admit = admit
         self._care = care or _alone
         self._damaged = damaged
         self._scrub = scrub or _unread
+        self._live_recall = recall
         self._replicas = replicas
         self._clock = clock
         self._threads = threads
@@ -272,6 +275,8 @@ class ShardRules:
                 )
                 return Maintained(Verdict.OK, True)
             value = await self._threads.chore(lambda: _maintain(hosted, call, deadline), deadline)
+            if call.task == "stats":
+                value["recall_at_10"] = self._live_recall(call.shard)
             return Maintained(Verdict.OK, value)
 
         return await self._answer(call.shard, work, Maintained, call.task)
