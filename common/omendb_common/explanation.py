@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
-Choice = Literal["skip", "exact", "graph", "graph and pick"]
-"""``skip``: not looked at. ``exact``: every row that may be returned is compared. ``graph``: a walk of the graph, which
-passes by the rows that may not be returned. ``graph and pick``: a walk for more rows than asked for, of which those are
-taken that match."""
+Choice = Literal["skip", "exact", "index", "index and pick"]
+"""``skip``: not looked at. ``exact``: every row that may be returned is compared. ``index``: the index is
+searched, and passes by rows that may not be returned. ``index and pick``: it is searched for more rows than asked for,
+of which those are taken that match."""
 CHOICES: tuple[str, ...] = get_args(Choice)
 
 
@@ -23,9 +23,9 @@ class SegmentPlan:
         matching: rows that may be returned: alive, and passing the filter; exact.
         choice: what is done with it.
         why: the reason, for people.
-        effort: of the walk; 0 without one.
-        asked: neighbours that the walk is asked for, before the filter; 0 without a walk.
-        comparisons: vectors compared for one query; of a walk an estimate.
+        effort: of the index; 0 without one.
+        asked: neighbours that the index is asked for, before the filter; 0 without one.
+        comparisons: vectors compared for one query; of an index an estimate.
         recall: share of the true neighbours that it is expected to find, 0..1, by the segment's own curve.
         cached: whether the rows that match were known from an earlier call.
         shard: the shard that it belongs to.
@@ -75,7 +75,7 @@ class Explanation:
 
     @property
     def comparisons(self) -> int:
-        """Vectors compared for one query, an estimate where a graph is walked."""
+        """Vectors compared for one query, an estimate where an index is searched."""
         return sum(plan.comparisons for plan in self.segments)
 
     @property

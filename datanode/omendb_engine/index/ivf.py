@@ -104,6 +104,10 @@ class IvfIndex:
             found = self._efforts[recall_target, k] = self.curve.effort_for(recall_target, k)
         return found
 
+    def recall_for(self, ef: int, k: int) -> float:
+        """See ``VectorIndex``."""
+        return self.curve.recall_for(ef, k)
+
     def plan(self, ef: int, k: int) -> tuple[int, int]:
         """Lists to look into, and candidates to compare again, for ``k`` neighbours at an effort."""
         found = self._plans.get((ef, k))

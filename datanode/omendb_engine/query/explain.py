@@ -15,7 +15,7 @@ from omendb_engine.resources import Resources
 def explained(snapshot: Snapshot, request: SearchRequest, resources: Resources) -> tuple[SegmentPlan, ...]:
     """What :func:`omendb_engine.query.search.nearest` does with each part of ``snapshot`` for one query.
 
-    A walk that finds too few among the rows near a query goes on where it says here that it ends.
+    A search of an index that finds too few among the rows near a query goes on where it says here that it ends.
     """
     return tuple(_explained(number, snapshot, request, resources) for number in range(len(snapshot.parts)))
 
@@ -40,7 +40,7 @@ def _explained(number: int, snapshot: Snapshot, request: SearchRequest, resource
         part.part_id,
         part.n,
         count,
-        "graph and pick" if step.plan.wide else "graph",
+        "index and pick" if step.plan.wide else "index",
         _why_walk(part, count, request, asked if step.plan.wide else 0),
         step.plan.ef,
         asked,
@@ -65,22 +65,24 @@ def _why_exact(part: AnyPart, count: int, request: SearchRequest, *, copied: boo
     if request.exact:
         return "an exact search was asked for"
     if copied:
-        return f"comparing the {count} rows that match takes less than a walk, as their vectors lie copied side by side"
+        return (
+            f"comparing the {count} rows that match takes less than the index, as their vectors lie copied side by side"
+        )
     if isinstance(part, BufferPart):
         return "new points are in no index yet"
     if part.index_of(request.field.name) is None:
         return "the segment has no index for this field"
     if count <= max(EXACT_ROWS_MIN, 2 * request.k):
-        return f"comparing {count} rows takes less than any walk"
-    return f"comparing the {count} rows that match takes less than a walk that finds {request.k} of them"
+        return f"comparing {count} rows takes less than any index"
+    return f"comparing the {count} rows that match takes less than to find {request.k} of them in the index"
 
 
 def _why_walk(part: AnyPart, count: int, request: SearchRequest, wide: int) -> str:
     if wide:
         return f"{count} of {part.n} rows match: among the {wide} nearest rows more than {request.k} are expected to"
     if count < part.n:
-        return f"a walk that passes by {part.n - count} rows that are not to be returned takes less than comparing all"
-    return f"a walk takes less than comparing {part.n} rows"
+        return f"the index, which passes by {part.n - count} rows, takes less than comparing all others"
+    return f"the index takes less than comparing {part.n} rows"
 
 
 __all__ = ["explained"]

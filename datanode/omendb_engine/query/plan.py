@@ -83,8 +83,8 @@ def choose_wide(*, rows: int, allowed: int, k: int, ef: int, share: float) -> Pl
     walk = effort * COMPARISONS_PER_EF
     if least > rows or walk * WALK_COST >= allowed:
         return None
-    # All that a walk keeps anyway costs little to hand out, and spares a second one.
-    return Plan(Strategy.INDEX, effort, walk, effort)
+    # Half of what a walk keeps anyway costs little to hand out, and spares a second one.
+    return Plan(Strategy.INDEX, effort, walk, max(least, effort // 2))
 
 
 def filtered_effort(rows: int, allowed: int, ef: int) -> int:

@@ -46,7 +46,7 @@ def parts(told: Explanation) -> tuple[SegmentPlan, SegmentPlan]:
 def test_without_a_filter_the_graph_is_walked_and_new_points_are_compared(replica: Replica) -> None:
     told = replica.explain(QUERY, K)
     segment, buffer = parts(told)
-    assert (segment.choice, segment.matching, segment.asked) == ("graph", ROWS, K)
+    assert (segment.choice, segment.matching, segment.asked) == ("index", ROWS, K)
     assert (buffer.choice, buffer.matching, buffer.comparisons) == ("exact", 4, 4)
     assert segment.effort >= K and 0.95 <= segment.recall <= 1
     assert told.comparisons == replica.search(QUERY, K).performance.vectors_scanned
@@ -68,7 +68,7 @@ def test_many_rows_are_picked_from_a_walk_and_the_second_time_they_are_known(rep
     half = F.lt("n", ROWS // 2 + 17)
     first, _ = parts(replica.explain(QUERY, K, condition=half))
     second, _ = parts(replica.explain(QUERY, K, condition=half))
-    assert first.choice == "graph and pick" and first.matching == ROWS // 2 + 17
+    assert first.choice == "index and pick" and first.matching == ROWS // 2 + 17
     assert first.effort >= first.asked > 2 * K * 0.9 and 0.9 <= first.recall <= 1
     assert (first.cached, second.cached) == (False, True)
 

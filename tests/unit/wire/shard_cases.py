@@ -125,7 +125,7 @@ EXPLANATION = Explanation(
     5,
     0.95,
     (
-        SegmentPlan(3, 100, 40, "graph and pick", "because", 64, 30, 2048, 0.97, True, 1, "d1"),
+        SegmentPlan(3, 100, 40, "index and pick", "because", 64, 30, 2048, 0.97, True, 1, "d1"),
         SegmentPlan(-2, 7, 0, "skip", "none matches"),
     ),
     0.9,
