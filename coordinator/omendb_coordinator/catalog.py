@@ -22,6 +22,7 @@ from omendb_coordinator import (
 )
 from omendb_coordinator.collection_changes import Args, Change
 from omendb_coordinator.commands import (
+    COMMAND_FORMAT,
     REQUESTS_REMEMBERED,
     Command,
     ConflictError,
@@ -128,7 +129,7 @@ class Catalog:
         self._applied = index
         self._requests.forget(index)
         try:
-            what = Command.decode(command, self._level)
+            what = Command.decode(command, min(self._level, COMMAND_FORMAT))
         except FormatVersionError:
             raise
         except OmenDBError as problem:

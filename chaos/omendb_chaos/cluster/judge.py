@@ -201,8 +201,11 @@ class Judge:
                 )
 
     def _may_be_gone(self, point_id: int, have: Sequence[dict[int, Version]]) -> bool:
-        """Whether nothing is left of a point that somebody wanted to delete, without hearing whether it was."""
-        if any(versions.get(point_id) for versions in have):
+        """Whether nobody has a point any more that somebody wanted to delete, without hearing whether it was.
+
+        Some may still have the deletion: each forgets it when it comes to it.
+        """
+        if any(v.state == State.LIVE for v in (versions.get(point_id) for versions in have) if v is not None):
             return False
         # A deletion is a write, or a swap, to nothing.
         mine = (one.call for one in self.history if one.is_open and one.key == point_id)

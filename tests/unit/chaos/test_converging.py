@@ -54,8 +54,9 @@ def test_a_replica_that_missed_a_message_while_it_was_up_has_it_soon_after_it_ha
     assert AGREE.settle_s - 1.0 < waited[0] < AGREE.settle_s + 3.0
 
 
-def test_a_deletion_of_unknown_outcome_that_was_forgotten_is_no_loss() -> None:
-    assert run_one("R18/1/12").violations == []
+@pytest.mark.parametrize("run", ["R18/1/12", "R18/601/218"])  # by all, and by two while the third still has it
+def test_a_deletion_of_unknown_outcome_that_was_forgotten_is_no_loss(run: str) -> None:
+    assert run_one(run).violations == []
 
 
 def test_deletions_that_are_forgotten_for_their_age_come_back() -> None:
