@@ -15,6 +15,7 @@ from omendb.cli.main import app
 from omendb.fleet.fleet import Fleet
 from omendb.fleet.plan import FleetSize
 from omendb_chaos.fleet.traffic import DIMENSION, NAME, check_available, check_kept, traffic_on, wait_rest
+from omendb_common.errors import InvalidArgumentError
 from omendb_common.feature_level import CURRENT, VARIABLE
 
 EVERYBODY = ("c1", "c2", "c3", "d1", "d2", "d3", "r1", "r2")
@@ -66,7 +67,8 @@ def test_upgrade_node_by_node_back_and_for_good(tmp_path: Path, monkeypatch: pyt
                     replace_by(fleet, name, CURRENT, monkeypatch)
                 told = cluster(fleet, "finalize-upgrade", refused=True)
                 assert "c2" in told and "d2" in told and "c1" not in told
-                assert "finalize-upgrade" in cluster(fleet, "merge", NAME, "0", refused=True)
+                with pytest.raises(InvalidArgumentError, match="finalize-upgrade"):
+                    client.create_collection("of-the-new-level", DIMENSION, replication=3, index="ivf")
                 # Back, as long as nothing is finalised.
                 for name in ("c1", "d1", "r1"):
                     replace_by(fleet, name, BEFORE, monkeypatch)
@@ -76,6 +78,7 @@ def test_upgrade_node_by_node_back_and_for_good(tmp_path: Path, monkeypatch: pyt
                 assert f"every member understands {CURRENT}" in cluster(fleet, "status")
                 assert f"at feature level {CURRENT}" in cluster(fleet, "finalize-upgrade")
                 assert f"at feature level {CURRENT}" in cluster(fleet, "finalize-upgrade"), "twice is once"
+                client.create_collection("of-the-new-level", DIMENSION, replication=3, index="ivf")
                 for name in ("r2", "d3", "c3"):
                     is_refused(fleet, name, monkeypatch)
                 wait_rest(fleet, {"d1", "d2", "d3"})

@@ -67,7 +67,10 @@ def traffic_on(fleet: Fleet, client: Client) -> Iterator[Traffic]:
 
     traffic = Traffic(write, search, searchers=1, pause_s=0.01)
     traffic.start()
-    yield traffic
+    try:
+        yield traffic
+    finally:
+        traffic.end()  # its threads would keep a story that failed from ending
 
 
 def places(topology: Topology, name: str = NAME) -> Counter[str]:

@@ -72,9 +72,13 @@ class Traffic:
         """Begin."""
         self._working = [self._pool.submit(work) for work in (self._write_all, *[self._search_all] * self._searchers)]
 
+    def end(self) -> None:
+        """Begin no more calls; those under way go on."""
+        self._stopping.set()
+
     def stop(self) -> TrafficReport:
         """Let the last calls end; the report. An error that is not OmenDB's is a bug, and raised here."""
-        self._stopping.set()
+        self.end()
         self._pool.shutdown()
         for work in self._working:
             work.result()
